@@ -1,0 +1,1 @@
+"""Augmentation-aware pretraining of image encoders."""
