@@ -1,0 +1,14 @@
+"""Fused augmentation of image batches with explicit, exact parameters.
+
+`sample_params` draws one row per view and sample, `augment` applies rows to decoded uint8 images, `augself_targets`
+and `descriptors` turn rows into what augmentation-aware methods learn. Importing needs torch and numpy only.
+"""
+
+from .augment import augment as augment
+from .params import COLUMNS as COLUMNS
+from .params import ViewPolicy as ViewPolicy
+from .sampling import sample_params as sample_params
+from .targets import DESCRIPTORS as DESCRIPTORS
+from .targets import Targets as Targets
+from .targets import augself_targets as augself_targets
+from .targets import descriptors as descriptors

@@ -1,0 +1,157 @@
+"""Drawing parameters: a pure function of (seed, epoch, sample id, view) and the policy.
+
+Counter of a draw: (sample id low, sample id high, epoch, 64 * view + slot), key = seed. Slots 0-9 are the attempts of
+the random resized crop, 10-13 everything else. Batch, order, device and number of processes do not enter.
+All arithmetic that is rounded to a whole number is float64, so that an ulp of exp or sqrt cannot move a crop.
+
+Shape suffixes: V views, B batch, P parameter columns, S slots.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from .params import SOLARIZE_OFF, P, ViewPolicy, pack_policies
+from .philox import philox4x32, uniform
+
+CROP_ATTEMPTS = 10
+SLOTS = 14
+SLOTS_PER_VIEW = 64
+
+
+def sample_params(
+    sample_ids_B: Tensor, sizes_B2: Tensor, policies: Sequence[ViewPolicy], *, seed: int, epoch: int
+) -> Tensor:
+    """Draws the parameters of every view of every sample.
+
+    sample_ids_B: int64 [B], any 64-bit ids; the same id always gives the same draw.
+    sizes_B2: int32 or int64 [B, 2], (height, width) of the decoded images in pixels.
+    policies: one ViewPolicy per view.
+    seed: any integer of up to 64 bits. epoch: 0 <= epoch < 2**32.
+    Returns params_VBP: float32 [V, B, 16] on the device of `sample_ids_B`, columns as in `COLUMNS`.
+    Raises ValueError for wrong shapes, dtypes, devices, and for epochs or seeds out of range.
+    """
+    policies = tuple(policies)
+    _check(sample_ids_B, sizes_B2, policies, seed, epoch)
+    packed_V32 = _packed(policies, sample_ids_B.device)
+    if sample_ids_B.is_cuda:
+        from .triton.sampling import sample_params_triton
+
+        return sample_params_triton(sample_ids_B, sizes_B2, packed_V32, seed=seed, epoch=epoch)
+    return sample_params_torch(sample_ids_B, sizes_B2, packed_V32, seed=seed, epoch=epoch)
+
+
+def sample_params_torch(
+    sample_ids_B: Tensor, sizes_B2: Tensor, packed_V32: Tensor, *, seed: int, epoch: int
+) -> Tensor:
+    """The same draw in plain PyTorch on any device, bit for bit."""
+    V, B = packed_V32.shape[0], sample_ids_B.shape[0]
+    device = sample_ids_B.device
+    slots = torch.arange(SLOTS, device=device)[None, :, None]
+    views = torch.arange(V, device=device)[:, None, None]
+    ids = sample_ids_B[None, None, :]
+    epochs = torch.full((1, 1, 1), epoch, dtype=torch.int64, device=device)
+    words_4VSB = philox4x32(seed, ids, ids >> 32, epochs, views * SLOTS_PER_VIEW + slots)
+    u_4VSB = [uniform(w) for w in words_4VSB]
+    policy = packed_V32[:, :, None].unbind(1)  # 32 columns, each [V, 1]
+
+    def between(u_VB: Tensor, column: int) -> Tensor:
+        low, high = policy[column], policy[column + 1]
+        return u_VB * (high - low) + low
+
+    top, left, height, width = _crop([u[:, :CROP_ATTEMPTS] for u in u_4VSB], sizes_B2, policy)
+    (a0, b0, d0, e0), (a1, b1, d1, e1), (a2, b2, d2, e2), (a3, b3, d3, _) = (u[:, 10:].unbind(1) for u in u_4VSB)
+    zero, one = torch.zeros_like(top), torch.ones_like(top)
+    jitter = a0 < policy[6]
+    rotated = e0 < policy[23]
+    columns = [
+        top,
+        left,
+        height,
+        width,
+        (d2 < policy[22]).double(),
+        torch.where(rotated, torch.floor(e1 * 4), zero),
+        jitter.double(),
+        _order((a1 * 24).to(torch.int64)).double(),
+        torch.where(jitter, between(a2, 7), one),
+        torch.where(jitter, between(a3, 9), one),
+        torch.where(jitter, between(b0, 11), one),
+        torch.where(jitter, between(b1, 13), zero),
+        (b2 < policy[15]).double(),
+        torch.where(b3 < policy[16], between(d0, 17), zero),
+        torch.where(d1 < policy[19], between(d3, 20), one * SOLARIZE_OFF),
+        zero,
+    ]
+    params_VBP = torch.stack(columns, -1).to(torch.float32)
+    if params_VBP.shape != (V, B, P):
+        raise RuntimeError(f"sampled {tuple(params_VBP.shape)}, expected {(V, B, P)}")
+    return params_VBP
+
+
+def _crop(u_4VTB: Sequence[Tensor], sizes_B2: Tensor, policy: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """torchvision's RandomResizedCrop.get_params: the first of ten attempts that fits, else a central box."""
+    H, W = sizes_B2.double().unbind(1)
+    scale_low, scale_high, log_low, log_high, ratio_low, ratio_high = (p[:, :, None] for p in policy[:6])
+    area = H * W * (u_4VTB[0] * (scale_high - scale_low) + scale_low)
+    ratio = torch.exp(u_4VTB[1] * (log_high - log_low) + log_low)
+    w_VTB = torch.floor(torch.sqrt(area * ratio) + 0.5)
+    h_VTB = torch.floor(torch.sqrt(area / ratio) + 0.5)
+    fits = (w_VTB > 0) & (w_VTB <= W) & (h_VTB > 0) & (h_VTB <= H)
+    first = fits.to(torch.uint8).argmax(1, keepdim=True)
+    found = fits.any(1)
+
+    def pick(x_VTB: Tensor) -> Tensor:
+        return x_VTB.gather(1, first).squeeze(1)
+
+    ratio_low, ratio_high = ratio_low[:, 0], ratio_high[:, 0]
+    image_ratio = W / H
+    wide, tall = image_ratio > ratio_high, image_ratio < ratio_low
+    central_w = torch.where(wide, torch.floor(H * ratio_high + 0.5), W)
+    central_h = torch.where(tall, torch.floor(W / ratio_low + 0.5), H)
+    h = torch.where(found, pick(h_VTB), central_h)
+    w = torch.where(found, pick(w_VTB), central_w)
+    top = torch.where(found, pick(torch.floor(u_4VTB[2] * (H - h_VTB + 1))), torch.floor((H - central_h) / 2))
+    left = torch.where(found, pick(torch.floor(u_4VTB[3] * (W - w_VTB + 1))), torch.floor((W - central_w) / 2))
+    return top, left, h, w
+
+
+def _order(index: Tensor) -> Tensor:
+    """Permutation number 0..23 (Lehmer code) to four packed 2-bit op ids."""
+    remaining = torch.full_like(index, 0b11_10_01_00)
+    packed = torch.zeros_like(index)
+    for position, radix in enumerate((6, 2, 1)):
+        digit, index = index // radix, index % radix
+        packed |= ((remaining >> (2 * digit)) & 3) << (2 * position)
+        remaining = ((remaining >> (2 * digit + 2)) << (2 * digit)) | (remaining & ((1 << (2 * digit)) - 1))
+    return packed | (remaining & 3) << 6
+
+
+@lru_cache(maxsize=64)
+def _packed(policies: tuple[ViewPolicy, ...], device: torch.device) -> Tensor:
+    return pack_policies(policies).to(device)
+
+
+def _check(
+    sample_ids_B: Tensor, sizes_B2: Tensor, policies: tuple[ViewPolicy, ...], seed: int, epoch: int
+) -> None:
+    if sample_ids_B.dtype != torch.int64 or sample_ids_B.ndim != 1:
+        raise ValueError(
+            f"sample_ids_B must be int64 [B], got {sample_ids_B.dtype} {list(sample_ids_B.shape)}; pass ids.long()"
+        )
+    if sizes_B2.dtype not in (torch.int32, torch.int64) or sizes_B2.shape != (sample_ids_B.shape[0], 2):
+        raise ValueError(
+            f"sizes_B2 must be int32 or int64 [{sample_ids_B.shape[0]}, 2] (height, width), "
+            f"got {sizes_B2.dtype} {list(sizes_B2.shape)}"
+        )
+    if sizes_B2.device != sample_ids_B.device:
+        raise ValueError(f"sizes_B2 is on {sizes_B2.device}, sample_ids_B on {sample_ids_B.device}; move one of them")
+    if not policies or not all(isinstance(p, ViewPolicy) for p in policies):
+        raise ValueError(f"policies must be one ViewPolicy per view, got {policies!r}")
+    if not -(1 << 63) <= seed < 1 << 64:
+        raise ValueError(f"seed must fit 64 bits, got {seed}")
+    if not 0 <= epoch < 1 << 32:
+        raise ValueError(f"epoch must be in [0, 2**32), got {epoch}")
+    if not sizes_B2.is_cuda and sizes_B2.numel() and int(sizes_B2.min()) < 1:
+        raise ValueError(f"sizes_B2 must be at least 1 pixel, got {sizes_B2.min().item()}")

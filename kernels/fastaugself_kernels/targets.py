@@ -1,0 +1,170 @@
+"""What the methods learn from the parameters: AugSelf's differences of two views, CASSLE's descriptors of each.
+
+Shape suffixes: V views, B batch, P parameter columns, 2 = (height, width).
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .params import (
+    BRIGHTNESS,
+    FLIP,
+    GRAY,
+    HEIGHT,
+    HUE,
+    JITTER,
+    LEFT,
+    ROTATION,
+    SIGMA,
+    SOLARIZE,
+    TOP,
+    WIDTH,
+    ViewPolicy,
+)
+
+TargetMode = Literal["published", "fixed"]
+
+
+class Targets(NamedTuple):
+    """AugSelf's targets for an ordered pair of views (a, b), for B samples.
+
+    crop_B4: (dy, dx, dh, dw) of centres and sizes as fractions of the image, a - b, in a's own frame: dx changes its
+        sign where a is flipped.
+    color_B4: brightness, contrast, saturation, hue, a - b, each divided by the width of its range; not jittered = 0.
+    flip_B1: 1 where both views have the same flip, else 0.
+    blur_B1: difference of sigma, a - b, pixels ("published"), or divided by the largest sigma ("fixed").
+    rotation_B: int64 class (k_a - k_b) mod 4, quarter turns.
+    solarize_B1: difference of thresholds, a - b, 1 where off.
+    """
+
+    crop_B4: Tensor
+    color_B4: Tensor
+    flip_B1: Tensor
+    blur_B1: Tensor
+    rotation_B: Tensor
+    solarize_B1: Tensor
+
+
+def augself_targets(
+    params_VBP: Tensor, sizes_B2: Tensor, policies: Sequence[ViewPolicy], *, mode: TargetMode = "published"
+) -> tuple[Targets, Targets]:
+    """Targets of AugSelf for the pairs (view 1, view 2) and (view 2, view 1).
+
+    params_VBP: float32 [V, B, 16]; the first two views are compared. sizes_B2: (height, width) of the decoded images.
+    policies: those the parameters were drawn from; their ranges scale the colour differences.
+    mode: "published" leaves the blur in pixels, so differences beyond 1 are out of a tanh head's reach; "fixed"
+        divides it by the largest sigma of the two policies.
+    Raises ValueError when there are fewer than two views or policies, or for another mode.
+    Source: Lee et al. 2021, "Improving Transferability of Representations via Augmentation-Aware Self-Supervision".
+    """
+    if params_VBP.shape[0] < 2 or len(policies) < 2:
+        raise ValueError(f"targets compare two views, got {params_VBP.shape[0]} views and {len(policies)} policies")
+    if mode not in ("published", "fixed"):
+        raise ValueError(f'mode must be "published" or "fixed", got {mode!r}')
+    a, b = (_Absolute.of(params_VBP[v], sizes_B2, policies[v]) for v in (0, 1))
+    blur_unit = max(policies[0].sigma[1], policies[1].sigma[1]) if mode == "fixed" else 1.0
+    return a.minus(b, blur_unit), b.minus(a, blur_unit)
+
+
+class _Absolute(NamedTuple):
+    """One view's parameters in the units of the differences."""
+
+    y_B: Tensor
+    x_B: Tensor
+    h_B: Tensor
+    w_B: Tensor
+    color_B4: Tensor
+    flip_B: Tensor
+    sigma_B: Tensor
+    rotation_B: Tensor
+    threshold_B: Tensor
+
+    @classmethod
+    def of(cls, row_BP: Tensor, sizes_B2: Tensor, policy: ViewPolicy) -> "_Absolute":
+        H, W = sizes_B2.to(torch.float32).unbind(1)
+        h, w = row_BP[:, HEIGHT] / H, row_BP[:, WIDTH] / W
+        return cls(
+            y_B=row_BP[:, TOP] / H + h / 2,
+            x_B=row_BP[:, LEFT] / W + w / 2,
+            h_B=h,
+            w_B=w,
+            color_B4=_color(row_BP, policy),
+            flip_B=row_BP[:, FLIP],
+            sigma_B=row_BP[:, SIGMA],
+            rotation_B=row_BP[:, ROTATION],
+            threshold_B=row_BP[:, SOLARIZE].clamp(max=1),
+        )
+
+    def minus(self, other: "_Absolute", blur_unit: float) -> Targets:
+        mirrored = 1 - 2 * self.flip_B
+        dx = mirrored * (self.x_B - other.x_B)
+        crop = torch.stack([self.y_B - other.y_B, dx, self.h_B - other.h_B, self.w_B - other.w_B], 1)
+        return Targets(
+            crop_B4=crop,
+            color_B4=self.color_B4 - other.color_B4,
+            flip_B1=(self.flip_B == other.flip_B).to(torch.float32)[:, None],
+            blur_B1=((self.sigma_B - other.sigma_B) / blur_unit)[:, None],
+            rotation_B=(self.rotation_B - other.rotation_B).to(torch.int64) % 4,
+            solarize_B1=(self.threshold_B - other.threshold_B)[:, None],
+        )
+
+
+def _color(row_BP: Tensor, policy: ViewPolicy) -> Tensor:
+    """Jitter factors as offsets from the identity in units of their range, in [-0.5, 0.5]; 0 where off, [B, 4]."""
+    widths = [high - low for low, high in policy.factor_ranges()]
+    identity = (1.0, 1.0, 1.0, 0.0)
+    columns = [
+        (row_BP[:, BRIGHTNESS + i] - identity[i]) / (widths[i] or 1.0) for i in range(HUE - BRIGHTNESS + 1)
+    ]
+    return torch.stack(columns, 1) * row_BP[:, JITTER, None]
+
+
+DESCRIPTORS: dict[str, int] = {"blur": 1, "color": 4, "color_diff": 3, "crop": 4, "flip": 1, "grayscale": 1}
+"""Parts of CASSLE's omega and their widths, in the order in which they are concatenated (alphabetical)."""
+
+
+def descriptors(
+    params_VBP: Tensor,
+    sizes_B2: Tensor,
+    policies: Sequence[ViewPolicy],
+    shift_VB3: Tensor | None = None,
+    *,
+    include: Sequence[str] | None = None,
+) -> Tensor:
+    """CASSLE's omega: each view's own parameters, the condition of its projector.
+
+    params_VBP: float32 [V, B, 16]. sizes_B2: (height, width) of the decoded images. policies: one per view.
+    shift_VB3: the colour shift that `augment(..., color_shift=True)` returns; needed for "color_diff".
+    include: parts of `DESCRIPTORS`; default all, without "color_diff" where no shift is given. The published command
+        uses every part but "flip" (13 columns).
+    Returns omega_VBn, float32, parts in alphabetical order: sigma in pixels, colour in [-0.5, 0.5] and 0 where off,
+        colour shift in [0, 1] units, crop (cy, cx, h, w) as fractions with cx mirrored where the view is flipped.
+    Raises ValueError for an unknown part, or "color_diff" without a shift.
+    Source: Przewiezlikowski et al. 2024, "Augmentation-aware self-supervised learning with conditioned projector".
+    """
+    if include is None:
+        include = [name for name in DESCRIPTORS if name != "color_diff" or shift_VB3 is not None]
+    unknown = sorted(set(include) - set(DESCRIPTORS))
+    if unknown or not include:
+        raise ValueError(f"include must name parts of {sorted(DESCRIPTORS)}, got {list(include)}")
+    if "color_diff" in include and shift_VB3 is None:
+        raise ValueError('"color_diff" needs shift_VB3: call augment with color_shift=True')
+    if len(policies) != params_VBP.shape[0]:
+        raise ValueError(f"policies must be one per view, got {len(policies)} for {params_VBP.shape[0]} views")
+    views = []
+    for v, policy in enumerate(policies):
+        row_BP, own = params_VBP[v], _Absolute.of(params_VBP[v], sizes_B2, policy)
+        x_B = torch.where(own.flip_B > 0.5, 1 - own.x_B, own.x_B)
+        parts = {
+            "blur": own.sigma_B[:, None],
+            "color": own.color_B4,
+            "color_diff": shift_VB3[v] if shift_VB3 is not None else None,
+            "crop": torch.stack([own.y_B, x_B, own.h_B, own.w_B], 1),
+            "flip": own.flip_B[:, None],
+            "grayscale": row_BP[:, GRAY, None],
+        }
+        views.append(torch.cat([parts[name] for name in DESCRIPTORS if name in include], 1))
+    return torch.stack(views)
