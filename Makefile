@@ -1,0 +1,33 @@
+# Targets for people and CI; `make help` lists them. `pretrain` and `test` do the whole set-up on a fresh machine and
+# then their job. ARGS="..." is handed on, for example: make test ARGS="-k philox"; make pretrain ARGS="--max-steps 50".
+SHELL := bash
+.DEFAULT_GOAL := help
+.PHONY: help setup pretrain test check bench check-kernels clean
+
+PYTHON_IN_VENV := .venv/bin/python
+JOBS ?= 2
+
+# What numba, Triton and torch.compile have compiled stays with the checkout, so that second runs are fast.
+export NUMBA_CACHE_DIR ?= $(CURDIR)/.cache/numba
+export TRITON_CACHE_DIR ?= $(CURDIR)/.cache/triton
+export TORCHINDUCTOR_CACHE_DIR ?= $(CURDIR)/.cache/inductor
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+
+setup:  ## system packages, .venv with the versions of constraints.txt, FFCV (FFCV=0: without it)
+	@scripts/setup
+
+pretrain: setup  ## MoCo v2 + AugSelf on real photos, on this machine: about five minutes, ends with runs/demo/report.html
+	$(PYTHON_IN_VENV) recipes/imagenet_moco_augself.py --preset demo --run runs/demo $(ARGS)
+
+# One thread a process: two of them share the cores already.
+test: setup  ## all tests, on JOBS processes
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PYTHON_IN_VENV) -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+
+check: setup  ## ruff and mypy
+	$(PYTHON_IN_VENV) -m ruff check
+	$(PYTHON_IN_VENV) -m mypy
+
+clean:  ## forget .venv and everything compiled or cached (not runs/)
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info
