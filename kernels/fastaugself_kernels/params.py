@@ -106,9 +106,7 @@ class ViewPolicy:
     def simclr(cls, size: int = 224, strength: float = 1.0) -> "ViewPolicy":
         """SimCLR's views at colour `strength` (Chen 2020, arXiv 2002.05709, appendix A)."""
         s = 0.8 * strength
-        return cls(
-            size=size, scale=(0.08, 1.0), brightness=s, contrast=s, saturation=s, hue=min(0.5, 0.2 * strength)
-        )
+        return cls(size=size, scale=(0.08, 1.0), brightness=s, contrast=s, saturation=s, hue=min(0.5, 0.2 * strength))
 
     @classmethod
     def byol(cls, view: int, size: int = 224) -> "ViewPolicy":

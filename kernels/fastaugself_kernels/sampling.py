@@ -43,9 +43,7 @@ def sample_params(
     return sample_params_torch(sample_ids_B, sizes_B2, packed_V32, seed=seed, epoch=epoch)
 
 
-def sample_params_torch(
-    sample_ids_B: Tensor, sizes_B2: Tensor, packed_V32: Tensor, *, seed: int, epoch: int
-) -> Tensor:
+def sample_params_torch(sample_ids_B: Tensor, sizes_B2: Tensor, packed_V32: Tensor, *, seed: int, epoch: int) -> Tensor:
     """The same draw in plain PyTorch on any device, bit for bit."""
     V, B = packed_V32.shape[0], sample_ids_B.shape[0]
     device = sample_ids_B.device
@@ -133,9 +131,7 @@ def _packed(policies: tuple[ViewPolicy, ...], device: torch.device) -> Tensor:
     return pack_policies(policies).to(device)
 
 
-def _check(
-    sample_ids_B: Tensor, sizes_B2: Tensor, policies: tuple[ViewPolicy, ...], seed: int, epoch: int
-) -> None:
+def _check(sample_ids_B: Tensor, sizes_B2: Tensor, policies: tuple[ViewPolicy, ...], seed: int, epoch: int) -> None:
     if sample_ids_B.dtype != torch.int64 or sample_ids_B.ndim != 1:
         raise ValueError(
             f"sample_ids_B must be int64 [B], got {sample_ids_B.dtype} {list(sample_ids_B.shape)}; pass ids.long()"

@@ -116,9 +116,7 @@ def _color(row_BP: Tensor, policy: ViewPolicy) -> Tensor:
     """Jitter factors as offsets from the identity in units of their range, in [-0.5, 0.5]; 0 where off, [B, 4]."""
     widths = [high - low for low, high in policy.factor_ranges()]
     identity = (1.0, 1.0, 1.0, 0.0)
-    columns = [
-        (row_BP[:, BRIGHTNESS + i] - identity[i]) / (widths[i] or 1.0) for i in range(HUE - BRIGHTNESS + 1)
-    ]
+    columns = [(row_BP[:, BRIGHTNESS + i] - identity[i]) / (widths[i] or 1.0) for i in range(HUE - BRIGHTNESS + 1)]
     return torch.stack(columns, 1) * row_BP[:, JITTER, None]
 
 

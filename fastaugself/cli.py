@@ -1,0 +1,109 @@
+"""The command `fastaugself`: data sets, views and exports from the shell."""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from .errors import RunError, UsageError
+
+PolicyName = Literal["moco_v2", "simclr", "byol", "spatial", "appearance", "none"]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one command and ends the process with 0, 1 (failure) or 2 (wrong use)."""
+    import tyro
+
+    from .training.logs import start_logging
+
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    start_logging(None, leads=True)
+    try:
+        if arguments[:1] == ["bench"]:
+            from .bench.__main__ import main as bench
+
+            sys.exit(bench(arguments[1:]))
+        tyro.extras.subcommand_cli_from_dict(_commands(), args=arguments, description=__doc__, prog="fastaugself")
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _commands() -> dict[str, Callable[..., Any]]:
+    from tyro.conf import Positional
+
+    def write(
+        source: Positional[Path],
+        out: Positional[Path],
+        max_side: int = 0,
+        quality: int = 90,
+        workers: int = 0,
+    ) -> None:
+        """Write a folder of photos to a .beton file; JPEGs pass through untouched where they can.
+
+        Args:
+            source: Folder with one folder of photos per class, or with photos.
+            out: The .beton file to write.
+            max_side: Shrink photos whose longer side exceeds this many pixels; 0 = never.
+            quality: JPEG quality of what must be encoded again.
+            workers: Threads; 0 = as many as there are cores.
+        """
+        from .data.write import write_photos
+
+        print(write_photos(source, out, max_side=max_side, quality=quality, workers=workers))
+
+    def info(beton: Positional[Path]) -> None:
+        """Show what a .beton file holds.
+
+        Args:
+            beton: The file.
+        """
+        from .data.info import describe
+
+        print(describe(beton))
+
+    def views(
+        source: Positional[Path],
+        out: Path = Path("views.png"),
+        policy: PolicyName = "moco_v2",
+        count: int = 4,
+        size: int = 224,
+        seed: int = 0,
+        epoch: int = 0,
+    ) -> None:
+        """Draw photos with their two views and every augmentation parameter in words.
+
+        Args:
+            source: A photo, a folder of photos, or a .beton file.
+            out: A .png or .html file.
+            policy: Augmentation policy.
+            count: Photos to draw.
+            size: Side of the views in pixels.
+            seed: Key of the randomness.
+            epoch: Epoch whose views are drawn.
+        """
+        from .views import write_views
+
+        print(write_views(source, out, policy=policy, count=count, size=size, seed=seed, epoch=epoch))
+
+    def export(
+        run: Positional[Path],
+        out: Path | None = None,
+    ) -> None:
+        """Export the backbone of a run's newest checkpoint to safetensors under torchvision's and timm's names.
+
+        Args:
+            run: The run folder.
+            out: Folder to write; default the run's export/.
+        """
+        from .export import export_run
+
+        print(export_run(run, out))
+
+    return {"write": write, "info": info, "views": views, "export": export}

@@ -1,0 +1,200 @@
+"""The complete configuration of a pretraining run, as typed, nested, frozen dataclasses.
+
+Field docstrings are the help texts of the command line. `to_dict` and `from_dict` carry a configuration through
+`config.json`.
+"""
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from fastaugself_kernels import ViewPolicy
+from fastaugself_kernels.params import IMAGENET_MEAN, IMAGENET_STD, Backend, Rounding
+
+from .errors import UsageError
+from .methods.augself import AugSelf
+from .methods.moco import MoCo
+from .models.build import Backbone
+from .training.optim import Optim
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Data:
+    """The photos and how they are read."""
+
+    train: Path | None = None
+    """Training photos: a .beton file, or a folder of photos (written to a .beton beside it once), or `demo` for the
+    photos that come with scikit-image and scikit-learn."""
+    val: Path | None = None
+    """Labelled photos for the k-NN check during training, likewise; none by default."""
+    source: Literal["auto", "ffcv", "native"] = "auto"
+    """Reader of .beton files: FFCV, this project's own reader, or FFCV where it is installed. Both give equal bits."""
+    workers: int = 0
+    """Decoding threads of each process; 0 = as many as it has cores."""
+
+
+@dataclass(frozen=True)
+class Augment:
+    """How views are made from their parameters."""
+
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    """Mean colour subtracted from images in [0, 1]."""
+    std: tuple[float, float, float] = IMAGENET_STD
+    """Standard deviation by which they are divided."""
+    blur_kernel: int = 23
+    """Taps of the Gaussian blur, odd; the published recipes use 23 at 224 px and 9 at 96 px."""
+    rounding: Rounding = "uint8"
+    """Round the resized crop to whole 1/255 as PIL does, or not."""
+    antialias: bool = True
+    """Widen the resize filter when it shrinks, as PIL does."""
+    solarize_before_gray: bool = False
+    """Solarize between jitter and gray instead of after the blur."""
+    backend: Backend = "auto"
+    """Kernels that make the views: Triton on CUDA, numba on the CPU, or the plain PyTorch reference."""
+
+
+@dataclass(frozen=True)
+class Log:
+    """What is written while training, and how often."""
+
+    every: int = 50
+    """Steps between two lines of metrics.jsonl."""
+    tensorboard: bool = True
+    """Also write TensorBoard files, where tensorboard is installed."""
+    knn_epochs: float = 10.0
+    """Epochs between two k-NN checks on `--data.val`; 0 = only at the end."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """When the training state is saved."""
+
+    minutes: float = 10.0
+    """Minutes between two checkpoints."""
+    keep: int = 2
+    """How many of the newest checkpoints stay."""
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """A pretraining run. The same command again goes on where the run folder's last checkpoint ends."""
+
+    data: Data = field(default_factory=Data)
+    view: ViewPolicy = field(default_factory=ViewPolicy)
+    augment: Augment = field(default_factory=Augment)
+    backbone: Backbone = field(default_factory=Backbone)
+    method: MoCo = field(default_factory=MoCo)
+    augself: AugSelf = field(default_factory=AugSelf)
+    optim: Optim = field(default_factory=Optim)
+    log: Log = field(default_factory=Log)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+
+    run: Path = Path("runs/pretrain")
+    """Folder of the run: configuration, logs, checkpoints, export, report."""
+    epochs: int = 200
+    """Passes over the training photos; the learning-rate schedule ends with the last."""
+    batch_size: int = 256
+    """Samples per step over all processes (each sample gives two views)."""
+    seed: int = 0
+    """Key of all randomness: order, augmentation, initial weights."""
+    max_steps: int | None = None
+    """End early, after this many steps; the schedule still spans all epochs."""
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """Where to train; auto takes CUDA where there is one."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Type of the activations; auto is bf16 on CUDA and fp32 on the CPU. Weights stay fp32."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile of the step; auto compiles on CUDA, where it pays."""
+    channels_last: bool = True
+    """Memory layout of images and convolutions."""
+
+    def __post_init__(self) -> None:
+        def refuse(option: str, value: object, rule: str) -> None:
+            raise UsageError(f"--{option} must be {rule}, got {value}")
+
+        if self.epochs < 1:
+            refuse("epochs", self.epochs, "at least 1")
+        if self.batch_size < 2:
+            refuse("batch-size", self.batch_size, "at least 2 (batch norm and the pairs need it)")
+        if self.max_steps is not None and self.max_steps < 1:
+            refuse("max-steps", self.max_steps, "at least 1")
+        if self.log.every < 1:
+            refuse("log.every", self.log.every, "at least 1")
+        if self.checkpoint.minutes <= 0:
+            refuse("checkpoint.minutes", self.checkpoint.minutes, "above 0")
+        if self.checkpoint.keep < 1:
+            refuse("checkpoint.keep", self.checkpoint.keep, "at least 1")
+        if self.augself.rotation > 0 and self.view.rotation == 0:
+            raise UsageError("--augself.rotation needs rotated views; pass --view.rotation 0.5 too")
+        if self.augself.solarize > 0 and self.view.solarize == 0:
+            raise UsageError("--augself.solarize needs solarized views; pass --view.solarize 0.5 too")
+        if self.augself.blur > 0 and self.view.blur == 0:
+            raise UsageError("--augself.blur needs blurred views; pass --view.blur 0.5 too")
+        if self.method.queue % self.batch_size:
+            raise UsageError(
+                f"--method.queue {self.method.queue} must be a multiple of --batch-size {self.batch_size}; "
+                f"pass --method.queue {max(1, self.method.queue // self.batch_size) * self.batch_size}"
+            )
+        if self.augment.blur_kernel % 2 == 0 or self.augment.blur_kernel // 2 >= self.view.size:
+            raise UsageError(
+                f"--augment.blur-kernel must be odd and below twice --view.size {self.view.size}, "
+                f"got {self.augment.blur_kernel}"
+            )
+
+    @property
+    def policies(self) -> tuple[ViewPolicy, ViewPolicy]:
+        """The policy of each view."""
+        return (self.view, self.view)
+
+
+# What may differ between a run and its resumption: it changes where and how fast the run goes, not what it computes.
+RESUMABLE = ("run", "max_steps", "log", "checkpoint", "data", "compile")
+
+
+def to_dict(config: Any) -> Any:
+    """The configuration as JSON values."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    if isinstance(config, tuple):
+        return [to_dict(value) for value in config]
+    return str(config) if isinstance(config, Path) else config
+
+
+def from_dict(cls: type[T], values: dict[str, Any]) -> T:
+    """The configuration that `to_dict` gave; UsageError for a field that this version does not have."""
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise UsageError(f"{cls.__name__} has no {', '.join(unknown)}; was the file written by another version?")
+    return cls(**{name: _restore(hints[name], value) for name, value in values.items()})
+
+
+def _restore(hint: Any, value: Any) -> Any:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        hint = next(h for h in typing.get_args(hint) if h is not type(None))
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return from_dict(hint, value)
+    if hint is Path:
+        return Path(value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """(option, old, new) wherever two `to_dict` results differ in what the run computes."""
+    found: list[tuple[str, Any, Any]] = []
+    for name in sorted(old.keys() | new.keys()):
+        option, a, b = prefix + name, old.get(name), new.get(name)
+        if option in RESUMABLE:
+            continue
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, option + ".")
+        elif a != b:
+            found.append((option.replace("_", "-"), a, b))
+    return found

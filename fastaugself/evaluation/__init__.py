@@ -1,0 +1,1 @@
+"""What a representation kept: features and the probes on them."""

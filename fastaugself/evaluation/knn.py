@@ -1,0 +1,45 @@
+"""Classification by the nearest neighbours' votes (Wu 2018, arXiv 1805.01978, section 3.4).
+
+Shape suffixes: N bank samples, M queries, D features, K neighbours, C classes.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def knn_predict(
+    bank_ND: Tensor, labels_N: Tensor, queries_MD: Tensor, *, neighbors: int = 20, temperature: float = 0.07
+) -> Tensor:
+    """The class of each query, int64 [M]: votes of the `neighbors` most cosine-similar samples, weighted by
+    exp(similarity / temperature).
+
+    Raises ValueError for an empty bank or features that are not finite.
+    """
+    if len(bank_ND) == 0:
+        raise ValueError("the bank of the k-NN is empty")
+    if not (torch.isfinite(bank_ND).all() and torch.isfinite(queries_MD).all()):
+        raise ValueError("features of the k-NN are not finite")
+    bank_ND, queries_MD = F.normalize(bank_ND.float(), dim=1), F.normalize(queries_MD.float(), dim=1)
+    classes = int(labels_N.max()) + 1
+    predictions = []
+    for chunk_MD in queries_MD.split(1024):
+        similarity_MK, index_MK = (chunk_MD @ bank_ND.T).topk(min(neighbors, len(bank_ND)), dim=1)
+        votes_MC = torch.zeros(len(chunk_MD), classes, device=chunk_MD.device)
+        votes_MC.scatter_add_(1, labels_N[index_MK], torch.exp((similarity_MK - 1) / temperature))
+        predictions.append(votes_MC.argmax(1))
+    return torch.cat(predictions)
+
+
+def knn_accuracy(
+    bank_ND: Tensor,
+    labels_N: Tensor,
+    queries_MD: Tensor,
+    query_labels_M: Tensor,
+    *,
+    neighbors: int = 20,
+    temperature: float = 0.07,
+) -> float:
+    """Share of queries whose predicted class is right, in [0, 1]; arguments as in `knn_predict`."""
+    predicted_M = knn_predict(bank_ND, labels_N, queries_MD, neighbors=neighbors, temperature=temperature)
+    return float((predicted_M == query_labels_M).float().mean())

@@ -1,0 +1,1 @@
+"""Pretraining methods, one a file, behind one protocol (see base.py)."""

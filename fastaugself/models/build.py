@@ -1,0 +1,79 @@
+"""Backbones by name: this project's ResNets, and everything in timm."""
+
+import difflib
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from torch import nn
+
+from ..errors import UsageError
+from .norm import BatchNorm2d
+from .resnet import LAYERS, ResNet
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """The encoder that is pretrained."""
+
+    name: str = "resnet50"
+    """resnet18, resnet34, resnet50, or timm:NAME for any model of timm (needs timm and torchvision)."""
+    width: int = 64
+    """Channels of the first stage of a ResNet; 64 is the standard."""
+    stem: Literal["imagenet", "small"] = "imagenet"
+    """First layers of a ResNet: 7x7 stride 2 and max-pool, or one 3x3 for images of some 32 px."""
+    batch_norm: Literal["plain", "sync"] = "plain"
+    """Batch statistics of each process, or of all processes together (backbone and heads)."""
+    zero_init_residual: bool = False
+    """Start residual branches at zero."""
+    init: Literal["kaiming", "torch"] = "kaiming"
+    """Initial convolutions: torchvision's ResNet (fan-out normal), or PyTorch's default (AugSelf's code)."""
+
+    @property
+    def sync(self) -> bool:
+        return self.batch_norm == "sync"
+
+
+def build_backbone(config: Backbone) -> tuple[nn.Module, int]:
+    """The backbone without classifier, and the width of its pooled features.
+
+    Raises UsageError for an unknown name, with the nearest one, and where timm is needed but missing.
+    """
+    if config.name.startswith("timm:"):
+        return _timm(config)
+    if config.name not in LAYERS:
+        near = difflib.get_close_matches(config.name, [*LAYERS, "timm:" + config.name], n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UsageError(f"--backbone.name {config.name} is unknown{hint} Known: {', '.join(LAYERS)}, timm:NAME")
+    if config.width < 1:
+        raise UsageError(f"--backbone.width must be at least 1, got {config.width}")
+    model = ResNet(
+        config.name,
+        width=config.width,
+        stem=config.stem,
+        norm=partial(BatchNorm2d, sync=config.sync),
+        zero_init_residual=config.zero_init_residual,
+    )
+    if config.init == "torch":
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d):
+                module.reset_parameters()
+    return model, model.num_features
+
+
+def _timm(config: Backbone) -> tuple[nn.Module, int]:
+    name = config.name.removeprefix("timm:")
+    try:
+        import timm
+    except ImportError as error:
+        raise UsageError(
+            f"--backbone.name {config.name} needs timm, and timm needs the torchvision that matches your torch: "
+            f"pip install timm ({error})"
+        ) from None
+    if name not in timm.list_models():
+        near = difflib.get_close_matches(name, timm.list_models(), n=1)
+        raise UsageError(f"timm has no model {name}" + (f"; did you mean timm:{near[0]}?" if near else ""))
+    model = timm.create_model(name, pretrained=False, num_classes=0)
+    if config.sync:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return model, int(model.num_features)

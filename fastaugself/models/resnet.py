@@ -1,0 +1,116 @@
+"""ResNet-18, -34 and -50 with torchvision's parameter names (He 2016, arXiv 1512.03385; stride in the 3x3 of the
+bottleneck, "v1.5")."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+Norm = Callable[[int], nn.Module]
+
+LAYERS: dict[str, tuple[str, tuple[int, int, int, int]]] = {
+    "resnet18": ("basic", (2, 2, 2, 2)),
+    "resnet34": ("basic", (3, 4, 6, 3)),
+    "resnet50": ("bottleneck", (3, 4, 6, 3)),
+}
+
+
+def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
+
+
+class BasicBlock(nn.Module):
+    expansion = 1
+
+    def __init__(self, inputs: int, planes: int, stride: int, downsample: nn.Module | None, norm: Norm) -> None:
+        super().__init__()
+        self.conv1 = _conv(inputs, planes, 3, stride)
+        self.bn1 = norm(planes)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = _conv(planes, planes, 3)
+        self.bn2 = norm(planes)
+        self.downsample = downsample
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        identity = x_BCHW if self.downsample is None else self.downsample(x_BCHW)
+        y = self.relu(self.bn1(self.conv1(x_BCHW)))
+        return self.relu(self.bn2(self.conv2(y)) + identity)
+
+
+class Bottleneck(nn.Module):
+    expansion = 4
+
+    def __init__(self, inputs: int, planes: int, stride: int, downsample: nn.Module | None, norm: Norm) -> None:
+        super().__init__()
+        self.conv1 = _conv(inputs, planes, 1)
+        self.bn1 = norm(planes)
+        self.conv2 = _conv(planes, planes, 3, stride)
+        self.bn2 = norm(planes)
+        self.conv3 = _conv(planes, planes * self.expansion, 1)
+        self.bn3 = norm(planes * self.expansion)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = downsample
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        identity = x_BCHW if self.downsample is None else self.downsample(x_BCHW)
+        y = self.relu(self.bn1(self.conv1(x_BCHW)))
+        y = self.relu(self.bn2(self.conv2(y)))
+        return self.relu(self.bn3(self.conv3(y)) + identity)
+
+
+class ResNet(nn.Module):
+    """Images [B, 3, H, W] to pooled features [B, num_features].
+
+    name: a key of LAYERS. width: channels of the first stage (64 in the paper). stem: "imagenet" is 7x7 stride 2 and a
+    max-pool; "small" is 3x3 stride 1 without pool, for images of some 32 px. zero_init_residual: start every residual
+    branch at zero.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        width: int = 64,
+        stem: str = "imagenet",
+        norm: Norm = nn.BatchNorm2d,
+        zero_init_residual: bool = False,
+    ) -> None:
+        super().__init__()
+        kind, layers = LAYERS[name]
+        block: type[BasicBlock | Bottleneck] = BasicBlock if kind == "basic" else Bottleneck
+        self._inputs = width
+        small = stem == "small"
+        self.conv1 = nn.Conv2d(3, width, 3 if small else 7, 1 if small else 2, 1 if small else 3, bias=False)
+        self.bn1 = norm(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, stride=2, padding=1)
+        self.layer1 = self._stage(block, width, layers[0], 1, norm)
+        self.layer2 = self._stage(block, 2 * width, layers[1], 2, norm)
+        self.layer3 = self._stage(block, 4 * width, layers[2], 2, norm)
+        self.layer4 = self._stage(block, 8 * width, layers[3], 2, norm)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.num_features = 8 * width * block.expansion
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif zero_init_residual and isinstance(module, BasicBlock):
+                nn.init.zeros_(module.bn2.weight)  # type: ignore[arg-type]
+            elif zero_init_residual and isinstance(module, Bottleneck):
+                nn.init.zeros_(module.bn3.weight)  # type: ignore[arg-type]
+
+    def _stage(
+        self, block: type[BasicBlock | Bottleneck], planes: int, depth: int, stride: int, norm: Norm
+    ) -> nn.Sequential:
+        outputs = planes * block.expansion
+        downsample = None
+        if stride != 1 or self._inputs != outputs:
+            downsample = nn.Sequential(_conv(self._inputs, outputs, 1, stride), norm(outputs))
+        blocks = [block(self._inputs, planes, stride, downsample, norm)]
+        self._inputs = outputs
+        blocks += [block(outputs, planes, 1, None, norm) for _ in range(depth - 1)]
+        return nn.Sequential(*blocks)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x_BCHW))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return torch.flatten(self.avgpool(x), 1)

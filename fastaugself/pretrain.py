@@ -1,0 +1,186 @@
+"""From a recipe and a command line to a finished run folder."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from .config import Pretrain, from_dict, to_dict
+from .data.demo import write_demo
+from .data.write import ensure_beton
+from .errors import RunError, UsageError
+from .export import export_backbone
+from .models.build import build_backbone
+from .training import checkpoint, distributed
+from .training.distributed import World
+from .training.logs import log, start_logging
+from .training.report import write_report
+from .training.trainer import Trainer
+
+Recipe = Callable[[], Pretrain]
+DEMO = Path("demo")
+
+
+def run(recipe: Recipe, /, **presets: Recipe) -> None:
+    """Runs a recipe from the command line, and ends the process with 0, 1 (failure) or 2 (wrong use).
+
+    recipe: gives the complete configuration that options then change. presets: variants of it, for `--preset NAME`.
+    """
+    sys.exit(main(recipe, presets, sys.argv[1:]))
+
+
+def main(recipe: Recipe, presets: dict[str, Recipe], arguments: Sequence[str]) -> int:
+    """`run` with an exit code."""
+    world = None
+    try:
+        config = parse(recipe, presets, arguments)
+        world = distributed.start(config.device)
+        pretrain(config, world)
+        return 0
+    except UsageError as error:
+        if world is None or world.leads:
+            print(f"error: {error}", file=sys.stderr)
+        return 2
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        distributed.stop()
+
+
+def parse(recipe: Recipe, presets: dict[str, Recipe], arguments: Sequence[str]) -> Pretrain:
+    """The configuration that a command line asks for.
+
+    `--preset NAME` and `--from config.json` choose where the other options start from.
+    """
+    import tyro
+
+    known = {"paper": recipe, **presets}
+    rest, chosen = list(arguments), {}
+    for option in ("--preset", "--from"):
+        for i, argument in enumerate(rest):
+            if argument == option and i + 1 < len(rest):
+                chosen[option] = rest[i + 1]
+                del rest[i : i + 2]
+                break
+            if argument.startswith(option + "="):
+                chosen[option] = argument.split("=", 1)[1]
+                del rest[i]
+                break
+            if argument == option:
+                raise UsageError(f"{option} needs a value: {' or '.join(known) if option == '--preset' else 'a file'}")
+    if "--preset" in chosen and "--from" in chosen:
+        raise UsageError("--preset and --from both say where options start from; pass one of them")
+    if chosen.get("--preset", "paper") not in known:
+        raise UsageError(f"--preset {chosen['--preset']} is unknown; this recipe has {', '.join(known)}")
+    default = known[chosen.get("--preset", "paper")]()
+    if "--from" in chosen:
+        try:
+            default = from_dict(Pretrain, json.loads(Path(chosen["--from"]).read_text()))
+        except (OSError, ValueError) as error:
+            raise UsageError(f"--from {chosen['--from']} is not a config.json of a run ({error})") from None
+    description = (recipe.__doc__ or "").strip()
+    description += f"\n\n--preset {{{','.join(known)}}} picks a variant, --from FILE starts from a run's config.json."
+    return tyro.cli(Pretrain, default=default, args=rest, description=description, config=(tyro.conf.AvoidSubcommands,))
+
+
+def pretrain(config: Pretrain, world: World) -> None:
+    """Trains, exports and reports, in `config.run`."""
+    start_logging(None, leads=world.leads)
+    with torch.device("meta"):
+        build_backbone(config.backbone)  # an unknown name is refused before data is written
+    trainer = Trainer(_with_data(config, world), world, identity=to_dict(config))
+    try:
+        if world.leads:
+            config.run.mkdir(parents=True, exist_ok=True)
+            start_logging(config.run, leads=True)
+            text = json.dumps(to_dict(config), indent=2) + "\n"
+            checkpoint.write_atomically(config.run / "config.json", text.encode())
+            _announce(trainer)
+        trainer.fit()
+    finally:
+        trainer.close()
+    if world.leads:
+        exported = export_backbone(trainer.learner, config, config.run / "export", step=trainer.step)
+        report = write_report(config.run, trainer)
+        log.info("backbone  %s", exported)
+        log.info("report    %s", report)
+
+
+def _with_data(config: Pretrain, world: World) -> Pretrain:
+    """The configuration with .beton files for folders and for `demo`; the leading process writes what is missing."""
+
+    def prepare() -> Pretrain:
+        return dataclasses.replace(
+            config,
+            data=dataclasses.replace(
+                config.data,
+                train=_beton(config.data.train, config.run, "train"),
+                val=_beton(config.data.val, config.run, "val"),
+            ),
+        )
+
+    prepared = prepare() if world.leads else None
+    distributed.barrier()
+    return prepared or prepare()
+
+
+def _beton(path: Path | None, run: Path, split: str) -> Path | None:
+    if path is None:
+        return None
+    if path != DEMO or path.exists():
+        return ensure_beton(path)
+    written = run / "data" / f"{split}.beton"
+    if not written.exists():
+        log.info("writing the demo's photos to %s", written)
+        written.parent.mkdir(parents=True, exist_ok=True)
+        write_demo(written, split=split)
+    return written
+
+
+def _announce(trainer: Trainer) -> None:
+    config, world = trainer.config, trainer.world
+    parameters = sum(p.numel() for p in trainer.learner.method.backbone.parameters())  # type: ignore[union-attr]
+    lr = config.optim.lr * config.batch_size / 256
+    where = f"{world.size} processes on {trainer.device.type}" if world.size > 1 else str(trainer.device)
+    log.info("run       %s", config.run)
+    log.info(
+        "photos    %d of %s, read by %s%s",
+        trainer.loader.num_samples,
+        config.data.train,
+        trainer.loader.source,
+        f" ({trainer.loader.source_reason})" if trainer.loader.source_reason else "",
+    )
+    log.info(
+        "model     %s, width %d, %.1f M parameters; %s on %s%s",
+        config.backbone.name,
+        config.backbone.width,
+        parameters / 1e6,
+        str(trainer.dtype).removeprefix("torch."),
+        where,
+        ", compiled" if trainer.compiled else "",
+    )
+    log.info(
+        "schedule  %d epochs of %d steps, batch %d (%d per process), lr %g = %g x %d/256",
+        config.epochs,
+        trainer.steps_per_epoch,
+        config.batch_size,
+        config.batch_size // world.size,
+        lr,
+        config.optim.lr,
+        config.batch_size,
+    )
+    if trainer.step:
+        log.info("resume    at step %d of %d", trainer.step, trainer.end)
+    nothing = "  ".join(f"{name} {value:.4f}" for name, value in trainer.predict_nothing().items())
+    if nothing:
+        log.info("AugSelf   heads that learn nothing would stay at %s", nothing)
+    if trainer.step < trainer.end:
+        log.info("training  %d steps; the first takes longest", trainer.end - trainer.step)
+    else:
+        log.info("finished  already at step %d; writing export and report again", trainer.step)

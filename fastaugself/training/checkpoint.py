@@ -1,0 +1,85 @@
+"""Training state on disk: written whole or not at all, the newest that is whole is resumed."""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..config import differences
+from ..errors import UsageError
+
+FORMAT = 1
+_NAME = re.compile(r"step-(\d{9})\.pt")
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replaces the file's content: a reader, or a crash, sees the old or the new one, never half."""
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def save(folder: Path, step: int, state: dict[str, Any], config: dict[str, Any], *, keep: int) -> Path:
+    """Writes `folder/step-NNNNNNNNN.pt`, then removes all but the newest `keep`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"step-{step:09d}.pt"
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "wb") as file:
+        torch.save({"format": FORMAT, "step": step, "config": json.dumps(config), "state": state}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    for old in checkpoints(folder)[:-keep]:
+        old.unlink()
+    return path
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The folder's checkpoints, oldest first."""
+    return sorted(path for path in folder.glob("step-*.pt") if _NAME.fullmatch(path.name))
+
+
+def load(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """A checkpoint's content: step, config (as `to_dict` gives it) and state."""
+    content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    if content["format"] != FORMAT:
+        raise UsageError(
+            f"{path} has checkpoint format {content['format']}, this version reads {FORMAT}; use the version that "
+            "wrote it, or another --run"
+        )
+    content["config"] = json.loads(content["config"])
+    return content
+
+
+def latest(folder: Path, config: dict[str, Any], *, device: torch.device) -> tuple[dict[str, Any] | None, list[str]]:
+    """The newest readable checkpoint, and a line about each newer one that is damaged.
+
+    Raises UsageError when it belongs to another configuration, naming what differs.
+    """
+    notes: list[str] = []
+    for path in reversed(checkpoints(folder)):
+        try:
+            content = load(path, device=device)
+        except UsageError:
+            raise
+        except Exception as error:
+            notes.append(f"checkpoint {path} cannot be read ({type(error).__name__}); trying the one before")
+            continue
+        changed = differences(content["config"], config)
+        if changed:
+            option, old, new = changed[0]
+            more = f" (and {len(changed) - 1} more options)" if len(changed) > 1 else ""
+            raise UsageError(
+                f"{folder.parent} holds a run with --{option} {old}, this command has {new}{more}; "
+                "pass the same options to resume it, or another --run"
+            )
+        return content, notes
+    if notes:
+        raise UsageError(f"no checkpoint in {folder} can be read; pass another --run to start over")
+    return None, notes

@@ -1,0 +1,78 @@
+"""Processes: started by torchrun, or one alone."""
+
+import datetime
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ..errors import UsageError
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all of them."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files and prints."""
+        return self.rank == 0
+
+
+def start(device: Literal["auto", "cuda", "cpu"]) -> World:
+    """Joins the process group that torchrun describes in the environment; alone without one.
+
+    Raises UsageError where CUDA is asked for and missing, or has fewer devices than processes.
+    """
+    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    cuda = torch.cuda.is_available() if device == "auto" else device == "cuda"
+    if cuda and not torch.cuda.is_available():
+        raise UsageError("--device cuda: this torch finds no CUDA device; pass --device cpu")
+    if cuda and local_rank >= torch.cuda.device_count():
+        raise UsageError(
+            f"{torch.cuda.device_count()} CUDA devices for process {local_rank + 1} of this node; "
+            f"pass --nproc-per-node={torch.cuda.device_count()} to torchrun"
+        )
+    chosen = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(chosen)
+    if size > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=datetime.timedelta(minutes=10))
+    return World(rank, size, chosen)
+
+
+def stop() -> None:
+    """Leaves the process group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def barrier() -> None:
+    """Waits for all processes."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def all_gather(x: Tensor) -> Tensor:
+    """`x` of all processes, concatenated along the first dimension in rank order; no gradient."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return x
+    parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, x.contiguous())
+    return torch.cat(parts)
+
+
+def mean_over_processes(x: Tensor) -> Tensor:
+    """`x` averaged over all processes; no gradient."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(x)
+        x /= dist.get_world_size()
+    return x

@@ -1,0 +1,90 @@
+"""Checks of the representation while it trains: k-NN, effective rank, and known factors of the photos."""
+
+import logging
+import time
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config import Pretrain
+from ..data.loader import Loader
+from ..evaluation.features import Features, extract
+from ..evaluation.knn import knn_accuracy
+from ..evaluation.rankme import rankme
+from ..evaluation.ridge import ridge_r2
+from .logs import RunLog
+
+log = logging.getLogger(__name__)
+
+BANK = 20_000  # training samples that vote at most, a random subset
+
+
+class OnlineCheck:
+    """Features of a part of the training photos judged on `--data.val`, by the leading process."""
+
+    def __init__(self, config: Pretrain, learner: nn.Module, train: Loader, device: torch.device) -> None:
+        self.config, self.device = config, device
+        self.backbone: nn.Module = learner.method.backbone  # type: ignore[assignment,union-attr]
+        self.loaders: tuple[Loader, Loader] | None = None
+        if config.data.val is None:
+            return
+        batch_size = min(256, train.num_samples)
+        common: dict[str, Any] = {"batch_size": batch_size, "source": "native", "workers": config.data.workers}
+        assert config.data.train is not None
+        self.loaders = (
+            Loader(config.data.train, shuffle=True, drop_last=False, device=device, **common),
+            Loader(config.data.val, shuffle=False, drop_last=False, device=device, **common),
+        )
+
+    def due(self, step: int, steps_per_epoch: int, end: int) -> bool:
+        """Whether a check belongs after this step."""
+        every = self.config.log.knn_epochs
+        if self.loaders is None:
+            return False
+        if step == end:
+            return True
+        return every > 0 and int(step / (every * steps_per_epoch)) > int((step - 1) / (every * steps_per_epoch))
+
+    def run(self, step: int, epoch: float, run_log: RunLog) -> None:
+        """Extracts features, judges them and writes a line of evaluations.jsonl."""
+        if self.loaders is None:
+            return
+        began = time.perf_counter()
+        bank, queries = (
+            extract(
+                self.backbone,
+                loader,
+                size=self.config.view.size,
+                mean=self.config.augment.mean,
+                std=self.config.augment.std,
+                device=self.device,
+                limit=limit,
+                channels_last=self.config.channels_last,
+            )
+            for loader, limit in zip(self.loaders, (BANK, None), strict=True)
+        )
+        record: dict[str, Any] = {"step": step, "epoch": epoch, "rankme": rankme(queries.features_ND[:2048])}
+        if int(bank.labels_N.min()) >= 0 and int(queries.labels_N.min()) >= 0:
+            record["knn"] = knn_accuracy(bank.features_ND, bank.labels_N, queries.features_ND, queries.labels_N)
+        for name, targets in factor_targets(self.loaders).items():
+            record["r2_" + name] = _r2(bank, queries, *targets)
+        record["seconds"] = time.perf_counter() - began
+        parts = [f"{name} {value:.3f}" for name, value in record.items() if name not in ("step", "epoch", "seconds")]
+        run_log.evaluation(record, f"check at step {step}: " + "  ".join(parts))
+
+
+def factor_targets(loaders: tuple[Loader, Loader]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Known factors that both data sets carry, as regression targets [N, T]; an angle in turns as cosine and sine."""
+    targets = {}
+    train, val = (loader.columns for loader in loaders)
+    for name in sorted(train.keys() & val.keys()):
+        columns = [torch.as_tensor(side[name], dtype=torch.float64) for side in (train, val)]
+        if name == "hue":
+            columns = [torch.stack([torch.cos(c * 2 * torch.pi), torch.sin(c * 2 * torch.pi)], 1) for c in columns]
+        targets[name] = tuple(c if c.ndim == 2 else c[:, None] for c in columns)
+    return targets  # type: ignore[return-value]
+
+
+def _r2(bank: Features, queries: Features, train_NT: Tensor, val_NT: Tensor) -> float:
+    return ridge_r2(bank.features_ND, train_NT[bank.ids_N], queries.features_ND, val_NT[queries.ids_N])

@@ -1,0 +1,314 @@
+"""The training loop: batches to views to a loss to a step, with everything needed to stop and go on.
+
+Shape suffixes: V views, B batch, C channels, H W, P parameter columns.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import closing, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from fastaugself_kernels import Targets, augment, augself_targets, sample_params
+
+from ..config import Pretrain, to_dict
+from ..data.canvas import Canvas
+from ..data.loader import Loader
+from ..errors import RunError, UsageError
+from ..methods.build import build_learner
+from ..methods.learner import Step
+from ..models.norm import use_native_sync
+from . import checkpoint
+from .distributed import World, mean_over_processes
+from .environment import environment
+from .logs import Rate, RunLog, duration
+from .online import OnlineCheck
+from .optim import learning_rate, make_optimizer
+from .signals import StopRequest
+
+log = logging.getLogger(__name__)
+
+
+def make_views(config: Pretrain, canvas: Canvas, epoch: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The views [V, B, C, H, W] of a batch in an epoch, and the parameters [V, B, P] they were made with."""
+    params_VBP = sample_params(canvas.ids_B, canvas.sizes_B2, config.policies, seed=config.seed, epoch=epoch)
+    a = config.augment
+    x_VBCHW = augment(
+        canvas.pixels,
+        canvas.offsets_B,
+        canvas.sizes_B2,
+        params_VBP,
+        size=config.view.size,
+        mean=a.mean,
+        std=a.std,
+        dtype=dtype,
+        rounding=a.rounding,
+        antialias=a.antialias,
+        blur_kernel=a.blur_kernel,
+        solarize_before_gray=a.solarize_before_gray,
+        backend=a.backend,
+    )
+    return x_VBCHW, params_VBP
+
+
+class Trainer:
+    """One run of a configuration on this process.
+
+    Building it validates everything before work begins: the model, the data, the checkpoint to resume.
+    """
+
+    def __init__(self, config: Pretrain, world: World, *, identity: dict[str, Any] | None = None) -> None:
+        """identity: the configuration that checkpoints carry and are compared with; `config` itself by default."""
+        self.config, self.world = config, world
+        self.identity = to_dict(config) if identity is None else identity
+        self.device = world.device
+        if config.batch_size % world.size:
+            raise UsageError(
+                f"--batch-size {config.batch_size} must be a multiple of the number of processes {world.size}; "
+                f"pass --batch-size {-(-config.batch_size // world.size) * world.size}"
+            )
+        self.dtype = self._dtype()
+        self.learner = build_learner(config)
+        self.loader = self._open_data()
+        self.steps_per_epoch = self.loader.batches
+        self.total = config.epochs * self.steps_per_epoch
+        self.end = min(self.total, config.max_steps or self.total)
+        self.learner.to(self.device)
+        if config.channels_last:
+            self.learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if config.backbone.sync and self.device.type == "cuda":
+            use_native_sync(self.learner)
+        self.optimizer = make_optimizer(self.learner, config.optim)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        self.step = 0
+        self._resume()
+        self.module = self._wrap()
+        self._predict_nothing: dict[str, float] = {}
+
+    def _dtype(self) -> torch.dtype:
+        precision = self.config.precision
+        if precision == "auto":
+            precision = "bf16" if self.device.type == "cuda" else "fp32"
+        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+    def _open_data(self) -> Loader:
+        config = self.config
+        if config.data.train is None:
+            raise UsageError("no training photos: pass --data.train FILE.beton or a folder of photos")
+        return Loader(
+            config.data.train,
+            batch_size=config.batch_size // self.world.size,
+            seed=config.seed,
+            rank=self.world.rank,
+            world=self.world.size,
+            source=config.data.source,
+            workers=config.data.workers,
+            device=self.device,
+        )
+
+    def _wrap(self) -> nn.Module:
+        module: nn.Module = self.learner
+        if self.world.size > 1:
+            ids = [self.device.index] if self.device.type == "cuda" else None
+            module = DistributedDataParallel(
+                module, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
+        wanted = self.config.compile
+        self.compiled = wanted == "on" or (wanted == "auto" and self.device.type == "cuda")
+        return torch.compile(module, dynamic=False) if self.compiled else module
+
+    def _resume(self) -> None:
+        folder = self.config.run / "checkpoints"
+        found, notes = checkpoint.latest(folder, self.identity, device=self.device)
+        for note in notes:
+            log.warning("%s", note)
+        if found is None:
+            return
+        state = found["state"]
+        if state["samples"] != self.loader.num_samples:
+            raise UsageError(
+                f"the run in {self.config.run} was trained on {state['samples']} photos, {self.config.data.train} has "
+                f"{self.loader.num_samples}; pass the same photos, or another --run"
+            )
+        self.learner.load_state_dict(state["learner"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.step = found["step"]
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a checkpoint holds besides the step and the configuration."""
+        return {
+            "samples": self.loader.num_samples,
+            "learner": self.learner.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def save(self) -> None:
+        """Writes a checkpoint, from the leading process."""
+        if self.world.leads:
+            folder = self.config.run / "checkpoints"
+            checkpoint.save(folder, self.step, self.state(), self.identity, keep=self.config.checkpoint.keep)
+
+    def predict_nothing(self) -> dict[str, float]:
+        """The auxiliary losses of heads that predict zero, on these photos: where a head stays that learns nothing."""
+        if not self._predict_nothing:
+            count = min(self.loader.num_samples, 4096)
+            repeats = -(-4096 // count)
+            sizes_B2 = torch.from_numpy(self.loader.sizes_N2[:count]).to(torch.int32)
+            losses: dict[str, float] = {}
+            for epoch in range(repeats):
+                params_VBP = sample_params(
+                    torch.arange(count), sizes_B2, self.config.policies, seed=self.config.seed, epoch=epoch
+                )
+                targets = augself_targets(params_VBP, sizes_B2, self.config.policies, mode=self.config.augself.mode)
+                for name, value in self.learner.augself.null_losses(targets).items():
+                    losses[name] = losses.get(name, 0.0) + float(value) / repeats
+            self._predict_nothing = losses
+        return self._predict_nothing
+
+    def train_step(self, canvas: Canvas, epoch: int) -> Step:
+        """One step on one batch: views, forward, backward, optimizer, momentum encoder and queue."""
+        config = self.config
+        x_VBCHW, params_VBP = make_views(config, canvas, epoch, self.dtype)
+        targets = augself_targets(params_VBP, canvas.sizes_B2, config.policies, mode=config.augself.mode)
+        lr = self.learning_rate()
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.zero_grad(set_to_none=True)
+        step = self._forward(x_VBCHW, targets)
+        self.scaler.scale(step.loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.learner.method.after_step(step.carry)  # type: ignore[operator]
+        self.step += 1
+        return step
+
+    def learning_rate(self) -> float:
+        """The learning rate of the coming step."""
+        return learning_rate(
+            self.config.optim,
+            self.step,
+            steps_per_epoch=self.steps_per_epoch,
+            epochs=self.config.epochs,
+            batch_size=self.config.batch_size,
+        )
+
+    def _forward(self, x_VBCHW: Tensor, targets: tuple[Targets, Targets]) -> Step:
+        half = self.dtype != torch.float32
+        context = torch.autocast(self.device.type, dtype=self.dtype) if half else nullcontext()
+        with context:
+            if not self.compiled:
+                return self.module(x_VBCHW, targets)  # type: ignore[no-any-return]
+            try:
+                return self.module(x_VBCHW, targets)  # type: ignore[no-any-return]
+            except torch._dynamo.exc.TorchDynamoException as error:
+                if self.config.compile == "on":
+                    raise
+                log.warning("torch.compile failed (%s); training goes on without it", str(error).splitlines()[0])
+                self.module, self.compiled = self.module._orig_mod, False  # type: ignore[assignment,union-attr]
+                return self.module(x_VBCHW, targets)  # type: ignore[no-any-return]
+
+    def batches(self) -> Iterator[tuple[int, Canvas]]:
+        """(epoch, batch) from the current step to the last."""
+        while self.step < self.end:
+            epoch, start = divmod(self.step, self.steps_per_epoch)
+            with closing(self.loader.epoch(epoch, start)) as batches:  # type: ignore[type-var]
+                for canvas in batches:
+                    yield epoch, canvas
+                    if self.step >= self.end:
+                        return
+
+    def fit(self) -> None:
+        """Trains to the end, logging, checking and saving on the way.
+
+        Ctrl-C and SIGTERM end it after the current step, with a checkpoint, as KeyboardInterrupt.
+        """
+        config = self.config
+        if self.world.leads:
+            self._write_environment()
+        run_log = RunLog(
+            config.run,
+            leads=self.world.leads,
+            tensorboard=config.log.tensorboard,
+            step=self.step,
+            total=self.end,
+        )
+        check = OnlineCheck(config, self.learner, self.loader, self.device) if self.world.leads else None
+        try:
+            with StopRequest() as stop:
+                self._loop(run_log, check, stop)
+        finally:
+            run_log.close()
+        self.save()
+        if stop.requested is not None and self.step < self.end:
+            log.warning("stopped at step %d; the same command goes on from there", self.step)
+            raise KeyboardInterrupt
+
+    def _loop(self, run_log: RunLog, check: OnlineCheck | None, stop: StopRequest) -> None:
+        config = self.config
+        rate, sums, counted = Rate(config.batch_size), None, 0
+        began, first, saved = time.perf_counter(), self.step, time.perf_counter()
+        asked = time.perf_counter()
+        if check is not None and self.step == 0:
+            check.run(0, 0.0, run_log)
+        for epoch, canvas in self.batches():
+            waited = time.perf_counter() - asked
+            lr = self.learning_rate()
+            step = self.train_step(canvas, epoch)
+            values = torch.stack([value.float() for value in step.metrics.values()])
+            sums = values if sums is None else sums + values
+            counted += 1
+            rate.count(waited)
+            run_log.step(self.step)
+            if self.step % config.log.every == 0 or self.step == self.end:
+                names = list(step.metrics)
+                means = dict(zip(names, mean_over_processes(sums / counted).tolist(), strict=True))
+                sums, counted = None, 0
+                if not all(map(_finite, means.values())):
+                    raise RunError(
+                        f"the loss is not finite at step {self.step} ({means}); checkpoints of earlier steps are in "
+                        f"{config.run / 'checkpoints'}; try a lower --optim.lr or --precision bf16"
+                    )
+                pairs, share = rate.read()
+                left = (time.perf_counter() - began) / (self.step - first) * (self.end - self.step)
+                record = {
+                    "step": self.step,
+                    "epoch": self.step / self.steps_per_epoch,
+                    **means,
+                    "lr": lr,
+                    "pairs_per_s": pairs,
+                    "data_wait": share,
+                }
+                parts = "  ".join(f"{name.removeprefix('loss_')} {value:.4f}" for name, value in means.items())
+                status = f"{parts}  {pairs:.0f} pairs/s  {duration(left)} left"
+                run_log.step(self.step, status)
+                run_log.metrics(record, f"step {self.step}/{self.end}  {status}")
+            if stop.requested is not None:
+                return
+            if time.perf_counter() - saved > config.checkpoint.minutes * 60:
+                self.save()
+                saved = time.perf_counter()
+            if check is not None and check.due(self.step, self.steps_per_epoch, self.end):
+                check.run(self.step, self.step / self.steps_per_epoch, run_log)
+            asked = time.perf_counter()
+
+    def _write_environment(self) -> None:
+        record = environment(self.device)
+        record["processes"] = self.world.size
+        record["predict_nothing"] = self.predict_nothing()
+        path = self.config.run / "environment.json"
+        checkpoint.write_atomically(path, (json.dumps(record, indent=2) + "\n").encode())
+
+    def close(self) -> None:
+        """Ends the loader's threads."""
+        self.loader.close()
+
+
+def _finite(value: float) -> bool:
+    return value == value and abs(value) != float("inf")

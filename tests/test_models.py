@@ -1,0 +1,95 @@
+"""Backbones and norms against what is known of them."""
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from fastaugself.errors import UsageError
+from fastaugself.models.build import Backbone, build_backbone
+from fastaugself.models.heads import mlp
+from fastaugself.models.norm import BatchNorm2d
+from torch import nn
+
+
+# Parameters without the classifier: torchvision's published totals minus fc (resnet18 11,689,512 - 513,000, ...).
+@pytest.mark.parametrize(
+    ("name", "parameters", "width"),
+    [("resnet18", 11_176_512, 512), ("resnet34", 21_284_672, 512), ("resnet50", 23_508_032, 2048)],
+)
+def test_resnet_has_torchvisions_size_and_names(name, parameters, width):
+    with torch.device("meta"):
+        model, num_features = build_backbone(Backbone(name=name))
+    assert num_features == width
+    assert sum(p.numel() for p in model.parameters()) == parameters
+    names = set(model.state_dict())
+    expected = {"conv1.weight", "bn1.running_var", "layer2.0.downsample.0.weight", "layer4.1.bn2.bias"}
+    if name == "resnet50":
+        expected |= {"layer1.0.downsample.1.weight", "layer4.2.conv3.weight", "layer4.2.bn3.num_batches_tracked"}
+    assert expected <= names
+    assert not any(n.startswith("fc") for n in names)
+
+
+def test_resnet50_strides_its_3x3_as_torchvision_does():
+    with torch.device("meta"):
+        model, _ = build_backbone(Backbone(name="resnet50"))
+    block = model.layer2[0]
+    assert (block.conv1.stride, block.conv2.stride, block.downsample[0].stride) == ((1, 1), (2, 2), (2, 2))
+
+
+def test_feature_map_of_the_imagenet_stem_is_a_32nd():
+    model, _ = build_backbone(Backbone(name="resnet18", width=8))
+    seen = []
+    model.layer4.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+    assert model(torch.zeros(2, 3, 224, 224)).shape == (2, 64)
+    assert seen[0][2:] == (7, 7)
+
+
+def test_unknown_backbone_is_refused_with_the_nearest_name():
+    with pytest.raises(UsageError, match="resnet5 is unknown; did you mean resnet50"):
+        build_backbone(Backbone(name="resnet5"))
+
+
+def test_zero_init_residual_makes_blocks_the_identity():
+    model, _ = build_backbone(Backbone(name="resnet18", width=8, zero_init_residual=True))
+    x = torch.rand(2, 8, 16, 16)
+    assert torch.equal(model.layer1[0].eval()(x), x)
+
+
+def test_mlp_of_augself_has_the_published_layers():
+    layers = list(mlp([1024, 512, 512, 4]))
+    kinds = [type(layer).__bases__[0] if "BatchNorm" in type(layer).__name__ else type(layer) for layer in layers]
+    assert kinds == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]
+    assert [layer.bias is None for layer in layers if isinstance(layer, nn.Linear)] == [True, True, False]
+
+
+def _sync_worker(rank, world, port, inputs, results):
+    import os
+
+    import torch.distributed as dist
+
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    dist.init_process_group("gloo", rank=rank, world_size=world)
+    norm = BatchNorm2d(3, sync=True)
+    x = inputs.chunk(world)[rank].clone().requires_grad_()
+    y = norm(x)
+    (y * torch.arange(y.numel()).view_as(y).sin()).sum().backward()
+    results[rank] = (y.detach(), x.grad, norm.running_mean, norm.running_var)
+    dist.destroy_process_group()
+
+
+def test_synchronised_norm_equals_one_norm_over_the_whole_batch(free_port):
+    torch.manual_seed(0)
+    inputs = torch.randn(6, 3, 5, 4) * 3 + 1
+    whole = nn.BatchNorm2d(3)
+    x = inputs.clone().requires_grad_()
+    y = whole(x)
+    weights = torch.cat([torch.arange(half.numel()).view_as(half).sin() for half in y.chunk(2)])
+    (y * weights).sum().backward()
+    with mp.Manager() as manager:
+        results = manager.dict()
+        mp.spawn(_sync_worker, (2, free_port, inputs, results), nprocs=2)
+        parts = [results[rank] for rank in range(2)]
+    torch.testing.assert_close(torch.cat([part[0] for part in parts]), y.detach(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(torch.cat([part[1] for part in parts]), x.grad, atol=1e-5, rtol=1e-4)
+    for part in parts:
+        torch.testing.assert_close(part[2], whole.running_mean)
+        torch.testing.assert_close(part[3], whole.running_var)
