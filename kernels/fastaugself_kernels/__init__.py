@@ -5,6 +5,7 @@ and `descriptors` turn rows into what augmentation-aware methods learn. Importin
 """
 
 from .augment import augment as augment
+from .infonce import infonce as infonce
 from .params import COLUMNS as COLUMNS
 from .params import ViewPolicy as ViewPolicy
 from .sampling import sample_params as sample_params
