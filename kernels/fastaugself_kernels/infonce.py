@@ -49,8 +49,8 @@ def infonce_with_gradient(q_BD: Tensor, k_BD: Tensor, queue_KD: Tensor, temperat
     q_BD, k_BD = q_BD.to(dtype), k_BD.to(dtype)
     l_B = (q_BD * k_BD).sum(1) / temperature
     total_B = torch.logaddexp(l_B, L_B)
-    negatives_BD = torch.exp(L_B - total_B)[:, None] * O_BD
-    positive_BD = torch.expm1(l_B - total_B)[:, None] * k_BD
+    negatives_BD = torch.exp(L_B - total_B).unsqueeze(1) * O_BD
+    positive_BD = torch.expm1(l_B - total_B).unsqueeze(1) * k_BD
     return total_B - l_B, (negatives_BD + positive_BD) / temperature
 
 
@@ -95,14 +95,15 @@ def _attend(q_BD: Tensor, queue_KD: Tensor, scale: float, dtype: torch.dtype) ->
     blocks = -(-B // QUERIES_PER_BLOCK)
     splits = max(1, min(SPLITS, K // SPLIT_ROWS, 4 * SPLITS // blocks))
     rows = K // splits
-    parts = [_fused_attention(q_BD, queue_KD[: splits * rows].view(splits, rows, -1), scale)]
+    whole_KD, rest_KD = queue_KD.split((splits * rows, K - splits * rows))
+    parts = [_fused_attention(q_BD, whole_KD.view(splits, rows, -1), scale)]
     if splits * rows < K:
-        parts.append(_fused_attention(q_BD, queue_KD[splits * rows :][None], scale))
+        parts.append(_fused_attention(q_BD, rest_KD.unsqueeze(0), scale))
     lse_SB = torch.cat([lse for _, lse in parts]).to(dtype)
     L_B = torch.logsumexp(lse_SB, 0)
-    weights_SB1 = torch.exp(lse_SB - L_B)[:, :, None]
+    weights_SB1 = torch.exp(lse_SB - L_B).unsqueeze(2)
     O_BD = (weights_SB1 * torch.cat([out for out, _ in parts])).sum(0)
-    return L_B, O_BD[:, :D]
+    return L_B, O_BD.narrow(1, 0, D)
 
 
 def _fused_attention(q_BD: Tensor, queue_SRD: Tensor, scale: float) -> tuple[Tensor, Tensor]:
@@ -110,7 +111,7 @@ def _fused_attention(q_BD: Tensor, queue_SRD: Tensor, scale: float) -> tuple[Ten
     S, _, D = queue_SRD.shape
     B = q_BD.shape[0]
     q_1SBD = q_BD.expand(1, S, B, D)
-    keys_1SRD = queue_SRD[None]
+    keys_1SRD = queue_SRD.unsqueeze(0)
     aten = torch.ops.aten
     if not q_BD.is_cuda:
         results = aten._scaled_dot_product_flash_attention_for_cpu(q_1SBD, keys_1SRD, keys_1SRD, scale=scale)
@@ -119,7 +120,8 @@ def _fused_attention(q_BD: Tensor, queue_SRD: Tensor, scale: float) -> tuple[Ten
     else:
         results = aten._scaled_dot_product_efficient_attention(q_1SBD, keys_1SRD, keys_1SRD, None, True, scale=scale)
     out, lse = results[:2]
-    return out[0], lse[0, :, :B]  # the efficient kernel pads its log-sum-exp to whole blocks of queries
+    # The efficient kernel pads its log-sum-exp to whole blocks of queries.
+    return out.squeeze(0), lse.squeeze(0).narrow(1, 0, B)
 
 
 def _flash(q_BD: Tensor, D: int) -> bool:
