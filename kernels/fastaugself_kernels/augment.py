@@ -14,6 +14,7 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
+from ._ops import op_name
 from .params import HEIGHT, IMAGENET_MEAN, IMAGENET_STD, LEFT, ROTATION, TOP, WIDTH, Backend, P, Rounding
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -176,7 +177,7 @@ def _augment(
     return views_VBHWC, shift_VB3
 
 
-augment_op = torch.library.custom_op("fastaugself::augment", _augment, mutates_args=())
+augment_op = torch.library.custom_op(op_name("augment"), _augment, mutates_args=())
 
 
 @augment_op.register_fake
