@@ -1,0 +1,72 @@
+"""An iterator that works ahead of its consumer in a thread, and never leaves one behind."""
+
+import queue
+import threading
+from collections.abc import Generator, Iterable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+_END = object()
+
+
+class _Raised:
+    def __init__(self, error: BaseException):
+        self.error = error
+
+
+class Background(Generic[T]):
+    """Runs `items` in a thread of its own, at most `depth` finished items ahead; iterate over it once.
+
+    An exception in the thread is raised to the consumer at the item where it happened. `close()` returns when the
+    thread has ended; an `items` that is a generator is closed in that thread.
+    """
+
+    def __init__(self, items: Iterable[T], *, depth: int, name: str):
+        self._items, self._queue = items, queue.Queue[object](depth)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        last: object = _END
+        try:
+            try:
+                for item in self._items:
+                    if not self._put(item):
+                        return
+                    del item  # else this thread would hold the batch until it has the next
+            finally:
+                if isinstance(self._items, Generator):
+                    self._items.close()
+        except BaseException as error:
+            last = _Raised(error)
+        self._put(last)
+
+    def _put(self, item: object) -> bool:
+        """False if the consumer has closed us; it empties the queue then, so that `put` cannot wait for ever."""
+        if self._stop.is_set():
+            return False
+        self._queue.put(item)
+        return not self._stop.is_set()
+
+    def __iter__(self) -> Generator[T]:
+        try:
+            while True:
+                item = self._queue.get()
+                if item is _END:
+                    return
+                if isinstance(item, _Raised):
+                    raise item.error
+                yield item  # type: ignore[misc]
+                del item
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Stops the thread after the item it is working on, and waits for it."""
+        self._stop.set()
+        while self._thread.is_alive():
+            try:
+                self._queue.get(timeout=0.01)
+            except queue.Empty:
+                self._thread.join(0.01)

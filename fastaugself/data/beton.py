@@ -1,0 +1,282 @@
+"""The `.beton` container, version 2 (FFCV 1.0): its layout, and a reader that checks everything at open.
+
+    header | field descriptors | metadata, one record a sample | image data | allocation table (to the end of the file)
+
+FFCV itself checks none of it: a cut file gives zero or stale pixels without a word. The layout follows
+ffcv/types.py; a reader needs nothing of ffcv.
+
+Shape suffixes: N samples, A allocation records, 2 = (height, width).
+"""
+
+import os
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import RunError, UsageError
+
+VERSION = 2
+HEADER = np.dtype(
+    [
+        ("version", "<u2"),
+        ("num_fields", "<u2"),
+        ("page_size", "<u4"),
+        ("num_samples", "<u8"),
+        ("alloc_table_ptr", "<u8"),
+    ]
+)
+FIELD = np.dtype([("type_id", "<u1"), ("name", ("<u1", 16)), ("arguments", ("<u1", (1024,)))], align=True)
+ALLOCATION = np.dtype([("sample_id", "<u8"), ("ptr", "<u8"), ("size", "<u8")])
+IMAGE = np.dtype([("mode", "<u1"), ("width", "<u2"), ("height", "<u2"), ("data_ptr", "<u8")])
+JPEG, RAW = 0, 1  # values of `mode`
+MAX_SIDE = 65535  # width and height are uint16
+
+TYPE_INT, TYPE_IMAGE = 1, 2
+_BYTES = np.dtype([("ptr", "<u8"), ("size", "<u8")])
+_METADATA: dict[int, Any] = {0: "<f8", TYPE_INT: "<i8", TYPE_IMAGE: IMAGE, 3: _BYTES, 4: "<u8", 5: _BYTES, 6: "<u8"}
+
+# A Huffman-coded JPEG spends at least one bit on every 8x8 block of its finest component; a size beyond that is a lie
+# that would only make us allocate memory.
+_PIXELS_PER_BYTE = 512
+_MAGIC = {
+    b"\xff\xd8\xff": "a JPEG image",
+    b"\x89PNG": "a PNG image",
+    b"PK\x03\x04": "a zip archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"\x89HDF": "an HDF5 file",
+}
+
+
+def metadata_type(type_ids: list[int]) -> np.dtype[Any]:
+    """Record of one sample, fields `f0`, `f1`, ... in the order of the descriptors."""
+    return np.dtype([("", _METADATA[t]) for t in type_ids], align=True)
+
+
+class Beton:
+    """An open `.beton` file whose structure holds: sizes, labels and the bytes of every image.
+
+    path: the file. Opening reads the metadata and the table (55 bytes a sample) and no image.
+
+    num_samples: number of samples N. page_size: bytes. field_names, image_field: of the file, and the one used.
+    pointers_N, bytes_N: int64, where each image's data stands in the file and how long it is.
+    modes_N: uint8, JPEG or RAW. sizes_N2: int32 (height, width) in pixels. labels_N: int64, -1 where there is no label.
+    index_crc32: of everything before the image data; tells two files apart.
+
+    Raises UsageError for what is not a `.beton` file, RunError for a damaged one.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(path)
+        self._fd = _open(self.path)
+        try:
+            self._stat = os.fstat(self._fd)
+            self._read_index()
+        except BaseException:
+            self.close()
+            raise
+
+    def _read_index(self) -> None:
+        path, size = self.path, self._stat.st_size
+        header = _read_header(self._fd, path, size)
+        self.num_samples, self.page_size = int(header["num_samples"]), int(header["page_size"])
+        table_start = int(header["alloc_table_ptr"])
+        descriptors_end = HEADER.itemsize + int(header["num_fields"]) * FIELD.itemsize
+        if size < descriptors_end:
+            raise RunError(f"{path} is truncated: {size} bytes end inside its header; copy or write it again")
+        memory = np.memmap(path, np.uint8, mode="r")
+        fields = np.frombuffer(memory, FIELD, int(header["num_fields"]), HEADER.itemsize)
+        type_ids = [int(t) for t in fields["type_id"]]
+        names = [bytes(name).split(b"\0")[0].decode("ascii", "replace") for name in fields["name"]]
+        _check_fields(path, names, type_ids)
+
+        record = metadata_type(type_ids)
+        metadata_end = descriptors_end + self.num_samples * record.itemsize
+        _check_extent(path, size, metadata_end, table_start, self.num_samples)
+        metadata = np.frombuffer(memory, record, self.num_samples, descriptors_end)
+        self.index_crc32 = zlib.crc32(memory[:metadata_end].data)
+
+        image = _pick(names, type_ids, TYPE_IMAGE, "image")
+        if image is None:
+            raise RunError(f"{path} has no image field, only {', '.join(names)}: fastaugself needs an RGBImageField")
+        label = _pick(names, type_ids, TYPE_INT, "label")
+        self.field_names, self.image_field = names, names[image]
+        images = metadata[f"f{image}"]
+        self.modes_N = images["mode"].copy()
+        self.sizes_N2 = np.stack([images["height"], images["width"]], 1).astype(np.int32)
+        self.labels_N = (
+            np.full(self.num_samples, -1, np.int64) if label is None else metadata[f"f{label}"].astype(np.int64)
+        )
+        table = np.frombuffer(memory, ALLOCATION, (size - table_start) // ALLOCATION.itemsize, table_start)
+        self.pointers_N, self.bytes_N = _locate(path, images["data_ptr"], table, metadata_end, table_start)
+        _check_images(path, self.modes_N, self.sizes_N2, self.bytes_N)
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def read(self, sample: int) -> bytes:
+        """The stored bytes of one image. Raises RunError where the disk fails or the file has become shorter."""
+        length = int(self.bytes_N[sample])
+        try:
+            # pread and not the memory map: a lost disk is then an error to report, not a SIGBUS that kills the process.
+            data = os.pread(self._fd, length, int(self.pointers_N[sample]))
+        except OSError as error:
+            raise RunError(
+                f"{self.path}: reading sample {sample} failed ({error.strerror}); is its disk there?"
+            ) from error
+        if len(data) != length:
+            raise RunError(f"{self.path} became shorter while it was in use; copy or write it again")
+        return data
+
+    def check_unchanged(self) -> None:
+        """Raises RunError if the file was replaced, cut or rewritten since it was opened."""
+        try:
+            now = os.stat(self.path)
+        except OSError as error:
+            raise RunError(f"{self.path} is gone while it was in use: {error.strerror}") from error
+        for key in ("st_dev", "st_ino", "st_size", "st_mtime_ns"):
+            if getattr(now, key) != getattr(self._stat, key):
+                raise RunError(
+                    f"{self.path} changed while it was in use ({self._stat.st_size} bytes at open, "
+                    f"{now.st_size} now): start again, and write new data under another name"
+                )
+
+    def close(self) -> None:
+        """Lets go of the file; the arrays stay."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> "Beton":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _open(path: Path) -> int:
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder, not a .beton file: write one with `fastaugself write {path} OUT.beton`")
+    try:
+        return os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file; `fastaugself write FOLDER {path}` makes one from photos") from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be opened: {error.strerror}") from error
+
+
+def _read_header(fd: int, path: Path, size: int) -> np.void:
+    start = os.pread(fd, HEADER.itemsize, 0)
+    for magic, what in _MAGIC.items():
+        if start.startswith(magic):
+            raise UsageError(f"{path} is not a .beton file but {what}: pass a folder of photos or a .beton file")
+    if size == 0:
+        raise RunError(f"{path} is empty (0 bytes): write it again")
+    if size < HEADER.itemsize:
+        raise UsageError(f"{path} is not a .beton file: {size} bytes are fewer than its header of {HEADER.itemsize}")
+    header: np.void = np.frombuffer(start, HEADER)[0]
+    version, fields = int(header["version"]), int(header["num_fields"])
+    if version != VERSION and 1 <= version <= 9 and 1 <= fields <= 64:
+        raise RunError(
+            f"{path} is a .beton file of version {version}: only version {VERSION} (FFCV 1.0) can be read; "
+            f"write it again with `fastaugself write`"
+        )
+    if version != VERSION or not 1 <= fields <= 64:
+        raise UsageError(
+            f"{path} is not a .beton file (version field {version}, {fields} fields): pass a folder of "
+            f"photos or a .beton file"
+        )
+    if int(header["alloc_table_ptr"]) == 0:
+        raise RunError(f"{path} is unfinished: its writer was stopped before the end; write it again")
+    if int(header["num_samples"]) == 0:
+        raise RunError(f"{path} holds no samples: write it again from a folder with photos")
+    return header
+
+
+def _check_fields(path: Path, names: list[str], type_ids: list[int]) -> None:
+    for name, type_id in zip(names, type_ids, strict=True):
+        if type_id not in _METADATA:
+            what = "a custom FFCV field" if type_id == 255 else f"of unknown type {type_id}"
+            raise RunError(
+                f"{path}: field '{name}' is {what}, so the length of a record is not known; "
+                f"write it with FFCV's own fields (image, int, float, bytes, json, array)"
+            )
+
+
+def _check_extent(path: Path, size: int, metadata_end: int, table_start: int, num_samples: int) -> None:
+    if table_start < metadata_end:
+        raise RunError(
+            f"{path} is damaged: its allocation table is said to start at byte {table_start}, inside the "
+            f"metadata that {num_samples} samples need (up to {metadata_end}); write it again"
+        )
+    if size <= table_start:
+        part = "metadata" if size < metadata_end else "image data"
+        raise RunError(
+            f"{path} is truncated in its {part}: {size} bytes, its allocation table starts at byte "
+            f"{table_start}; copy or write it again"
+        )
+
+
+def _pick(names: list[str], type_ids: list[int], type_id: int, name: str) -> int | None:
+    """Index of the field called `name`, else of the only one of that type."""
+    found = [i for i, t in enumerate(type_ids) if t == type_id]
+    named = [i for i in found if names[i] == name]
+    return named[0] if named else found[0] if len(found) == 1 else None
+
+
+def _locate(
+    path: Path, stated_N: NDArray[np.uint64], table_A: NDArray[np.void], data_start: int, table_start: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Start and length of every sample's data: the allocation record of its pointer."""
+    starts_A, bytes_A = table_A["ptr"].astype(np.int64), table_A["size"].astype(np.int64)
+    pointers_N = stated_N.astype(np.int64)
+    count = len(pointers_N)
+    if len(starts_A) == 0:
+        raise RunError(f"{path} is truncated in its allocation table: not one record is left; copy or write it again")
+    if np.any(starts_A[1:] < starts_A[:-1]):
+        order = np.argsort(starts_A, kind="stable")
+        starts_A, bytes_A = starts_A[order], bytes_A[order]
+    record_N = np.minimum(np.searchsorted(starts_A, pointers_N), len(starts_A) - 1)
+    missing = np.flatnonzero(starts_A[record_N] != pointers_N)
+    if len(missing) and len(starts_A) < count:
+        raise RunError(
+            f"{path} is truncated in its allocation table: {len(starts_A)} records for {count} samples; "
+            f"copy or write it again"
+        )
+    if len(missing):
+        raise RunError(
+            f"{path} is damaged: sample {missing[0]} points to byte {pointers_N[missing[0]]}, where no data "
+            f"was stored ({len(missing)} such of {count}); copy or write it again"
+        )
+    bytes_N = bytes_A[record_N]
+    # In this order the sum cannot overflow: every length is first known to be no longer than the file.
+    outside = (bytes_N <= 0) | (bytes_N > table_start) | (pointers_N < data_start)
+    outside |= pointers_N + np.where(outside, 0, bytes_N) > table_start
+    if outside.any():
+        i = int(np.flatnonzero(outside)[0])
+        raise RunError(
+            f"{path} is damaged: sample {i} is said to be {bytes_N[i]} bytes at byte {pointers_N[i]}, "
+            f"outside the image data ({data_start} to {table_start}); copy or write it again"
+        )
+    return pointers_N, bytes_N
+
+
+def _check_images(
+    path: Path, modes_N: NDArray[np.uint8], sizes_N2: NDArray[np.int32], bytes_N: NDArray[np.int64]
+) -> None:
+    pixels_N = sizes_N2[:, 0].astype(np.int64) * sizes_N2[:, 1]
+    faults = (
+        (modes_N > RAW, "has an unknown storage mode"),
+        (pixels_N == 0, "has a side of zero pixels"),
+        ((modes_N == RAW) & (bytes_N != 3 * pixels_N), "is stored raw with a length that does not fit its size"),
+        ((modes_N == JPEG) & (pixels_N > _PIXELS_PER_BYTE * bytes_N), "claims more pixels than its bytes can hold"),
+    )
+    for bad_N, what in faults:
+        if bad_N.any():
+            i = int(np.flatnonzero(bad_N)[0])
+            raise RunError(
+                f"{path} is damaged: sample {i} {what} (mode {modes_N[i]}, {sizes_N2[i, 0]} x "
+                f"{sizes_N2[i, 1]} pixels, {bytes_N[i]} bytes); copy or write it again"
+            )

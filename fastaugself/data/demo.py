@@ -1,0 +1,140 @@
+"""The demo's data: crops of real photos that come inside the scikit-image and scikit-learn packages.
+
+Eight photos prove nothing about transfer. But every crop is made with known factors (which photo, from where, how
+large, a hue rotation), and the sidecar keeps them, so that a report can ask what a representation knows of each.
+"""
+
+import importlib.util
+import io
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from ..errors import RunError, UsageError
+from .beton import MAX_SIDE
+from .cores import available_cores
+from .sidecar import Sidecar
+from .writer import BetonWriter
+
+# Class name, package, file below it. Licences: astronaut, hubble and rocket are in the public domain (NASA, SpaceX);
+# cat, coffee and retina CC0; china CC BY 2.0 by danielbuechele; flower CC BY 2.0 by Flickr user vultilion.
+_PHOTOS = (
+    ("astronaut", "skimage", "data/astronaut.png"),
+    ("cat", "skimage", "data/chelsea.png"),
+    ("china", "sklearn", "datasets/images/china.jpg"),
+    ("coffee", "skimage", "data/coffee.png"),
+    ("flower", "sklearn", "datasets/images/flower.jpg"),
+    ("hubble", "skimage", "data/hubble_deep_field.jpg"),
+    ("retina", "skimage", "data/retina.jpg"),
+    ("rocket", "skimage", "data/rocket.jpg"),
+)
+_SPLITS = ("train", "val")
+_COUNTS = {"train": 4096, "val": 1024}
+_SCALES = (0.35, 0.8)  # of the photo's short side
+_HUES = 256  # steps of a full turn in which Pillow can rotate
+
+
+class _Crop(NamedTuple):
+    """photo: index of the class. side: pixels of the photo. centre_y, centre_x, scale: fractions. hue: turns."""
+
+    photo: int
+    side: float
+    centre_y: float
+    centre_x: float
+    scale: float
+    hue: float
+
+
+def write_demo(
+    out: str | os.PathLike[str],
+    *,
+    count: int | None = None,
+    size: int = 80,
+    seed: int = 0,
+    split: Literal["train", "val"] = "train",
+) -> Path:
+    """Writes `count` square crops of eight real photos to the `.beton` file `out`, and returns its path.
+
+    count: by default 4096 for train and 1024 for val; every photo has its equal share. size: side in pixels. seed: of
+    the draws; train and val draw independently. An `out` that exists is replaced.
+
+    The sidecar has the photos as classes and a column for each factor: `photo` (the label), `centre_y` and `centre_x`
+    (of the crop, as a fraction of the photo's height and width), `scale` (of its side to the photo's short side, in
+    [0.35, 0.8)) and `hue` (rotation at write time, in turns, a multiple of 1/256 in [-0.5, 0.5)).
+
+    Raises UsageError where scikit-image or scikit-learn is missing.
+    """
+    if split not in _SPLITS:
+        raise UsageError(f"split is {split!r}, expected train or val")
+    count = _COUNTS[split] if count is None else count
+    if count < 1 or not 8 <= size <= MAX_SIDE:
+        raise UsageError(f"count is {count} and size {size}, expected at least 1 crop of at least 8 pixels")
+    photos = load_photos()
+    crops = _draw(list(photos.values()), count, seed, split)
+
+    def jpeg(crop: _Crop) -> bytes:
+        return _make(list(photos.values())[crop.photo], crop, size)
+
+    with BetonWriter(out, count) as writer, ThreadPoolExecutor(available_cores()) as pool:
+        for crop, data in zip(crops, pool.map(jpeg, crops), strict=True):
+            writer.add(data, crop.photo)
+        factors = ("photo", "centre_y", "centre_x", "scale", "hue")
+        writer.sidecar = Sidecar(
+            classes=list(photos),
+            source="photos inside scikit-image and scikit-learn",
+            options={"count": count, "size": size, "seed": seed, "split": split},
+            counts={"samples": count},
+            columns={name: [round(float(getattr(crop, name)), 6) for crop in crops] for name in factors},
+        )
+    return Path(out)
+
+
+def load_photos() -> dict[str, Image.Image]:
+    """The eight photos by class name, RGB, read from the files of the installed packages."""
+    found: dict[str, Image.Image] = {}
+    for name, package, file in _PHOTOS:
+        spec = importlib.util.find_spec(package)
+        if spec is None or spec.origin is None:
+            raise UsageError(
+                f"the demo's photos are inside scikit-image and scikit-learn, and {package} is not "
+                f"installed: pip install scikit-image scikit-learn"
+            )
+        path = Path(spec.origin).parent / file
+        try:
+            with Image.open(path) as image:
+                found[name] = image.convert("RGB")
+        except OSError as error:
+            raise RunError(
+                f"the demo's photo {path} cannot be read ({error}): pip install --force-reinstall "
+                f"scikit-image scikit-learn"
+            ) from error
+    return found
+
+
+def _draw(photos: list[Image.Image], count: int, seed: int, split: str) -> list[_Crop]:
+    random = np.random.default_rng([seed, _SPLITS.index(split)])
+    crops = []
+    for i, (a, y, x, hue) in enumerate(random.random((count, 4))):
+        photo = i % len(photos)
+        width, height = photos[photo].size
+        scale = _SCALES[0] + (_SCALES[1] - _SCALES[0]) * a
+        side = scale * min(width, height)
+        centre_y, centre_x = (side / 2 + y * (height - side)) / height, (side / 2 + x * (width - side)) / width
+        crops.append(_Crop(photo, side, centre_y, centre_x, scale, int(hue * _HUES) / _HUES - 0.5))
+    return crops
+
+
+def _make(photo: Image.Image, crop: _Crop, size: int) -> bytes:
+    top, left = crop.centre_y * photo.height - crop.side / 2, crop.centre_x * photo.width - crop.side / 2
+    box = (max(0.0, left), max(0.0, top), min(photo.width, left + crop.side), min(photo.height, top + crop.side))
+    image = photo.resize((size, size), Image.Resampling.LANCZOS, box=box, reducing_gap=2.0)
+    hue, saturation, value = image.convert("HSV").split()
+    step = round(crop.hue * _HUES)
+    image = Image.merge("HSV", (hue.point([(h + step) % _HUES for h in range(_HUES)]), saturation, value))
+    out = io.BytesIO()
+    image.convert("RGB").save(out, "JPEG", quality=95)
+    return out.getvalue()
