@@ -9,7 +9,9 @@ import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
 
 from fastaugself_kernels import ViewPolicy
 from fastaugself_kernels.params import IMAGENET_MEAN, IMAGENET_STD, Backend, Rounding
@@ -94,7 +96,8 @@ class Pretrain:
     log: Log = field(default_factory=Log)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
 
-    run: Path = Path("runs/pretrain")
+    # torchrun on Python 3.11 takes --run for an abbreviation of its own --run-path, hence the second name.
+    run: Annotated[Path, tyro.conf.arg(aliases=("--run-dir",))] = Path("runs/pretrain")
     """Folder of the run: configuration, logs, checkpoints, export, report."""
     epochs: int = 200
     """Passes over the training photos; the learning-rate schedule ends with the last."""

@@ -1,10 +1,14 @@
 """From a recipe and a command line to a finished run folder."""
 
+import contextlib
 import dataclasses
+import difflib
+import io
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -86,7 +90,42 @@ def parse(recipe: Recipe, presets: dict[str, Recipe], arguments: Sequence[str]) 
             raise UsageError(f"--from {chosen['--from']} is not a config.json of a run ({error})") from None
     description = (recipe.__doc__ or "").strip()
     description += f"\n\n--preset {{{','.join(known)}}} picks a variant, --from FILE starts from a run's config.json."
-    return tyro.cli(Pretrain, default=default, args=rest, description=description, config=(tyro.conf.AvoidSubcommands,))
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            config, unknown = tyro.cli(
+                Pretrain,
+                default=default,
+                args=rest,
+                description=description,
+                config=(tyro.conf.AvoidSubcommands,),
+                return_unknown_args=True,
+            )
+    except SystemExit as end:
+        if end.code == 2:
+            raise UsageError(_unboxed(complaint.getvalue())) from None
+        raise
+    if unknown:
+        near = difflib.get_close_matches(unknown[0].split("=")[0], list(_options(to_dict(default))), n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]}?" if near else "; --help lists what there is"
+        raise UsageError(f"unknown option {unknown[0]}{hint}")
+    return config
+
+
+def _unboxed(text: str) -> str:
+    """The message in the box that the command-line parser draws, as one line."""
+    inside = [line.strip("│").strip() for line in text.splitlines() if line.startswith("│")]
+    rules = [i for i, line in enumerate(inside) if set(line) == {"─"}]
+    return " ".join(inside[: rules[0]] if rules else inside) or text.strip()
+
+
+def _options(values: dict[str, Any], prefix: str = "--") -> Iterator[str]:
+    for name, value in values.items():
+        option = prefix + name.replace("_", "-")
+        if isinstance(value, dict):
+            yield from _options(value, option + ".")
+        else:
+            yield option
 
 
 def pretrain(config: Pretrain, world: World) -> None:

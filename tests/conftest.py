@@ -1,13 +1,36 @@
 """Fixtures that several test files share."""
 
-import socket
+from pathlib import Path
 
 import pytest
 
 
-@pytest.fixture
-def free_port() -> int:
-    """A TCP port on the loopback interface that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@pytest.fixture(scope="session")
+def photo_folder(tmp_path_factory) -> Path:
+    """Four classes of 16 real JPEG crops of odd sizes, from the photos inside scikit-image."""
+    import numpy as np
+    from PIL import Image
+    from skimage import data
+
+    folder = tmp_path_factory.mktemp("photos")
+    random = np.random.default_rng(0)
+    for name in ("astronaut", "chelsea", "coffee", "rocket"):
+        photo = getattr(data, name)()
+        (folder / name).mkdir()
+        for i in range(16):
+            height, width = random.integers(33, 61, 2)
+            y = int(random.integers(0, photo.shape[0] - 4 * height))
+            x = int(random.integers(0, photo.shape[1] - 4 * width))
+            crop = Image.fromarray(photo[y : y + 4 * height, x : x + 4 * width]).resize((int(width), int(height)))
+            crop.save(folder / name / f"{i:02d}.jpg", quality=92)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def beton(photo_folder, tmp_path_factory) -> Path:
+    """The photos of `photo_folder` as a `.beton` file of 64 samples."""
+    from fastaugself.data.write import write_photos
+
+    out = tmp_path_factory.mktemp("beton") / "photos.beton"
+    write_photos(photo_folder, out, progress=False)
+    return out

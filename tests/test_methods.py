@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+
 from fastaugself.config import Pretrain
 from fastaugself.errors import UsageError
 from fastaugself.methods.augself import AugSelf, AugSelfLoss

@@ -1,13 +1,15 @@
 """Backbones and norms against what is known of them."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
-import torch.multiprocessing as mp
+from torch import nn
+
 from fastaugself.errors import UsageError
 from fastaugself.models.build import Backbone, build_backbone
 from fastaugself.models.heads import mlp
-from fastaugself.models.norm import BatchNorm2d
-from torch import nn
 
 
 # Parameters without the classifier: torchvision's published totals minus fc (resnet18 11,689,512 - 513,000, ...).
@@ -61,33 +63,35 @@ def test_mlp_of_augself_has_the_published_layers():
     assert [layer.bias is None for layer in layers if isinstance(layer, nn.Linear)] == [True, True, False]
 
 
-def _sync_worker(rank, world, port, inputs, results):
-    import os
+SYNC_WORKER = """
+import sys
+import torch
+import torch.distributed as dist
+from fastaugself.models.norm import BatchNorm2d
 
-    import torch.distributed as dist
+folder, rank = sys.argv[1], int(sys.argv[2])
+dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+norm = BatchNorm2d(3, sync=True)
+x = torch.load(f"{folder}/inputs.pt").chunk(2)[rank].clone().requires_grad_()
+y = norm(x)
+(y * torch.arange(y.numel()).view_as(y).sin()).sum().backward()
+torch.save((y.detach(), x.grad, norm.running_mean, norm.running_var), f"{folder}/{rank}.pt")
+dist.destroy_process_group()
+"""
 
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    dist.init_process_group("gloo", rank=rank, world_size=world)
-    norm = BatchNorm2d(3, sync=True)
-    x = inputs.chunk(world)[rank].clone().requires_grad_()
-    y = norm(x)
-    (y * torch.arange(y.numel()).view_as(y).sin()).sum().backward()
-    results[rank] = (y.detach(), x.grad, norm.running_mean, norm.running_var)
-    dist.destroy_process_group()
 
-
-def test_synchronised_norm_equals_one_norm_over_the_whole_batch(free_port):
+def test_synchronised_norm_equals_one_norm_over_the_whole_batch(tmp_path):
     torch.manual_seed(0)
     inputs = torch.randn(6, 3, 5, 4) * 3 + 1
+    torch.save(inputs, tmp_path / "inputs.pt")
+    processes = [subprocess.Popen([sys.executable, "-c", SYNC_WORKER, str(tmp_path), str(rank)]) for rank in range(2)]
+    assert [process.wait(timeout=60) for process in processes] == [0, 0]
+    parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     whole = nn.BatchNorm2d(3)
     x = inputs.clone().requires_grad_()
     y = whole(x)
     weights = torch.cat([torch.arange(half.numel()).view_as(half).sin() for half in y.chunk(2)])
     (y * weights).sum().backward()
-    with mp.Manager() as manager:
-        results = manager.dict()
-        mp.spawn(_sync_worker, (2, free_port, inputs, results), nprocs=2)
-        parts = [results[rank] for rank in range(2)]
     torch.testing.assert_close(torch.cat([part[0] for part in parts]), y.detach(), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(torch.cat([part[1] for part in parts]), x.grad, atol=1e-5, rtol=1e-4)
     for part in parts:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fastaugself_kernels import ViewPolicy, augment, sample_params
+from fastaugself_kernels.params import Backend
 
 from ..data.loader import Loader
 
@@ -33,6 +34,7 @@ def extract(
     device: torch.device,
     limit: int | None = None,
     channels_last: bool = True,
+    backend: Backend = "auto",
 ) -> Features:
     """Features of each photo's central square, resized to `size`, from the backbone in evaluation mode, on the CPU.
 
@@ -56,6 +58,7 @@ def extract(
                     mean=mean,
                     std=std,
                     blur_kernel=1,
+                    backend=backend,
                 )
                 features.append(backbone(x_VBCHW[0].contiguous(memory_format=layout)).float().cpu())
                 labels.append(canvas.labels_B.cpu())

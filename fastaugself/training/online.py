@@ -61,6 +61,7 @@ class OnlineCheck:
                 device=self.device,
                 limit=limit,
                 channels_last=self.config.channels_last,
+                backend=self.config.augment.backend,
             )
             for loader, limit in zip(self.loaders, (BANK, None), strict=True)
         )
@@ -75,10 +76,16 @@ class OnlineCheck:
 
 
 def factor_targets(loaders: tuple[Loader, Loader]) -> dict[str, tuple[Tensor, Tensor]]:
-    """Known factors that both data sets carry, as regression targets [N, T]; an angle in turns as cosine and sine."""
+    """Known factors that both data sets carry, as regression targets [N, T]; an angle in turns as cosine and sine.
+
+    A factor that repeats the label is left to the k-NN.
+    """
     targets = {}
     train, val = (loader.columns for loader in loaders)
+    labels = loaders[0].labels_N.tolist()
     for name in sorted(train.keys() & val.keys()):
+        if train[name] == labels:
+            continue
         columns = [torch.as_tensor(side[name], dtype=torch.float64) for side in (train, val)]
         if name == "hue":
             columns = [torch.stack([torch.cos(c * 2 * torch.pi), torch.sin(c * 2 * torch.pi)], 1) for c in columns]

@@ -33,6 +33,8 @@ from .signals import StopRequest
 
 log = logging.getLogger(__name__)
 
+PROBES = 32_768  # draws from which the level of heads that learn nothing is estimated, to about 1 %
+
 
 def make_views(config: Pretrain, canvas: Canvas, epoch: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The views [V, B, C, H, W] of a batch in an epoch, and the parameters [V, B, P] they were made with."""
@@ -158,8 +160,8 @@ class Trainer:
     def predict_nothing(self) -> dict[str, float]:
         """The auxiliary losses of heads that predict zero, on these photos: where a head stays that learns nothing."""
         if not self._predict_nothing:
-            count = min(self.loader.num_samples, 4096)
-            repeats = -(-4096 // count)
+            count = min(self.loader.num_samples, PROBES)
+            repeats = -(-PROBES // count)
             sizes_B2 = torch.from_numpy(self.loader.sizes_N2[:count]).to(torch.int32)
             losses: dict[str, float] = {}
             for epoch in range(repeats):

@@ -64,9 +64,13 @@ class ViewPolicy:
     rotation: float = 0.0
     """Probability of a rotation by 0, 1, 2 or 3 quarter turns, uniform."""
     brightness: float = 0.4
+    """Strength of the brightness jitter."""
     contrast: float = 0.4
+    """Strength of the contrast jitter."""
     saturation: float = 0.4
+    """Strength of the saturation jitter."""
     hue: float = 0.1
+    """Strength of the hue jitter, in turns, at most 0.5."""
     jitter: float = 0.8
     """Probability of colour jitter (the four strengths above)."""
     gray: float = 0.2

@@ -1,0 +1,256 @@
+"""Runs that stop, go on, spread over processes and compute the same."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastaugself import Augment, AugSelf, Backbone, Data, Log, MoCo, Optim, Pretrain, ViewPolicy
+from fastaugself.config import differences, from_dict, to_dict
+from fastaugself.errors import RunError, UsageError
+from fastaugself.pretrain import parse
+from fastaugself.training import checkpoint
+from fastaugself.training.distributed import World
+from fastaugself.training.optim import learning_rate
+from fastaugself.training.trainer import Trainer
+
+ROOT = Path(__file__).parents[1]
+RECIPE = ROOT / "recipes" / "imagenet_moco_augself.py"
+ALONE = World(0, 1, torch.device("cpu"))
+
+
+def config(beton, run, **changes):
+    base = Pretrain(
+        data=Data(train=beton, source="native", workers=1),
+        view=ViewPolicy.moco_v2(24),
+        augment=Augment(blur_kernel=5),
+        backbone=Backbone(name="resnet18", width=8, stem="small"),
+        method=MoCo(queue=32, dim=16, momentum=0.9),
+        augself=AugSelf(crop=0.5, color=0.5, hidden=32),
+        optim=Optim(lr=0.5),
+        log=Log(every=1, tensorboard=False),
+        run=run,
+        epochs=2,
+        batch_size=16,
+    )
+    return dataclasses.replace(base, **changes)
+
+
+def train(configuration):
+    configuration.run.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(configuration, ALONE)
+    try:
+        trainer.fit()
+        return trainer
+    finally:
+        trainer.close()
+
+
+def assert_equal_state(a, b):
+    flat_a, flat_b = (dict(_flatten(t.state())) for t in (a, b))
+    assert flat_a.keys() == flat_b.keys()
+    for name, value in flat_a.items():
+        same = torch.equal(value, flat_b[name]) if isinstance(value, torch.Tensor) else value == flat_b[name]
+        assert same, name
+
+
+def _flatten(value, prefix=""):
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _flatten(item, f"{prefix}.{key}")
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            yield from _flatten(item, f"{prefix}.{i}")
+    else:
+        yield prefix, value
+
+
+def metrics(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_in_two_parts_equals_one_in_one_part(beton, tmp_path):
+    whole = train(config(beton, tmp_path / "whole"))
+    train(config(beton, tmp_path / "parts", max_steps=5))
+    parts = train(config(beton, tmp_path / "parts"))
+    assert whole.step == parts.step == 2 * whole.steps_per_epoch == 8
+    assert_equal_state(whole, parts)
+    timeless = [
+        {k: v for k, v in m.items() if k not in ("pairs_per_s", "data_wait")} for m in metrics(whole.config.run)
+    ]
+    again = [{k: v for k, v in m.items() if k not in ("pairs_per_s", "data_wait")} for m in metrics(parts.config.run)]
+    assert timeless == again
+    assert [m["step"] for m in again] == list(range(1, 9))
+
+
+def test_a_damaged_newest_checkpoint_costs_only_the_steps_since_the_one_before(beton, tmp_path):
+    whole = train(config(beton, tmp_path / "whole"))
+    run = tmp_path / "damaged"
+    train(config(beton, run, max_steps=3))
+    train(config(beton, run, max_steps=5))
+    newest = checkpoint.checkpoints(run / "checkpoints")[-1]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    again = train(config(beton, run))
+    assert_equal_state(whole, again)
+    assert [m["step"] for m in metrics(run)] == list(range(1, 9))
+
+
+def test_a_run_of_another_configuration_is_refused_with_the_option(beton, tmp_path):
+    train(config(beton, tmp_path, max_steps=1))
+    with pytest.raises(UsageError, match=r"holds a run with --optim.lr 0.5, this command has 0.25"):
+        Trainer(config(beton, tmp_path, optim=Optim(lr=0.25)), ALONE)
+    train(config(beton, tmp_path, max_steps=2, log=Log(every=2, tensorboard=False)))  # not what is computed
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_by_name(beton, tmp_path):
+    with pytest.raises(RunError, match="the loss is not finite at step"):
+        train(config(beton, tmp_path, optim=Optim(lr=1e30)))
+
+
+def test_bf16_follows_fp32(beton, tmp_path):
+    train(config(beton, tmp_path / "fp32", optim=Optim(lr=0.01), max_steps=3))
+    train(config(beton, tmp_path / "bf16", optim=Optim(lr=0.01), max_steps=3, precision="bf16"))
+    for a, b in zip(metrics(tmp_path / "fp32"), metrics(tmp_path / "bf16"), strict=True):
+        assert b["loss_ssl"] == pytest.approx(a["loss_ssl"], abs=0.05)
+        assert b["loss_color"] == pytest.approx(a["loss_color"], abs=0.02)
+
+
+def test_compiled_step_equals_the_eager_one(beton, tmp_path, monkeypatch):
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda m, **k: compile_(m, backend="aot_eager", fullgraph=True, **k))
+    eager = train(config(beton, tmp_path / "eager", max_steps=3))
+    compiled = train(config(beton, tmp_path / "compiled", max_steps=3, compile="on"))
+    assert compiled.compiled
+    for a, b in zip(metrics(eager.config.run), metrics(compiled.config.run), strict=True):
+        assert b["loss"] == pytest.approx(a["loss"], abs=1e-4)
+
+
+def test_batch_larger_than_the_data_and_bad_splits_are_refused(beton, tmp_path):
+    with pytest.raises(UsageError, match="64"):
+        Trainer(config(beton, tmp_path, batch_size=128, method=MoCo(queue=128)), ALONE)
+    with pytest.raises(UsageError, match=r"--batch-size 16 must be a multiple of the number of processes 3"):
+        Trainer(config(beton, tmp_path), World(0, 3, torch.device("cpu")))
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_learning_rate_is_warmup_then_half_a_cosine():
+    optim = Optim(lr=0.1, warmup_epochs=1)
+    rates = [learning_rate(optim, s, steps_per_epoch=10, epochs=5, batch_size=512) for s in range(50)]
+    assert rates[0] == pytest.approx(0.02) and rates[9] == pytest.approx(0.2) and rates[10] == pytest.approx(0.2)
+    assert rates[30] == pytest.approx(0.1)
+    by_epoch = Optim(lr=0.1, schedule_by="epoch")
+    assert learning_rate(by_epoch, 19, steps_per_epoch=10, epochs=2, batch_size=256) == pytest.approx(0.05)
+
+
+def test_configuration_survives_its_file(tmp_path):
+    original = config(Path("a.beton"), tmp_path)
+    text = json.dumps(to_dict(original))
+    assert from_dict(Pretrain, json.loads(text)) == original
+    assert differences(to_dict(original), json.loads(text)) == []
+
+
+def test_presets_and_files_give_the_defaults_that_options_change(tmp_path):
+    def recipe():
+        return Pretrain(epochs=7)
+
+    presets = {"demo": lambda: Pretrain(epochs=3, seed=5)}
+    assert parse(recipe, presets, []).epochs == 7
+    changed = parse(recipe, presets, ["--preset", "demo", "--optim.lr", "0.5"])
+    assert (changed.epochs, changed.seed, changed.optim.lr) == (3, 5, 0.5)
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(changed)))
+    assert parse(recipe, presets, ["--from", str(tmp_path / "config.json")]) == changed
+    with pytest.raises(UsageError, match="--preset fast is unknown; this recipe has paper, demo"):
+        parse(recipe, presets, ["--preset", "fast"])
+
+
+def command(beton, run, *options, processes=0):
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes else []
+    return [
+        sys.executable, *torchrun, str(RECIPE), "--preset", "demo", "--data.train", str(beton), "--data.val", "None",
+        "--data.source", "native", "--backbone.width", "8", "--method.queue", "32", "--method.dim", "16",
+        "--batch-size", "16", "--epochs", "4", "--log.every", "1", "--log.no-tensorboard",
+        "--checkpoint.minutes", "0.0001", "--run-dir" if processes else "--run", str(run), *options,
+    ]  # fmt: skip
+
+
+def execute(arguments, **options):
+    return subprocess.run(
+        arguments, capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"}, **options
+    )
+
+
+def exported(run):
+    from safetensors.torch import load_file
+
+    return load_file(run / "export" / "model.safetensors")
+
+
+def test_the_same_command_after_kill_9_ends_with_the_same_weights(beton, tmp_path):
+    whole = execute(command(beton, tmp_path / "whole"))
+    assert whole.returncode == 0, whole.stderr
+    run = tmp_path / "killed"
+    process = subprocess.Popen(command(beton, run), stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and len(checkpoint.checkpoints(run / "checkpoints")) < 2:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    process.stderr.close()
+    done = metrics(run)[-1]["step"]
+    assert done < 16, "the run was over before it could be killed"
+    again = execute(command(beton, run))
+    assert again.returncode == 0, again.stderr
+    assert "resume" in again.stderr
+    a, b = exported(tmp_path / "whole"), exported(run)
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    assert [m["step"] for m in metrics(run)] == list(range(1, 17))
+
+
+def test_two_processes_compute_what_one_does(beton, tmp_path):
+    for processes in (1, 2):
+        done = execute(
+            command(beton, tmp_path / str(processes), "--backbone.batch-norm", "sync", "--max-steps", "4",
+                    processes=processes)
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    one, two = metrics(tmp_path / "1"), metrics(tmp_path / "2")
+    assert len(one) == len(two) == 4
+    for a, b in zip(one, two, strict=True):
+        for name in ("loss_ssl", "loss_crop", "loss_color"):
+            assert b[name] == pytest.approx(a[name], abs=2e-3), (a["step"], name)
+    assert two[0]["loss_ssl"] == pytest.approx(one[0]["loss_ssl"], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--data.train", "missing"], 2, "missing"),
+        (["--backbone.name", "resnet51"], 2, "did you mean resnet50?"),
+        (["--bakbone.name", "resnet18"], 2, "did you mean --backbone.name?"),
+        (["--view.flip", "1.5"], 2, "0 <= probability <= 1, got 1.5"),
+        (["--method.queue", "100"], 2, "pass --method.queue 96"),
+        (["--batch-size", "4096", "--method.queue", "4096"], 2, "4096"),
+        (["--optim.implementation", "apex"], 2, "PyPI's `apex` is an unrelated package"),
+        (["--device", "cuda"], 2, "--device cpu"),
+        (["--from", "nothing.json"], 2, "nothing.json"),
+    ],
+    ids=["folder", "backbone", "option", "probability", "queue", "batch", "apex", "device", "from"],
+)
+def test_wrong_use_is_one_line_and_exit_code_2(beton, tmp_path, options, code, message):
+    if options[0] == "--device" and torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    arguments = [a for a in command(beton, tmp_path / "run") if not (options[0] == "--from" and a == "--preset")]
+    if options[0] == "--from":
+        arguments = [a for a in arguments if a != "demo"]
+    done = execute([*arguments, *options], cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run" / "checkpoints").exists()
