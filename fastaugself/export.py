@@ -5,24 +5,24 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save
-from torch import nn
 
 from .config import Pretrain, from_dict
 from .errors import UsageError
 from .methods.build import build_learner
+from .methods.learner import Learner
 from .training.checkpoint import checkpoints, load, write_atomically
 
 WEIGHTS = "model.safetensors"
 
 
-def export_backbone(learner: nn.Module, config: Pretrain, folder: Path, *, step: int) -> Path:
+def export_backbone(learner: Learner, config: Pretrain, folder: Path, *, step: int) -> Path:
     """Writes `folder/model.safetensors` and, as timm reads it, `folder/config.json`; gives the former's path.
 
     A ResNet of standard width and stem loads with `timm.create_model("resnet50",
     pretrained_cfg_overlay=dict(file=...), num_classes=0)` or `timm.create_model("local-dir:FOLDER")`, and into a
     torchvision ResNet with `load_state_dict(..., strict=False)`, where only `fc` is missing.
     """
-    backbone: nn.Module = learner.method.backbone  # type: ignore[assignment,union-attr]
+    backbone = learner.method.backbone
     state = {name: value.detach().cpu().contiguous() for name, value in backbone.state_dict().items()}
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {"format": "pt", "step": str(step), "backbone": config.backbone.name, "view_size": str(config.view.size)}

@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -169,7 +169,7 @@ def _with_data(config: Pretrain, world: World) -> Pretrain:
     return prepared or prepare()
 
 
-def _beton(path: Path | None, run: Path, split: str) -> Path | None:
+def _beton(path: Path | None, run: Path, split: Literal["train", "val"]) -> Path | None:
     if path is None:
         return None
     if path != DEMO or path.exists():
@@ -184,7 +184,7 @@ def _beton(path: Path | None, run: Path, split: str) -> Path | None:
 
 def _announce(trainer: Trainer) -> None:
     config, world = trainer.config, trainer.world
-    parameters = sum(p.numel() for p in trainer.learner.method.backbone.parameters())  # type: ignore[union-attr]
+    parameters = sum(p.numel() for p in trainer.learner.method.backbone.parameters())
     lr = config.optim.lr * config.batch_size / 256
     where = f"{world.size} processes on {trainer.device.type}" if world.size > 1 else str(trainer.device)
     log.info("run       %s", config.run)

@@ -46,7 +46,7 @@ def extract(
     features, labels, ids, count = [], [], [], 0
     layout = torch.channels_last if channels_last else torch.contiguous_format
     try:
-        with closing(loader.epoch(0)) as batches:  # type: ignore[type-var]
+        with closing(loader.epoch(0)) as batches:
             for canvas in batches:
                 params_VBP = sample_params(canvas.ids_B, canvas.sizes_B2, policies, seed=0, epoch=0)
                 x_VBCHW = augment(

@@ -1,13 +1,14 @@
 """One module around a method and its auxiliary losses: the unit that is compiled, replicated and checkpointed."""
 
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from fastaugself_kernels import Targets
 
 from .augself import AugSelfLoss
-from .base import Method
+from .base import Output
+from .moco import MoCoMethod
 
 
 class Step(NamedTuple):
@@ -21,13 +22,13 @@ class Step(NamedTuple):
 class Learner(nn.Module):
     """A method plus AugSelf: views and targets to the total loss."""
 
-    def __init__(self, method: nn.Module, augself: AugSelfLoss) -> None:
+    def __init__(self, method: MoCoMethod, augself: AugSelfLoss) -> None:
         super().__init__()
         self.method = method
         self.augself = augself
 
     def forward(self, x_VBCHW: Tensor, targets: tuple[Targets, Targets]) -> Step:
-        output = cast(Method, self.method)(x_VBCHW)
+        output: Output = self.method(x_VBCHW)
         loss = output.loss
         metrics = {"loss": loss, "loss_ssl": output.loss}
         for name, value in self.augself(*output.features, targets).items():

@@ -75,8 +75,8 @@ class MoCoMethod(nn.Module):
     @torch.no_grad()
     def after_step(self, carry: tuple[Tensor, ...]) -> None:
         """Moves the key encoder towards the query encoder (parameters, not batch-norm buffers) and fills the queue."""
-        keys = [*self.key_backbone.parameters(), *self.key_projector.parameters()]
-        queries = [*self.backbone.parameters(), *self.projector.parameters()]
+        keys: list[Tensor] = [*self.key_backbone.parameters(), *self.key_projector.parameters()]
+        queries: list[Tensor] = [*self.backbone.parameters(), *self.projector.parameters()]
         torch._foreach_lerp_(keys, queries, 1 - self.config.momentum)
         entries_BE = all_gather(carry[0]).to(self.queue_KE.dtype)
         slots_B = (self.pointer + torch.arange(len(entries_BE), device=entries_BE.device)) % len(self.queue_KE)

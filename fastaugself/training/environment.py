@@ -14,7 +14,7 @@ PACKAGES = ("fastaugself", "torch", "triton", "numba", "numpy", "ffcv", "simplej
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions, machine and commit, as JSON values."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
             versions[name] = importlib.metadata.version(name)

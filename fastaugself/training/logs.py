@@ -56,7 +56,9 @@ class RunLog:
     def step(self, step: int, status: str | None = None) -> None:
         """Moves the progress bar."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=step, **({} if status is None else {"status": status}))
+            self._bar.update(self._task, completed=step)
+            if status is not None:
+                self._bar.update(self._task, status=status)
 
     def metrics(self, record: dict[str, float], line: str) -> None:
         """Writes one line of metrics everywhere."""

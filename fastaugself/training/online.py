@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..config import Pretrain
 from ..data.loader import Loader
@@ -13,6 +13,7 @@ from ..evaluation.features import Features, extract
 from ..evaluation.knn import knn_accuracy
 from ..evaluation.rankme import rankme
 from ..evaluation.ridge import ridge_r2
+from ..methods.learner import Learner
 from .logs import RunLog
 
 log = logging.getLogger(__name__)
@@ -23,9 +24,9 @@ BANK = 20_000  # training samples that vote at most, a random subset
 class OnlineCheck:
     """Features of a part of the training photos judged on `--data.val`, by the leading process."""
 
-    def __init__(self, config: Pretrain, learner: nn.Module, train: Loader, device: torch.device) -> None:
+    def __init__(self, config: Pretrain, learner: Learner, train: Loader, device: torch.device) -> None:
         self.config, self.device = config, device
-        self.backbone: nn.Module = learner.method.backbone  # type: ignore[assignment,union-attr]
+        self.backbone = learner.method.backbone
         self.loaders: tuple[Loader, Loader] | None = None
         if config.data.val is None:
             return

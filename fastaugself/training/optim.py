@@ -60,7 +60,7 @@ def make_optimizer(model: nn.Module, config: Optim) -> torch.optim.Optimizer:
         fused = apex_optimizers()
         if not parameters[0].is_cuda:
             raise UsageError("--optim.implementation apex needs CUDA; pass --optim.implementation torch")
-        return fused.FusedSGD(parameters, lr=0.0, momentum=config.momentum, weight_decay=config.weight_decay)  # type: ignore[no-any-return]
+        return fused.FusedSGD(parameters, lr=0.0, momentum=config.momentum, weight_decay=config.weight_decay)
     return torch.optim.SGD(
         parameters,
         lr=0.0,

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -122,7 +122,8 @@ class Trainer:
             )
         wanted = self.config.compile
         self.compiled = wanted == "on" or (wanted == "auto" and self.device.type == "cuda")
-        return torch.compile(module, dynamic=False) if self.compiled else module
+        self.eager = module
+        return cast(nn.Module, torch.compile(module, dynamic=False)) if self.compiled else module
 
     def _resume(self) -> None:
         folder = self.config.run / "checkpoints"
@@ -187,7 +188,7 @@ class Trainer:
         self.scaler.scale(step.loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.learner.method.after_step(step.carry)  # type: ignore[operator]
+        self.learner.method.after_step(step.carry)
         self.step += 1
         return step
 
@@ -206,21 +207,21 @@ class Trainer:
         context = torch.autocast(self.device.type, dtype=self.dtype) if half else nullcontext()
         with context:
             if not self.compiled:
-                return self.module(x_VBCHW, targets)  # type: ignore[no-any-return]
+                return self.module(x_VBCHW, targets)
             try:
-                return self.module(x_VBCHW, targets)  # type: ignore[no-any-return]
+                return self.module(x_VBCHW, targets)
             except torch._dynamo.exc.TorchDynamoException as error:
                 if self.config.compile == "on":
                     raise
                 log.warning("torch.compile failed (%s); training goes on without it", str(error).splitlines()[0])
-                self.module, self.compiled = self.module._orig_mod, False  # type: ignore[assignment,union-attr]
-                return self.module(x_VBCHW, targets)  # type: ignore[no-any-return]
+                self.module, self.compiled = self.eager, False
+                return self.module(x_VBCHW, targets)
 
     def batches(self) -> Iterator[tuple[int, Canvas]]:
         """(epoch, batch) from the current step to the last."""
         while self.step < self.end:
             epoch, start = divmod(self.step, self.steps_per_epoch)
-            with closing(self.loader.epoch(epoch, start)) as batches:  # type: ignore[type-var]
+            with closing(self.loader.epoch(epoch, start)) as batches:
                 for canvas in batches:
                     yield epoch, canvas
                     if self.step >= self.end:

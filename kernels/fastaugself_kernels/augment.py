@@ -7,7 +7,7 @@ Shape suffixes: V views, B batch, C channels, H W, P parameter columns, N bytes.
 """
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Literal, overload
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ._ops import op_name
 from .params import HEIGHT, IMAGENET_MEAN, IMAGENET_STD, LEFT, ROTATION, TOP, WIDTH, Backend, P, Rounding
+from .reference import augment_reference
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -154,12 +155,7 @@ def _augment(
     V, B, _ = params_VBP.shape
     views_VBHWC = torch.empty(V, B, height, width, 3, dtype=dtype, device=pixels.device)
     shift_VB3 = torch.empty(V if color_shift else 0, B, 3, dtype=torch.float32, device=pixels.device)
-    if backend == "triton":
-        from .triton import augment_triton as run
-    elif backend == "numba":
-        from .numba import augment_numba as run
-    else:
-        from .reference import augment_reference as run
+    run = _implementation(backend)
     run(
         pixels,
         offsets_B,
@@ -177,11 +173,23 @@ def _augment(
     return views_VBHWC, shift_VB3
 
 
+def _implementation(backend: str) -> Callable[..., None]:
+    if backend == "triton":
+        from .triton import augment_triton
+
+        return augment_triton
+    if backend == "numba":
+        from .numba import augment_numba
+
+        return augment_numba
+    return augment_reference
+
+
 augment_op = torch.library.custom_op(op_name("augment"), _augment, mutates_args=())
 
 
 @augment_op.register_fake
-def _(
+def _(  # type: ignore[no-untyped-def]
     pixels, offsets_B, strides_B, sizes_B2, params_VBP, height, width, mean, std, dtype, color_shift, rounding,
     antialias, blur_kernel, solarize_before_gray, backend,
 ):  # fmt: skip

@@ -30,7 +30,9 @@ from .params import (
 )
 
 
-def resize_crop(image_HWC: Tensor, box: Sequence[int], size: tuple[int, int], *, antialias: bool, rounding: bool):
+def resize_crop(
+    image_HWC: Tensor, box: Sequence[int], size: tuple[int, int], *, antialias: bool, rounding: bool
+) -> Tensor:
     """Crops (top, left, height, width) from uint8 HWC and resizes it bilinearly; `rounding` to whole 1/255 as PIL."""
     top, left, height, width = box
     x_CHW = image_HWC[top : top + height, left : left + width].permute(2, 0, 1).float()

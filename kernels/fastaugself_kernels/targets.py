@@ -159,10 +159,11 @@ def descriptors(
         parts = {
             "blur": own.sigma_B[:, None],
             "color": own.color_B4,
-            "color_diff": shift_VB3[v] if shift_VB3 is not None else None,
             "crop": torch.stack([own.y_B, x_B, own.h_B, own.w_B], 1),
             "flip": own.flip_B[:, None],
             "grayscale": row_BP[:, GRAY, None],
         }
+        if shift_VB3 is not None:
+            parts["color_diff"] = shift_VB3[v]
         views.append(torch.cat([parts[name] for name in DESCRIPTORS if name in include], 1))
     return torch.stack(views)
