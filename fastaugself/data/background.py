@@ -1,12 +1,16 @@
 """An iterator that works ahead of its consumer in a thread, and never leaves one behind."""
 
+import logging
 import queue
 import threading
 from collections.abc import Generator, Iterable
 from typing import Generic, TypeVar
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 _END = object()
+_PATIENCE = 60.0  # seconds without an item, after which the log says so: a dead network disk looks just like this
 
 
 class _Raised:
@@ -22,7 +26,7 @@ class Background(Generic[T]):
     """
 
     def __init__(self, items: Iterable[T], *, depth: int, name: str):
-        self._items, self._queue = items, queue.Queue[object](depth)
+        self._items, self._queue, self._name = items, queue.Queue[object](depth), name
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -52,7 +56,7 @@ class Background(Generic[T]):
     def __iter__(self) -> Generator[T]:
         try:
             while True:
-                item = self._queue.get()
+                item = self._next()
                 if item is _END:
                     return
                 if isinstance(item, _Raised):
@@ -61,6 +65,13 @@ class Background(Generic[T]):
                 del item
         finally:
             self.close()
+
+    def _next(self) -> object:
+        while True:
+            try:
+                return self._queue.get(timeout=_PATIENCE)
+            except queue.Empty:
+                log.warning("still waiting for %s, %.0f s by now: is the disk slow or gone?", self._name, _PATIENCE)
 
     def close(self) -> None:
         """Stops the thread after the item it is working on, and waits for it."""

@@ -100,7 +100,7 @@ class Beton:
 
         image = _pick(names, type_ids, TYPE_IMAGE, "image")
         if image is None:
-            raise RunError(f"{path} has no image field, only {', '.join(names)}: fastaugself needs an RGBImageField")
+            raise RunError(f"{path} has no image field among {', '.join(names)}: write it with an RGBImageField")
         label = _pick(names, type_ids, TYPE_INT, "label")
         self.field_names, self.image_field = names, names[image]
         images = metadata[f"f{image}"]
@@ -212,7 +212,7 @@ def _check_extent(path: Path, size: int, metadata_end: int, table_start: int, nu
             f"metadata that {num_samples} samples need (up to {metadata_end}); write it again"
         )
     if size <= table_start:
-        part = "metadata" if size < metadata_end else "image data"
+        part = "metadata" if size < metadata_end else "image data" if size < table_start else "allocation table"
         raise RunError(
             f"{path} is truncated in its {part}: {size} bytes, its allocation table starts at byte "
             f"{table_start}; copy or write it again"
@@ -234,7 +234,7 @@ def _locate(
     pointers_N = stated_N.astype(np.int64)
     count = len(pointers_N)
     if len(starts_A) == 0:
-        raise RunError(f"{path} is truncated in its allocation table: not one record is left; copy or write it again")
+        raise RunError(f"{path} is truncated in its allocation table: no record is left; copy or write it again")
     if np.any(starts_A[1:] < starts_A[:-1]):
         order = np.argsort(starts_A, kind="stable")
         starts_A, bytes_A = starts_A[order], bytes_A[order]

@@ -5,6 +5,7 @@ threads of torch and numba for the whole process; ffcv_source.py undoes that.
 """
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import ffcv.loader.loader
@@ -19,6 +20,10 @@ from ffcv.reader import Reader
 
 from .beton import JPEG, Beton
 
+# FFCV's compiled code by (parallel, index of the image field). Nothing in it belongs to one file. It is kept for good
+# also because numba complains on stderr of compiled functions that are thrown away.
+_compiled: dict[tuple[bool, int], Any] = {}
+
 
 def make_loader(beton: Beton, workers: int) -> Loader:
     """An `ffcv.Loader` of `beton` whose one pipeline is PackedDecoder; fields other than the image are left out."""
@@ -27,7 +32,7 @@ def make_loader(beton: Beton, workers: int) -> Loader:
     original = ffcv.loader.loader.OSCacheManager
     ffcv.loader.loader.OSCacheManager = _LeanManager
     try:
-        return Loader(
+        return _Loader(
             str(beton.path),
             batch_size=1,  # says only how FFCV would cut its own order into batches
             num_workers=workers,
@@ -39,6 +44,19 @@ def make_loader(beton: Beton, workers: int) -> Loader:
         )
     finally:
         ffcv.loader.loader.OSCacheManager = original
+
+
+class _Loader(Loader):  # type: ignore[misc]
+    """FFCV's, compiling once a process and not once a loader."""
+
+    code: Any
+
+    def generate_code(self) -> None:
+        key = self.num_workers > 1, self.field_name_to_f_ix[next(iter(self.pipeline_specs))]
+        if key not in _compiled:
+            super().generate_code()
+            _compiled[key] = self.code
+        self.code = _compiled[key]
 
 
 class PackedDecoder(SimpleRGBImageDecoder):  # type: ignore[misc]
@@ -110,3 +128,18 @@ class _LeanManager(OSCacheManager):  # type: ignore[misc]
         self.ptrs = reader.alloc_table["ptr"][order]
         self.sizes = reader.alloc_table["size"][order]
         self.context = OSCacheContext(self)
+
+    def compile_reader(self) -> Any:
+        return _compile_reader()
+
+
+@cache
+def _compile_reader() -> Any:
+    return OSCacheManager.compile_reader(_AnyFile())
+
+
+class _AnyFile(OSCacheManager):  # type: ignore[misc]
+    """What compiling needs of a manager, which is nothing of its file."""
+
+    def __init__(self) -> None:
+        pass

@@ -69,11 +69,11 @@ def _convert(path: Path, data: bytes, image: Image.Image, max_side: int, quality
             simplejpeg.decode_jpeg(data, fastdct=True)
             return Photo(data, height, width, None)
         except ValueError as error:
-            # libjpeg's name for a scan that is cut or corrupt; other warnings (stray bytes between segments) leave
-            # every pixel intact, but FFCV's decoder reports them like damage, so such a file is written anew.
-            if "premature end" in str(error).lower():
+            # A scan that is cut or corrupt shows itself in many words, so all but the one warning known to leave the
+            # pixels intact end the job. Stray bytes before the scan were found above, with the header.
+            if "Invalid SOS parameters" not in str(error):
                 raise
-            reason, warning = "decoder warning", str(error)
+            reason, warning = "unusual JPEG", str(error)
     rgb = _rgb(image)
     if (side := max(rgb.size)) > (limit := max_side or MAX_SIDE):
         if not max_side:

@@ -1,0 +1,376 @@
+"""The loader: two readers with equal pixels in the same order, and no thread, hang or silent garbage left behind."""
+
+import gc
+import importlib.util
+import io
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+import simplejpeg
+import torch
+
+from fastaugself.data import ffcv_source, native, sidecar
+from fastaugself.data.background import Background
+from fastaugself.data.beton import HEADER, Beton
+from fastaugself.data.demo import load_photos
+from fastaugself.data.loader import Loader
+from fastaugself.data.order import epoch_batches
+from fastaugself.data.sidecar import Sidecar
+from fastaugself.data.writer import BetonWriter
+from fastaugself.errors import RunError, UsageError
+
+needs_ffcv = pytest.mark.skipif(importlib.util.find_spec("ffcv") is None, reason="FFCV is not installed")
+SOURCES = ["native", pytest.param("ffcv", marks=needs_ffcv)]
+pytestmark = pytest.mark.xdist_group("ffcv")  # FFCV compiles for seconds in every process that uses it
+
+
+@pytest.fixture(scope="module")
+def varied(tmp_path_factory):
+    """30 real photos of any kind that is stored: sizes from 1 x 1 on, gray, progressive, every subsampling, raw."""
+    path = tmp_path_factory.mktemp("varied") / "varied.beton"
+    photos, random = list(load_photos().values()), np.random.default_rng(0)
+    kinds = [{}, {"progressive": True}, {"subsampling": "4:4:4"}, {"subsampling": "4:2:2"}, {"quality": 100}]
+    with BetonWriter(path, 30) as writer:
+        for i in range(30):
+            height, width = (1, 1) if i == 7 else (300, 5) if i == 11 else random.integers(2, 300, 2).tolist()
+            image = photos[i % 8].resize((width, height))
+            if i % 9 == 4:
+                writer.add(np.asarray(image), i)
+                continue
+            out = io.BytesIO()
+            (image.convert("L") if i % 6 == 5 else image).save(out, "JPEG", **kinds[i % 5])
+            writer.add(out.getvalue(), i)
+        writer.sidecar = Sidecar(
+            classes=[f"class {i}" for i in range(30)], files=[f"folder/{i}.jpg" for i in range(30)]
+        )
+    return path
+
+
+@pytest.fixture
+def copy(varied, tmp_path):
+    """A copy of `varied` with its sidecar that a test may damage."""
+    shutil.copy(sidecar.path_of(varied), tmp_path / "copy.beton.json")
+    return shutil.copy(varied, tmp_path / "copy.beton")
+
+
+def images(canvas):
+    """The images of a batch as uint8 [H, W, 3] arrays."""
+    pixels = canvas.pixels.numpy()
+    return [
+        pixels[offset : offset + h * w * 3].reshape(h, w, 3).copy()
+        for offset, (h, w) in zip(canvas.offsets_B.tolist(), canvas.sizes_B2.tolist(), strict=True)
+    ]
+
+
+def ids(batches):
+    return [canvas.ids_B.tolist() for canvas in batches]
+
+
+def readers():
+    """Threads that decode or hand on batches."""
+    return [t.name for t in threading.enumerate() if t.name.startswith(("decode", "ffcv", "to-device"))]
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left():
+    yield
+    assert readers() == []
+
+
+# --- what comes out ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_image_is_the_decoded_photo(source, workers, varied):
+    with (
+        Beton(varied) as beton,
+        Loader(varied, batch_size=7, source=source, workers=workers, drop_last=False) as loader,
+    ):
+        assert (loader.source, loader.source_reason, loader.num_samples, loader.batches) == (source, "", 30, 5)
+        assert loader.classes[:2] == ["class 0", "class 1"]
+        seen = []
+        for canvas in loader.epoch(0):
+            assert [t.dtype for t in canvas] == [torch.uint8, torch.int64, torch.int32, torch.int64, torch.int64]
+            assert torch.equal(canvas.labels_B, canvas.ids_B)
+            assert np.array_equal(canvas.sizes_B2, loader.sizes_N2[canvas.ids_B])
+            for sample, image in zip(canvas.ids_B.tolist(), images(canvas), strict=True):
+                stored = beton.read(sample)
+                raw = sample % 9 == 4
+                expected = np.frombuffer(stored, np.uint8) if raw else simplejpeg.decode_jpeg(stored, fastdct=True)
+                assert np.array_equal(image, expected.reshape(image.shape)), sample
+                seen.append(sample)
+        assert sorted(seen) == list(range(30))
+
+
+@needs_ffcv
+def test_both_sources_give_equal_bits_in_the_same_order(varied):
+    with (
+        Loader(varied, batch_size=4, seed=3, source="ffcv") as a,
+        Loader(varied, batch_size=4, seed=3, source="native") as b,
+    ):
+        for epoch in (0, 1):
+            count = 0
+            for x, y in zip(a.epoch(epoch), b.epoch(epoch), strict=True):
+                assert all(torch.equal(s, t) for s, t in zip(x, y, strict=True))
+                count += 1
+            assert count == a.batches == 7
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_order_is_the_addressed_one_and_any_batch_can_be_the_first(source, varied):
+    with Loader(varied, batch_size=4, seed=9, source=source) as loader:
+        whole = ids(loader.epoch(5))
+        assert whole == [b.tolist() for b in epoch_batches(30, 4, seed=9, epoch=5)]
+        assert ids(loader.epoch(5, start=3)) == whole[3:]
+        assert ids(loader.epoch(5, start=7)) == []
+        assert ids(loader.epoch(6)) != whole
+
+
+def test_ranks_share_an_epoch(varied):
+    for world in (1, 2, 4):
+        parts = []
+        for rank in range(world):
+            with Loader(varied, batch_size=8 // world, rank=rank, world=world, source="native") as loader:
+                parts.append(ids(loader.epoch(1)))
+        union = [sorted(itertools.chain(*batch)) for batch in zip(*parts, strict=True)]
+        assert union == [sorted(b.tolist()) for b in epoch_batches(30, 8, epoch=1)]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_batches_belong_to_the_consumer(source, varied):
+    """FFCV's own loader overwrites a batch as soon as the next but one is asked for."""
+    with Loader(varied, batch_size=3, source=source) as loader:
+        kept, snapshots = [], []
+        for canvas in loader.epoch(0):
+            kept.append(canvas)
+            snapshots.append(canvas.pixels.clone())
+        for canvas, snapshot in zip(kept, snapshots, strict=True):
+            assert torch.equal(canvas.pixels, snapshot)
+            canvas.pixels.zero_()  # and may be written to
+
+
+def test_labels_without_a_sidecar_are_named_by_number(copy):
+    sidecar.path_of(copy).unlink()
+    with Loader(copy, batch_size=4, source="native") as loader:
+        assert loader.classes == [str(i) for i in range(30)]
+
+
+# --- ends -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_break_exception_interrupt_and_close_end_every_thread(source, varied):
+    with Loader(varied, batch_size=2, source=source, workers=2) as loader:
+        for canvas in loader.epoch(0):
+            assert len(canvas.ids_B) == 2
+            break
+        gc.collect()
+        assert readers() == []
+
+        with pytest.raises(ZeroDivisionError):
+            for _ in loader.epoch(0):
+                raise ZeroDivisionError
+        gc.collect()
+        assert readers() == []
+
+        batches = loader.epoch(0)
+        next(batches)
+        with pytest.raises(KeyboardInterrupt):
+            batches.throw(KeyboardInterrupt)
+        assert readers() == []
+
+        abandoned = loader.epoch(0)
+        next(abandoned)
+        unstarted = loader.epoch(0)
+    assert readers() == []
+    assert [*abandoned, *unstarted] == []
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_many_abandoned_epochs_leave_nothing(source, varied):
+    with Loader(varied, batch_size=2, source=source, workers=2) as loader:
+        for epoch in range(30):
+            batches = loader.epoch(epoch)
+            next(batches)
+            batches.close()
+            assert readers() == []
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_an_exception_in_a_thread_reaches_the_consumer(source, varied, monkeypatch):
+    """FFCV's own loader prints it and waits for ever."""
+    calls = itertools.count()
+
+    def allocate(sizes_B2, *, pin):
+        if next(calls) == 2:
+            raise MemoryError("no more")
+        return original(sizes_B2, pin=pin)
+
+    original = native.allocate
+    monkeypatch.setattr(native if source == "native" else ffcv_source, "allocate", allocate)
+    with Loader(varied, batch_size=2, source=source) as loader, pytest.raises(MemoryError, match="no more"):
+        list(loader.epoch(0))
+
+
+@needs_ffcv
+def test_using_ffcv_leaves_the_threads_of_torch_and_numba_alone(varied):
+    """Importing FFCV sets torch to one thread, and each of its loaders to its own number."""
+    script = (
+        "import torch, numba\n"
+        "torch.set_num_threads(3)\n"
+        "before = torch.get_num_threads(), numba.get_num_threads()\n"
+        "from fastaugself.data.loader import Loader\n"
+        f"with Loader({str(varied)!r}, batch_size=4, source='ffcv', workers=1) as loader:\n"
+        "    list(loader.epoch(0))\n"
+        "after = torch.get_num_threads(), numba.get_num_threads()\n"
+        "assert before == after == (3, numba.config.NUMBA_NUM_THREADS), (before, after)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
+# --- damage -----------------------------------------------------------------------------------------------------------
+
+
+def zero_header(data, start, length):
+    data[start : start + 200] = bytes(200)
+
+
+def random_scan(data, start, length):
+    data[start + length // 2 : start + length // 2 + 100] = np.random.default_rng(0).bytes(100)
+
+
+def other_photo(data, start, length):
+    jpeg = simplejpeg.encode_jpeg(np.zeros((16, 16, 3), np.uint8))
+    data[start : start + len(jpeg)] = jpeg
+
+
+DAMAGED = {
+    "header zeroed": (zero_header, "Could not determine subsampling"),
+    "scan corrupt": (random_scan, "Corrupt JPEG data"),
+    "another size": (other_photo, "its JPEG is 16 x 16 pixels, the index says"),
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_a_sample_that_cannot_be_decoded_is_named(kind, source, copy):
+    damage, message = DAMAGED[kind]
+    with Beton(copy) as beton:
+        start, length = int(beton.pointers_N[20]), int(beton.bytes_N[20])
+    data = bytearray(copy.read_bytes())
+    damage(data, start, length)
+    copy.write_bytes(data)
+    with Loader(copy, batch_size=5, shuffle=False, source=source) as loader:
+        batches = loader.epoch(0)
+        assert [next(batches).ids_B[0].item() for _ in range(4)] == [0, 5, 10, 15]
+        with pytest.raises(RunError) as caught:
+            next(batches)
+    assert f"{copy}: sample 20 (folder/20.jpg) cannot be decoded: " in str(caught.value)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_file_cut_while_it_is_read_is_an_error_and_not_a_crash(source, copy):
+    """Reading a memory map beyond the end of its file is a SIGBUS, which kills the process without a word."""
+    with Loader(copy, batch_size=1, shuffle=False, source=source) as loader:
+        batches = loader.epoch(0)
+        next(batches)
+        os.truncate(copy, HEADER.itemsize + 5000)
+        with pytest.raises(RunError, match=r"copy.beton (changed|became shorter) while it was in use"):
+            list(batches)
+        with pytest.raises(RunError, match="changed while it was in use"):
+            next(loader.epoch(1))
+
+
+# --- wrong use --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch_size": 31}, r"a batch of 31 is larger than the 30 photos of .*: pass --batch-size 30 or less"),
+        ({"batch_size": 8, "world": 4}, r"a batch of 32 \(8 on each of 4 ranks\) is larger.*: pass --batch-size 28 or"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": 4, "rank": 4, "world": 4}, "rank is 4 of 4 ranks"),
+        ({"batch_size": 4, "workers": -2}, "workers is -2"),
+        ({"batch_size": 4, "source": "dali"}, "source is 'dali', expected auto, ffcv or native"),
+    ],
+)
+def test_wrong_use_is_named_before_anything_is_read(arguments, message, varied):
+    with pytest.raises(UsageError, match=message):
+        Loader(varied, **{"source": "native", **arguments})
+
+
+def test_a_start_outside_the_epoch_is_refused_at_once(varied):
+    with Loader(varied, batch_size=4, source="native") as loader, pytest.raises(UsageError, match="start is 8"):
+        loader.epoch(0, start=8)
+
+
+def test_without_ffcv_auto_reads_natively_and_says_why(varied, monkeypatch):
+    monkeypatch.setattr(ffcv_source.importlib.util, "find_spec", lambda name: None)
+    with Loader(varied, batch_size=4) as loader:
+        assert (loader.source, loader.source_reason) == ("native", "ffcv is not installed (`make setup` builds it)")
+        assert len(ids(loader.epoch(0))) == 7
+    with pytest.raises(UsageError, match=r"FFCV cannot be used: ffcv is not installed.*`native` reads"):
+        Loader(varied, batch_size=4, source="ffcv")
+
+
+@needs_ffcv
+def test_numba_threads_that_two_threads_cannot_share_exclude_ffcv(monkeypatch):
+    """numba's workqueue layer ends the process when the loader and an augmentation kernel use it at once."""
+    import numba
+
+    monkeypatch.setattr(numba, "threading_layer", lambda: "workqueue")
+    assert "only its `workqueue` threads" in ffcv_source.why_not()
+    monkeypatch.setattr(numba, "threading_layer", lambda: int("not initialized"))
+    monkeypatch.setattr(numba.config, "THREADING_LAYER", "workqueue")
+    assert "installing libgomp1 or tbb gives it others" in ffcv_source.why_not()
+
+
+def test_without_simplejpeg_the_remedy_is_named(varied, monkeypatch):
+    monkeypatch.setitem(sys.modules, "simplejpeg", None)
+    with pytest.raises(UsageError, match="pip install simplejpeg"):
+        Loader(varied, batch_size=4, source="native")
+
+
+# --- the thread that works ahead --------------------------------------------------------------------------------------
+
+
+def test_background_hands_on_items_in_order_and_the_exception_after_them():
+    def items():
+        yield from range(5)
+        raise ValueError("at the sixth")
+
+    seen = []
+    with pytest.raises(ValueError, match="at the sixth"):
+        for item in Background(items(), depth=2, name="to-device"):
+            seen.append(item)
+    assert seen == [0, 1, 2, 3, 4]
+
+
+def test_background_works_only_depth_items_ahead_and_closes_its_items():
+    made, closed = [], threading.Event()
+
+    def items():
+        try:
+            for i in itertools.count():
+                made.append(i)
+                yield i
+        finally:
+            closed.set()
+
+    batches = iter(Background(items(), depth=3, name="to-device"))
+    assert next(batches) == 0
+    time.sleep(0.2)
+    assert len(made) <= 1 + 3 + 1  # taken, waiting, in the thread's hands
+    batches.close()
+    assert closed.is_set()
+    assert readers() == []
