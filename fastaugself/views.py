@@ -1,0 +1,286 @@
+"""Photos with their two views and every augmentation parameter in words: `fastaugself views`.
+
+The parameters are those that training draws for the same sample id, seed, epoch and policy, and the pixels pass
+through the same kernels. `words` and `differences` serve the report of a run too.
+
+Shape suffixes: V views, B photos, C channels, H W, P parameter columns, 2 = (height, width).
+"""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from fastaugself_kernels import COLUMNS, Targets, ViewPolicy, augment, augself_targets, sample_params
+
+from .data.beton import Beton
+from .data.canvas import Canvas
+from .data.folder import list_photos
+from .data.native import decode_into
+from .data.photo import load_photo
+from .errors import RunError, UsageError
+
+Policies = tuple[ViewPolicy, ViewPolicy]
+
+OPERATIONS = ("brightness", "contrast", "saturation", "hue")  # by the op ids of the `order` column
+# Names of the groups of differences, with their units.
+GROUPS = {"crop": "crop, in parts of the photo", "color": "colour, in parts of its range", "blur": "blur"}
+MINUS, NBSP = "\N{MINUS SIGN}", "\N{NO-BREAK SPACE}"
+
+
+class Sample(NamedTuple):
+    """name: what to call the photo. id: its position in its data, which addresses its randomness."""
+
+    name: str
+    id: int
+    pixels_HWC: Tensor
+
+
+class Word(NamedTuple):
+    """One parameter in words: its name, its value in lines, and whether the operation changes anything."""
+
+    label: str
+    lines: tuple[str, ...]
+    applied: bool
+
+
+class Difference(NamedTuple):
+    """One AugSelf target: value in [-1, 1] for a bar, and as text with its unit."""
+
+    label: str
+    value: float
+    text: str
+
+
+class Pair(NamedTuple):
+    """A photo and its two views, ready to be drawn.
+
+    boxes: crop (top, left, height, width) of each view in pixels of the photo.
+    """
+
+    name: str
+    photo_HWC: NDArray[np.uint8]
+    boxes: tuple[tuple[float, float, float, float], ...]
+    views_HWC: tuple[NDArray[np.uint8], ...]
+    words: tuple[list[Word], ...]
+    differences: dict[str, list[Difference]]
+
+
+def write_views(
+    source: Path,
+    out: Path,
+    *,
+    policy: str = "moco_v2",
+    count: int = 4,
+    size: int = 224,
+    seed: int = 0,
+    epoch: int = 0,
+) -> Path:
+    """Draws photos of `source` with both views and their parameters to `out`, a .png or .html file.
+
+    source: a photo, a folder of photos or a .beton file; of many, `count` evenly spread ones. size: of the views in
+    pixels. Returns `out`. Raises UsageError for a source or option that cannot be used, RunError for damaged photos.
+    """
+    kind = out.suffix.lower()
+    if kind not in (".png", ".html"):
+        raise UsageError(f"--out must end in .png or .html, got {out}")
+    if count < 1:
+        raise UsageError(f"--count must be at least 1, got {count}")
+    if size < 8:
+        raise UsageError(f"--size must be at least 8 pixels, got {size}")
+    if not 0 <= epoch < 1 << 32:
+        raise UsageError(f"--epoch must be in [0, 2**32), got {epoch}")
+    policies = named_policies(policy, size)
+    pairs = make_pairs(read_samples(source, count), policies, seed=seed, epoch=epoch)
+    heading = f"Views of {source.resolve().name}"
+    detail = f"policy {policy}, {size} px, seed {seed}, epoch {epoch}"
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if kind == ".html":
+            from .views_html import views_page
+
+            out.write_text(views_page(pairs, heading, detail), encoding="utf-8")
+        else:
+            from .views_png import views_png
+
+            out.write_bytes(views_png(pairs, detail))
+    except OSError as error:
+        raise UsageError(f"--out {out} cannot be written: {error.strerror}") from error
+    return out
+
+
+def named_policies(name: str, size: int) -> Policies:
+    """The policies of both views; UsageError for an unknown name."""
+    presets = {
+        "moco_v2": ViewPolicy.moco_v2,
+        "simclr": ViewPolicy.simclr,
+        "spatial": ViewPolicy.spatial,
+        "appearance": ViewPolicy.appearance,
+        "none": ViewPolicy.none,
+    }
+    if name == "byol":
+        return ViewPolicy.byol(0, size), ViewPolicy.byol(1, size)
+    if name not in presets:
+        raise UsageError(f"--policy {name} is unknown; known are byol, {', '.join(presets)}")
+    return presets[name](size), presets[name](size)
+
+
+def read_samples(source: Path, count: int) -> list[Sample]:
+    """At most `count` photos of a photo, folder or .beton file, evenly spread over it."""
+    if not source.exists():
+        raise UsageError(f"{source}: no such file or folder; pass a photo, a folder of photos or a .beton file")
+    if source.is_dir():
+        folder = list_photos(source)
+        chosen = spread(folder.labels, count)
+        return [Sample(folder.files[i], i, read_photo(folder.root / folder.files[i])) for i in chosen]
+    if source.suffix.lower() == ".beton":
+        with Beton(source) as beton:
+            chosen = spread(beton.labels_N, count)
+            return [Sample(f"{source.name}, sample {i}", i, read_stored(beton, i)) for i in chosen]
+    try:
+        return [Sample(source.name, 0, read_photo(source))]
+    except RunError as error:
+        raise UsageError(f"{error}; expected a photo, a folder of photos or a .beton file") from error
+
+
+def spread(labels_N: Sequence[int] | NDArray[np.int64], count: int) -> list[int]:
+    """At most `count` sample ids, evenly spaced over the samples in the order of their classes."""
+    order = np.argsort(np.asarray(labels_N), kind="stable")
+    count = min(count, len(order))
+    return [int(order[i * len(order) // count]) for i in range(count)]
+
+
+def read_photo(path: Path) -> Tensor:
+    """The pixels of a photo as `fastaugself write` would store and training decode them, uint8 [H, W, 3]."""
+    photo = load_photo(path)
+    with Image.open(io.BytesIO(photo.jpeg)) as image:
+        return torch.from_numpy(np.array(image.convert("RGB")))
+
+
+def read_stored(beton: Beton, sample: int) -> Tensor:
+    """The pixels of one sample of a .beton file, uint8 [H, W, 3]; RunError where they cannot be decoded."""
+    height, width = beton.sizes_N2[sample].tolist()
+    pixels = np.empty(height * width * 3, np.uint8)
+    fault = decode_into(beton, sample, pixels)
+    if fault is not None:
+        raise RunError(f"{beton.path}: sample {sample} cannot be decoded ({fault}); copy or write the file again")
+    return torch.from_numpy(pixels).view(height, width, 3)
+
+
+def pack(samples: Sequence[Sample]) -> Canvas:
+    """The samples as one batch."""
+    flat = [sample.pixels_HWC.reshape(-1) for sample in samples]
+    ends = torch.tensor([len(pixels) for pixels in flat]).cumsum(0)
+    return Canvas(
+        pixels=torch.cat(flat),
+        offsets_B=torch.cat([torch.zeros(1, dtype=torch.int64), ends[:-1]]),
+        sizes_B2=torch.tensor([sample.pixels_HWC.shape[:2] for sample in samples], dtype=torch.int32),
+        labels_B=torch.full((len(samples),), -1),
+        ids_B=torch.tensor([sample.id for sample in samples]),
+    )
+
+
+def make_pairs(samples: Sequence[Sample], policies: Policies, *, seed: int, epoch: int) -> list[Pair]:
+    """Both views of each sample, as training with this seed draws them in this epoch."""
+    canvas = pack(samples)
+    size = policies[0].size
+    params_VBP = sample_params(canvas.ids_B, canvas.sizes_B2, policies, seed=seed, epoch=epoch)
+    kernel = max(5, size // 10 | 1)  # 23 at 224 px and 9 at 96 px, as published
+    x_VBCHW = augment(
+        canvas.pixels,
+        canvas.offsets_B,
+        canvas.sizes_B2,
+        params_VBP,
+        size=size,
+        mean=(0, 0, 0),
+        std=(1, 1, 1),
+        blur_kernel=kernel,
+    )
+    return describe(samples, to_uint8(x_VBCHW), params_VBP, policies)
+
+
+def to_uint8(x_VBCHW: Tensor) -> NDArray[np.uint8]:
+    """Images in [0, 1] as uint8 [V, B, H, W, C]."""
+    x_VBHWC = (x_VBCHW.float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 1, 3, 4, 2)
+    return np.ascontiguousarray(x_VBHWC.cpu().numpy())
+
+
+def describe(
+    samples: Sequence[Sample], views_VBHWC: NDArray[np.uint8], params_VBP: Tensor, policies: Policies
+) -> list[Pair]:
+    """Views and their parameters as pairs to draw."""
+    sizes_B2 = torch.tensor([sample.pixels_HWC.shape[:2] for sample in samples], dtype=torch.int32)
+    targets, _ = augself_targets(params_VBP, sizes_B2, policies, mode="fixed")
+    pairs = []
+    for b, sample in enumerate(samples):
+        rows = [dict(zip(COLUMNS, params_VBP[v, b].tolist(), strict=True)) for v in (0, 1)]
+        height, width = sample.pixels_HWC.shape[:2]
+        pairs.append(
+            Pair(
+                name=f"{sample.name}, {width} × {height} px",
+                photo_HWC=sample.pixels_HWC.numpy(),
+                boxes=tuple((row["top"], row["left"], row["height"], row["width"]) for row in rows),
+                views_HWC=(views_VBHWC[0, b], views_VBHWC[1, b]),
+                words=tuple(
+                    words(row, (height, width), policy) for row, policy in zip(rows, policies, strict=True)
+                ),
+                differences=differences(targets, b, policies),
+            )
+        )
+    return pairs
+
+
+def words(row: dict[str, float], size_2: tuple[int, int], policy: ViewPolicy) -> list[Word]:
+    """Every parameter of a view in words with units, in the order in which the operations are applied.
+
+    row: by column name. size_2: (height, width) of the photo in pixels.
+    """
+    share = row["height"] * row["width"] / (size_2[0] * size_2[1])
+    box = f"{row['width']:.0f} × {row['height']:.0f} px at ({row['left']:.0f},{NBSP}{row['top']:.0f})"
+    turns, threshold = int(row["rotation"]), row["solarize"]
+    order = [OPERATIONS[int(row["order"]) >> 2 * place & 3] for place in range(4)]
+    jitter = tuple(f"{place}. {_factor(name, row[name])}" for place, name in enumerate(order, 1))
+    found = [
+        Word("crop", (box, f"{share:.0%} of the photo"), True),
+        Word("flip", ("left to right" if row["flip"] else "no",), bool(row["flip"])),
+        Word("jitter", jitter if row["jitter"] else ("no",), bool(row["jitter"])),
+        Word("grayscale", ("yes" if row["gray"] else "no",), bool(row["gray"])),
+        Word("blur", (f"sigma {row['sigma']:.2f} px" if row["sigma"] else "no",), row["sigma"] > 0),
+    ]
+    if policy.rotation or turns:
+        found.insert(1, Word("rotation", (f"{turns * 90}° to the left" if turns else "no",), turns > 0))
+    if policy.solarize or threshold <= 1:
+        found.append(Word("solarize", (f"from {threshold:.2f} up" if threshold <= 1 else "no",), threshold <= 1))
+    return found
+
+
+def _factor(name: str, value: float) -> str:
+    return f"hue {signed(value)} turns" if name == "hue" else f"{name} ×{value:.2f}"
+
+
+def differences(targets: Targets, b: int, policies: Policies) -> dict[str, list[Difference]]:
+    """AugSelf's targets (view 1 minus view 2) of sample `b` by group, for what the policies vary.
+
+    targets: in "fixed" mode.
+    """
+    crop = zip(("centre y", "centre x", "height", "width"), targets.crop_B4[b].tolist(), strict=True)
+    groups = {"crop": [Difference(name, value, signed(value)) for name, value in crop]}
+    if any(policy.jitter for policy in policies):
+        color = zip(OPERATIONS, targets.color_B4[b].tolist(), strict=True)
+        groups["color"] = [Difference(name, value, signed(value)) for name, value in color]
+    if any(policy.blur for policy in policies):
+        value, unit = float(targets.blur_B1[b]), max(policy.sigma[1] for policy in policies)
+        groups["blur"] = [Difference("sigma", value, f"{signed(value * unit)} px")]
+    return groups
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """A number that always shows its sign, with a true minus; zero has none."""
+    text = f"{abs(value):.{digits}f}"
+    return text if not float(text) else (MINUS if value < 0 else "+") + text
