@@ -1,0 +1,150 @@
+"""Line charts as inline SVG, coloured by the page's style sheet, so that they follow its light and dark themes."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from .page import escape
+
+WIDTH, HEIGHT = 340, 214
+LEFT, RIGHT, TOP, BOTTOM = 42, 44, 12, 26  # around the plot: numbers of both axes and the last value
+MAX_POINTS = 240
+
+
+class Level(NamedTuple):
+    """A horizontal line with its name."""
+
+    value: float
+    label: str
+
+
+def line_chart(
+    x: Sequence[float],
+    y: Sequence[float],
+    *,
+    name: str,
+    x_label: str,
+    levels: Sequence[Level] = (),
+    low: float | None = None,
+    high: float | None = None,
+    digits: int | None = None,
+) -> str:
+    """A curve of finite points in the order of `x`, with its last value written at its end.
+
+    name: for screen readers. levels: drawn dashed and labelled. low, high: values the axis must reach. digits: of the
+    last value, by default as its size asks for. More than some hundred points are averaged in runs of neighbours.
+    """
+    points = [(a, b) for a, b in zip(x, y, strict=True) if math.isfinite(a) and math.isfinite(b)]
+    if not points:
+        raise ValueError(f"the curve of {name} has no finite point")
+    last = points[-1][1]
+    points = _thin(points)
+    values = [b for _, b in points] + [level.value for level in levels] + [v for v in (low, high) if v is not None]
+    ticks = _ticks(min(values), max(values))
+    bottom, top = min(ticks[0], min(values)), max(ticks[-1], max(values))
+    x_ticks = [t for t in _ticks(0.0, points[-1][0], count=5) if t <= points[-1][0] * 1.001]
+    x_end = points[-1][0] or 1.0
+
+    def at_x(value: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * value / x_end
+
+    def at_y(value: float) -> float:
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - bottom) / (top - bottom)
+
+    right, base = WIDTH - RIGHT, HEIGHT - BOTTOM
+    parts = []
+    for tick in ticks:
+        parts.append(_across("grid", right, at_y(tick)))
+        parts.append(_text(LEFT - 7, at_y(tick) + 4, _number(tick, ticks), "end"))
+    parts.append(_across("axis", right, base))
+    parts += [_text(at_x(tick), base + 16, _number(tick, x_ticks), "middle") for tick in x_ticks]
+    parts.append(_text(right + 9, base + 4, x_label, "start"))
+    parts += [_across("reference", right, at_y(level.value)) for level in levels]
+    end_x, end_y = at_x(points[-1][0]), at_y(points[-1][1])
+    curve = " ".join(f"{at_x(a):.1f},{at_y(b):.1f}" for a, b in points)
+    parts.append(f'<polyline class="line" points="{curve}"/>')
+    parts.append(f'<circle class="dot" cx="{end_x:.1f}" cy="{end_y:.1f}" r="3"/>')
+    drawn = [(at_x(a), at_y(b)) for a, b in points]
+    for level in levels:
+        x_text, y_text, anchor = _free_spot(drawn, at_y(level.value), 5.7 * len(level.label), right)
+        parts.append(_text(x_text, y_text, level.label, anchor, "level halo"))
+    text = f"{last:.{digits}f}" if digits is not None else _short(last)
+    parts.append(_text(end_x + 7, end_y + 4, text, "start", "value"))
+    label = f"{name}: {_short(points[0][1])} at the start, {text} at the end"
+    return (
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">'
+        f"{''.join(parts)}</svg>"
+    )
+
+
+def _across(name: str, right: float, y: float) -> str:
+    return f'<line class="{name}" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>'
+
+
+def _text(x: float, y: float, text: str, anchor: str, name: str = "tick") -> str:
+    return f'<text class="{name}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    run = -(-len(points) // MAX_POINTS)
+    if run == 1:
+        return points
+    chunks = [points[i : i + run] for i in range(0, len(points), run)]
+    return [(chunk[-1][0], sum(b for _, b in chunk) / len(chunk)) for chunk in chunks]
+
+
+def _free_spot(
+    drawn: Sequence[tuple[float, float]], level: float, width: float, right: float
+) -> tuple[float, float, str]:
+    """(x, y, text-anchor) of a label beside its line, where the curve comes in its way least; right above by choice."""
+    spots = [(right - 2, dy, "end", right - width, right) for dy in (-5.0, 14.0)]
+    spots += [(LEFT + 4, dy, "start", LEFT, LEFT + width) for dy in (-5.0, 14.0)]
+
+    def hits(spot: tuple[float, float, str, float, float]) -> int:
+        _, dy, _, start, end = spot
+        low, high = (level - 18, level) if dy < 0 else (level, level + 18)
+        if high > HEIGHT - BOTTOM:
+            return STEPS + 1
+        xs = [start + (end - start) * i / STEPS for i in range(STEPS + 1)]
+        return sum(y is not None and low <= y <= high for y in (_height_at(drawn, x) for x in xs))
+
+    x, dy, anchor, _, _ = min(spots, key=hits)
+    return x, level + dy, anchor
+
+
+STEPS = 24  # places along a label at which it is checked against the curve
+
+
+def _height_at(drawn: Sequence[tuple[float, float]], x: float) -> float | None:
+    for (x0, y0), (x1, y1) in pairwise(drawn):
+        if x0 <= x <= x1 and x1 > x0:
+            return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+    return None
+
+
+def _ticks(low: float, high: float, count: int = 4) -> list[float]:
+    """Round numbers from at or below `low` to at or above `high`."""
+    if high - low < 1e-12 * max(abs(low), abs(high), 1e-12):
+        low, high = low - (abs(low) or 1.0) * 0.5, high + (abs(high) or 1.0) * 0.5
+    raw = (high - low) / count
+    magnitude = 10.0 ** math.floor(math.log10(raw))
+    step = next(m * magnitude for m in (1, 2, 2.5, 5, 10) if m * magnitude >= raw * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [i * step for i in range(first, last + 1)]
+
+
+def _number(value: float, ticks: Sequence[float]) -> str:
+    """A tick with as many digits as its neighbours need."""
+    step = ticks[1] - ticks[0] if len(ticks) > 1 else abs(value) or 1.0
+    digits = max(0, -math.floor(math.log10(step) + 1e-9))
+    digits += not math.isclose(step * 10**digits, round(step * 10**digits))  # steps of 2.5
+    text = f"{abs(value):,.{digits}f}"
+    return ("\N{MINUS SIGN}" if value < 0 and float(text.replace(",", "")) else "") + text
+
+
+def _short(value: float) -> str:
+    """A value with about three significant digits."""
+    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
+    text = f"{abs(value):,.{digits}f}" if abs(value) >= 5e-4 or value == 0 else f"{abs(value):.1e}"
+    return ("\N{MINUS SIGN}" if value < 0 else "") + text

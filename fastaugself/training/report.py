@@ -1,0 +1,281 @@
+"""The report of a finished run: one HTML file that shows what was trained, how it went, and what it learned."""
+
+import json
+import logging
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from ..charts import Level, line_chart
+from ..data.beton import Beton
+from ..export import WEIGHTS
+from ..page import escape, page
+from .checkpoint import write_atomically
+from .logs import duration
+from .predictions import HEADS, judge
+from .report_heads import predictions_html
+from .report_text import caveats, next_steps
+from .trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+PUBLISHED = {"color": "0.133", "crop": "0.032"}  # predict-nothing levels of MoCo v2's views; crop on square photos
+
+
+def write_report(run: Path, trainer: Trainer) -> Path | None:
+    """Writes `run/report.html` about what the trainer trained, and gives its path.
+
+    A part that fails says so in the report and in the log; a report that cannot be written at all is None and a
+    warning. Nothing is raised: by now the weights are on disk, and they are what matters.
+    """
+    try:
+        report = Report(run, trainer)
+        builders = (report.head, report.curves, report.predictions, report.checks, report.meaning, report.settings)
+        parts = [report.part(build) for build in builders]
+        path = run / "report.html"
+        write_atomically(path, page(report.title, "\n".join(parts)).encode())
+        return path
+    except Exception as error:
+        log.warning("the report was not written (%s: %s); the weights are not affected", type(error).__name__, error)
+        return None
+
+
+class Report:
+    """The run's records, and each part of the report as HTML."""
+
+    def __init__(self, run: Path, trainer: Trainer) -> None:
+        self.run, self.trainer, self.config = run, trainer, trainer.config
+        self.metrics = read_lines(run / "metrics.jsonl")
+        self.evaluations = read_lines(run / "evaluations.jsonl")
+        self.environment = _read_json(run / "environment.json")
+        self.nothing: dict[str, float] = self.environment.get("predict_nothing") or trainer.predict_nothing()
+        self.is_demo = str(trainer.identity.get("data", {}).get("train")) == "demo"
+        names = ", ".join(HEADS[name] for name in trainer.learner.augself.heads)
+        self.method = "MoCo v2 + AugSelf" if names else "MoCo v2"
+        self.what = f"{self.method} ({names})" if names else self.method
+        self.photos = "eight real photos" if self.is_demo else Path(str(self.config.data.train)).name
+        self.title = f"{self.method} on {self.photos}"
+
+    def part(self, build: Callable[[], str]) -> str:
+        """One part, or the reason why it is missing."""
+        try:
+            return build()
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            log.warning("the report's part about the %s is missing (%s)", build.__name__, reason)
+            return f'<p class="warning">The part about the {build.__name__} is missing: {escape(reason)}</p>'
+
+    # --- what was trained ---------------------------------------------------------------------------------------------
+
+    def head(self) -> str:
+        config, trainer = self.config, self.trainer
+        backbone = config.backbone
+        width = f" of width {backbone.width}" if backbone.width != 64 and not backbone.name.startswith("timm:") else ""
+        early = "" if trainer.step >= trainer.total else f" It ended at step {trainer.step:,} of {trainer.total:,}."
+        lead = (
+            f"{self.what} trained a {_pretty(backbone.name)}{width} on {trainer.loader.num_samples:,} "
+            f"{'crops of eight photos' if self.is_demo else 'photos'} at {config.view.size} px, "
+            f"{config.batch_size} pairs of views a step.{early}"
+        )
+        return (
+            f'<p class="eyebrow">fastaugself run {escape(self.run)}</p>\n<h1>{escape(self.title)}</h1>\n'
+            f'<p class="lead">{escape(lead)}</p>\n{self._tiles()}\n'
+            f"<p>The trained backbone is in <code>{escape(self.run / 'export' / WEIGHTS)}</code>. "
+            f"<a href='#next'>What to do next</a> has the lines that load it.</p>"
+        )
+
+    def _tiles(self) -> str:
+        tiles = [(f"{HEADS[name]} loss", *values) for name, values in self._final_losses().items()]
+        knn = [(e["step"], e["knn"]) for e in self.evaluations if _is_number(e.get("knn"))]
+        if knn:
+            chance = self._chance()
+            tiles.append(("k-NN accuracy", f"{knn[-1][1]:.1%}", f"{chance:.1%} by naming the largest class"))
+        rates = [m["pairs_per_s"] for m in self.metrics if _is_number(m.get("pairs_per_s"))]
+        if rates:
+            waits = [m["data_wait"] for m in self.metrics if _is_number(m.get("data_wait"))]
+            wait = f", {median(waits):.0%} of the time waiting for data" if waits else ""
+            tiles.append(("speed", f"{median(rates):,.0f} pairs/s", f"on {self._machine()}{wait}"))
+            note = f"{self.trainer.step:,} steps, without the checks"
+            tiles.append(("training time", duration(self._seconds()), note))
+        cells = "".join(
+            f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>"
+            for name, value, note in tiles[:6]
+        )
+        return f'<dl class="tiles">{cells}</dl>' if cells else ""
+
+    def _final_losses(self) -> dict[str, tuple[str, str]]:
+        """(value, comparison) of the auxiliary losses over the last twentieth of the log."""
+        found = {}
+        tail = self.metrics[-max(1, len(self.metrics) // 20) :]
+        for name, nothing in self.nothing.items():
+            values = [m["loss_" + name] for m in tail if _is_number(m.get("loss_" + name))]
+            if values:
+                value = sum(values) / len(values)
+                found[name] = (f"{value:.3f}", f"{compare(value, nothing)} the {nothing:.3f} of predicting nothing")
+        return found
+
+    def _machine(self) -> str:
+        env = self.environment
+        processes = int(env.get("processes", 1))
+        if "gpu" in env:
+            return f"{processes} × {env['gpu']}" if processes > 1 else str(env["gpu"])
+        cores = f"{env.get('cores', '?')} CPU cores"
+        return f"{processes} processes on {cores}" if processes > 1 else cores
+
+    def _seconds(self) -> float:
+        """Training time over all sittings, from the steps and their rate: checks, saving and pauses are not in it."""
+        seconds, before = 0.0, 0
+        for m in self.metrics:
+            if _is_number(m.get("pairs_per_s")) and m["pairs_per_s"] > 0:
+                seconds += (m["step"] - before) * self.config.batch_size / m["pairs_per_s"]
+                before = m["step"]
+        return seconds
+
+    # --- how it went --------------------------------------------------------------------------------------------------
+
+    def curves(self) -> str:
+        if not self.metrics:
+            return (
+                "<h2>Losses</h2>\n<p>No line of metrics was logged: the run was shorter than <code>--log.every</code> "
+                "steps.</p>"
+            )
+        charts = [self._chart("loss_ssl", "InfoNCE loss", self._infonce_note())]
+        for name, nothing in self.nothing.items():
+            note = "Dashed: heads that predict nothing, on these photos."
+            if name in PUBLISHED:
+                note += f" For the published views of square photos that is {PUBLISHED[name]}."
+            level = Level(nothing, f"predict nothing {nothing:.3f}")
+            charts.append(self._chart("loss_" + name, f"AugSelf {HEADS[name]} loss", note, [level], low=0.0))
+        charts.append(self._chart("lr", "Learning rate", "", low=0.0))
+        charts.append(self._chart("pairs_per_s", "Speed, pairs/s", "Each photo of a pair is decoded once.", low=0.0))
+        return (
+            '<h2>Losses</h2>\n<p class="lead">An AugSelf loss falls below its dashed line, where heads that predict '
+            "nothing would stay, once the features tell how the views were made. Every point is the mean since the one "
+            f'before, as in <code>metrics.jsonl</code>.</p>\n<div class="charts">{"".join(charts)}</div>'
+        )
+
+    def _infonce_note(self) -> str:
+        method = self.config.method
+        guess = math.log(method.queue + 1)
+        return (
+            f"Guessing among the key and {method.queue:,} in the queue gives {guess:.2f}. It rises at first, while "
+            "keys of photos take the place of the random ones that the queue starts with."
+        )
+
+    def _unit(self) -> str:
+        return "epoch" if self.trainer.step >= 2 * self.trainer.steps_per_epoch else "step"
+
+    def _chart(self, key: str, title: str, note: str, levels: list[Level] | None = None, **axis: float) -> str:
+        records = self.metrics if any(key in m for m in self.metrics) else self.evaluations
+        points = [(r[self._unit()], r[key]) for r in records if _is_number(r.get(key)) and _is_number(r.get("epoch"))]
+        if not points:
+            return ""
+        x, y = zip(*points, strict=True)
+        svg = line_chart(x, y, name=title, x_label=self._unit(), levels=levels or (), **axis)  # type: ignore[arg-type]
+        return f"<figure><h3>{escape(title)}</h3>{svg}<figcaption>{escape(note)}</figcaption></figure>"
+
+    def predictions(self) -> str:
+        return predictions_html(judge(self.trainer))
+
+    # --- checks -------------------------------------------------------------------------------------------------------
+
+    def checks(self) -> str:
+        if not self.evaluations:
+            return (
+                "<h2>Checks while training</h2>\n<p>No check of the features was made: that needs "
+                "<code>--data.val</code>, photos that are not trained on.</p>"
+            )
+        charts = []
+        if any("knn" in e for e in self.evaluations):
+            chance = self._chance()
+            note = "Share of validation photos whose 20 nearest training photos vote for the right class."
+            level = Level(chance, f"largest class {chance:.1%}".replace(".0%", "%"))
+            charts.append(self._chart("knn", "k-NN accuracy", note, [level], low=0.0, high=1.0))
+        note = "Dimensions the features use; 1 means that they have collapsed. RankMe, Garrido 2023."
+        charts.append(self._chart("rankme", "Effective rank", note, low=1.0))
+        for name in sorted({name for e in self.evaluations for name in e if name.startswith("r2_")}):
+            factor = name.removeprefix("r2_").replace("_", " ").replace("centre", "crop's centre")
+            note = "R² of a linear regression from the frozen features; 0 is what answering the mean gives."
+            charts.append(self._chart(name, f"Probe: {factor}", note, [Level(0.0, "answering the mean")], high=1.0))
+        return (
+            '<h2>Checks while training</h2>\n<p class="lead">Made on the features of the central square of each photo, '
+            f'without augmentation.</p>\n<div class="charts">{"".join(charts)}</div>'
+        )
+
+    def _chance(self) -> float:
+        """Accuracy of always naming the most frequent class of the validation photos."""
+        assert self.config.data.val is not None
+        with Beton(self.config.data.val) as beton:
+            return float(np.bincount(beton.labels_N[beton.labels_N >= 0]).max() / len(beton))
+
+    # --- words --------------------------------------------------------------------------------------------------------
+
+    def meaning(self) -> str:
+        untrained = next((e["knn"] for e in self.evaluations if e["step"] == 0 and _is_number(e.get("knn"))), None)
+        said = caveats(self.config, is_demo=self.is_demo, untrained_knn=untrained)
+        return said + "\n" + next_steps(self.config, self.run, is_demo=self.is_demo)
+
+    def settings(self) -> str:
+        again = "As in <code>config.json</code>; <code>--from config.json</code> starts another run from it."
+        blocks = (
+            ("Configuration", again, _flat(self.trainer.identity)),
+            ("Environment", "As in <code>environment.json</code>, of the last sitting.", _flat(self.environment)),
+        )
+        return "<h2>Configuration and environment</h2>\n" + "".join(
+            f'<details><summary>{name}</summary><p class="note">{note}</p><div class="scroll"><table>'
+            + "".join(f"<tr><td><code>{escape(k)}</code></td><td>{escape(v)}</td></tr>" for k, v in values.items())
+            + "</table></div></details>"
+            for name, note, values in blocks
+        )
+
+
+def _pretty(name: str) -> str:
+    return re.sub(r"^resnet(\d+)$", r"ResNet-\1", name.removeprefix("timm:"))
+
+
+def compare(value: float, nothing: float) -> str:
+    """'34% below', '2% above' or 'at'."""
+    change = value / nothing - 1 if nothing else 0.0
+    return "at" if abs(change) < 0.005 else f"{abs(change):.0%} {'below' if change < 0 else 'above'}"
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSONL file by step, the later of two for the same step; a damaged line is left out."""
+    found: dict[int, dict[str, Any]] = {}
+    if path.exists():
+        for line in path.read_text().splitlines():
+            try:
+                record = json.loads(line)
+                found[int(record["step"])] = record
+            except (ValueError, KeyError, TypeError):
+                continue
+    return [found[step] for step in sorted(found)]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested values by dotted name, as on the command line."""
+    found: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            found |= _flat(value, f"{prefix}{name}.")
+        else:
+            text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+            found[(prefix + name).replace("_", "-")] = text
+    return found

@@ -1,0 +1,99 @@
+"""What a report says in words: what a run shows and does not show, and what to do next."""
+
+from pathlib import Path
+
+from ..config import Pretrain
+from ..export import WEIGHTS
+from ..page import escape
+
+ABOUT_LOSSES = (
+    "An AugSelf loss below its dashed line shows that the features carry how the views were made: where they were cut "
+    "out, and how their colours were changed. That is what AugSelf asks for, and all that this loss shows."
+)
+ABOUT_TRANSFER = (
+    "It does not show that the features transfer better. That takes a downstream comparison with a run that differs "
+    "only in <code>--augself.crop 0 --augself.color 0</code>, over several seeds."
+)
+ABOUT_ALARMS = "k-NN and the effective rank are cheap alarms while training, not results to compare methods by."
+
+
+def caveats(config: Pretrain, *, is_demo: bool, untrained_knn: float | None) -> str:
+    """The part that keeps readers from concluding too much. untrained_knn: accuracy before the first step, if known."""
+    points = [ABOUT_LOSSES] if config.augself.weights else []
+    if is_demo:
+        points.append(
+            "Eight photos prove nothing about transfer, and the validation photos are other crops of the same eight."
+        )
+        before = "" if untrained_knn is None else f" The untrained network already had {untrained_knn:.0%}."
+        points.append(f"k-NN among eight photos is easy: colours and textures alone nearly tell them apart.{before}")
+        points.append(
+            "The probes ask for factors that every crop was made with: which part of the photo it shows, how large, "
+            "and a rotation of its hue. In a prototype of this demo they did not differ from those of plain MoCo v2, "
+            "so do not read them as an effect of AugSelf."
+        )
+    else:
+        points.append(ABOUT_TRANSFER)
+        if config.data.val is not None:
+            points.append(ABOUT_ALARMS)
+    return "<h2>What this shows, and what it does not</h2>\n<ul>" + "".join(f"<li>{p}</li>" for p in points) + "</ul>"
+
+
+def next_steps(config: Pretrain, run: Path, *, is_demo: bool) -> str:
+    """Commands that go on from here, and the lines that load the weights."""
+    parts = ['<h2 id="next">What to do next</h2>']
+    if is_demo:
+        parts.append("<h3>Your own photos</h3>" + _block(OWN_PHOTOS))
+        parts.append("<h3>ImageNet</h3>" + _block(IMAGENET))
+    parts.append(
+        "<h3>Go on with this run</h3>\n<p>The command that started it resumes it: after a kill or Ctrl-C, or after a "
+        "<code>--max-steps</code> that ended it early. A finished run only writes its export and report again.</p>"
+    )
+    parts.append("<h3>Load the weights</h3>" + _block(loading(config, run / "export" / WEIGHTS)))
+    return "\n".join(parts)
+
+
+OWN_PHOTOS = """\
+# one folder, or one folder a class; a small ResNet on 96 px views
+python recipes/imagenet_moco_augself.py --data.train path/to/photos --run runs/mine \\
+    --backbone.name resnet18 --view.size 96 --augment.blur-kernel 9 --method.queue 4096 --epochs 100"""
+IMAGENET = """\
+fastaugself write imagenet/train train.beton --max-side 500
+fastaugself write imagenet/val val.beton --max-side 500
+torchrun --nproc-per-node=8 recipes/imagenet_moco_augself.py --data.train train.beton --data.val val.beton"""
+
+
+def loading(config: Pretrain, weights: Path) -> str:
+    """Python that loads the exported backbone: with timm and torchvision where its shape is theirs."""
+    backbone, size = config.backbone, config.view.size
+    name = backbone.name.removeprefix("timm:")
+    if name != backbone.name:
+        return _TIMM.format(name=name, weights=weights)
+    if backbone.width == 64 and backbone.stem == "imagenet":
+        return _TIMM.format(name=name, weights=weights) + "\n\n" + _TORCHVISION.format(name=name, weights=weights)
+    options = f'name="{name}", width={backbone.width}, stem="{backbone.stem}"'
+    return _OWN.format(options=options, weights=weights, size=size)
+
+
+_TIMM = """\
+import timm
+
+model = timm.create_model("{name}", pretrained=True, pretrained_cfg_overlay=dict(file="{weights}"), num_classes=0)"""
+_TORCHVISION = """\
+import torchvision
+from safetensors.torch import load_file
+
+model = torchvision.models.{name}()
+model.load_state_dict(load_file("{weights}"), strict=False)  # only fc is missing"""
+_OWN = """\
+import torch
+from safetensors.torch import load_file
+from fastaugself import Backbone
+from fastaugself.models.build import build_backbone
+
+model, width = build_backbone(Backbone({options}))
+model.load_state_dict(load_file("{weights}"))
+features = model.eval()(torch.zeros(1, 3, {size}, {size}))  # [1, width], of images normalised as in config.json"""
+
+
+def _block(text: str) -> str:
+    return f"<pre><code>{escape(text)}</code></pre>"
