@@ -96,6 +96,8 @@ def write_views(
         raise UsageError(f"--size must be at least 8 pixels, got {size}")
     if not 0 <= epoch < 1 << 32:
         raise UsageError(f"--epoch must be in [0, 2**32), got {epoch}")
+    if not -(1 << 63) <= seed < 1 << 64:
+        raise UsageError(f"--seed must fit 64 bits, got {seed}")
     policies = named_policies(policy, size)
     pairs = make_pairs(read_samples(source, count), policies, seed=seed, epoch=epoch)
     heading = f"Views of {source.resolve().name}"
@@ -203,6 +205,16 @@ def make_pairs(samples: Sequence[Sample], policies: Policies, *, seed: int, epoc
         blur_kernel=kernel,
     )
     return describe(samples, to_uint8(x_VBCHW), params_VBP, policies)
+
+
+def outlines(pair: Pair) -> tuple[tuple[float, float, float, float], ...]:
+    """The boxes as they are drawn: where both are the same, the second a little inside the first."""
+    first, second = pair.boxes
+    if first != second:
+        return pair.boxes
+    top, left, height, width = second
+    inset = 0.012 * max(pair.photo_HWC.shape)
+    return first, (top + inset, left + inset, max(0.0, height - 2 * inset), max(0.0, width - 2 * inset))
 
 
 def to_uint8(x_VBCHW: Tensor) -> NDArray[np.uint8]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from .page import data_uri, escape, page
-from .views import GROUPS, MINUS, Pair, Word
+from .views import GROUPS, MINUS, Pair, Word, outlines
 
 
 def views_page(pairs: Sequence[Pair], heading: str, detail: str) -> str:
@@ -34,7 +34,7 @@ def photo_html(pair: Pair, max_side: int = 640) -> str:
     height, width = pair.photo_HWC.shape[:2]
     rects = "".join(
         f'<rect class="{kind}" x="{left:g}" y="{top:g}" width="{w:g}" height="{h:g}"/>'
-        for v, (top, left, h, w) in enumerate(pair.boxes, 1)
+        for v, (top, left, h, w) in enumerate(outlines(pair), 1)
         for kind in ("under", f"v{v}")
     )
     return (

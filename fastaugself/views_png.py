@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from .page import VIEW_COLORS
-from .views import GROUPS, MINUS, Pair
+from .views import GROUPS, MINUS, Pair, outlines
 
 SCALE = 2  # pixels of the file per unit of the layout
 MARGIN, GAP = 32, 30
@@ -57,7 +57,7 @@ def _draw(sheet: "_Sheet", pair: Pair, y: int) -> None:
     sheet.text(MARGIN, y, pair.name, SOFT)
     sheet.image(MARGIN, y + HEAD, width, height, pair.photo_HWC)
     scale = width / pair.photo_HWC.shape[1]
-    for (top, left, h, w), color in zip(pair.boxes, VIEW_COLORS, strict=True):
+    for (top, left, h, w), color in zip(outlines(pair), VIEW_COLORS, strict=True):
         sheet.box(MARGIN + left * scale, y + HEAD + top * scale, w * scale, h * scale, color)
     first = MARGIN + PHOTO + GAP
     middle = first + VIEW + GAP
