@@ -83,7 +83,7 @@ class Trainer:
         self.learner.to(self.device)
         if config.channels_last:
             self.learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if config.backbone.sync and self.device.type == "cuda":
+        if config.backbone.sync and self.device.type == "cuda" and world.size > 1:
             use_native_sync(self.learner)
         self.optimizer = make_optimizer(self.learner, config.optim)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
