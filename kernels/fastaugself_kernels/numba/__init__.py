@@ -1,0 +1,3 @@
+"""The fused CPU back-end: every operation of a view while its pixels are in the cache, one view per thread."""
+
+from .launch import augment_numba as augment_numba
