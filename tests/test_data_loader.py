@@ -236,6 +236,18 @@ def test_using_ffcv_leaves_the_threads_of_torch_and_numba_alone(varied):
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
 
 
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_process_may_end_in_the_middle_of_an_epoch(source, varied):
+    script = (
+        "from fastaugself.data.loader import Loader\n"
+        f"batches = Loader({str(varied)!r}, batch_size=4, source={source!r}).epoch(0)\n"
+        "next(batches)\n"
+        "raise SystemExit(3)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (3, "")
+
+
 # --- damage -----------------------------------------------------------------------------------------------------------
 
 

@@ -182,6 +182,16 @@ def test_folders_are_classes_and_an_empty_one_keeps_its_number(photo, tmp_path):
     assert found.ignored == 1
 
 
+def test_names_of_any_bytes_are_kept(photo, tmp_path):
+    names = ["caf\u00e9.jpg", os.fsdecode(b"caf\xe9.jpg"), 'line\nand "quote".jpg']
+    for name in names:
+        save(photo, tmp_path / "in" / "a" / name, "JPEG")
+    written = write_photos(tmp_path / "in", tmp_path / "out.beton", progress=False)
+    with Beton(written.path) as beton:
+        assert sidecar.read(beton).files == sorted(f"a/{name}" for name in names)
+        assert sidecar.read(beton, samples=False).classes == ["a"]
+
+
 def test_a_flat_folder_has_no_labels(photo, tmp_path):
     save(photo, tmp_path / "photos" / "1.jpg", "JPEG")
     written = write_photos(tmp_path / "photos", tmp_path / "out.beton", progress=False)

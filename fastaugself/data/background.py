@@ -1,8 +1,10 @@
 """An iterator that works ahead of its consumer in a thread, and never leaves one behind."""
 
+import atexit
 import logging
 import queue
 import threading
+import weakref
 from collections.abc import Generator, Iterable
 from typing import Generic, TypeVar
 
@@ -30,6 +32,7 @@ class Background(Generic[T]):
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
+        _running.add(self)
 
     def _run(self) -> None:
         last: object = _END
@@ -81,3 +84,13 @@ class Background(Generic[T]):
                 self._queue.get(timeout=0.01)
             except queue.Empty:
                 self._thread.join(0.01)
+
+
+_running: weakref.WeakSet[Background] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """A thread that is inside FFCV's compiled code while the interpreter goes away would abort the process."""
+    for background in list(_running):
+        background.close()

@@ -59,7 +59,9 @@ def list_photos(root: str | os.PathLike[str]) -> Folder:
     found.sort()
     classes = _classes(root, [name for name, _, _ in found])
     index = {name: i for i, name in enumerate(classes)}
-    digest = hashlib.blake2b(repr((classes, found)).encode("utf-8", "surrogateescape"), digest_size=16)
+    digest = hashlib.blake2b(repr(classes).encode("utf-8", "surrogateescape"), digest_size=16)
+    for entry in found:
+        digest.update(repr(entry).encode("utf-8", "surrogateescape"))
     return Folder(
         root=root,
         files=[name for name, _, _ in found],

@@ -48,7 +48,7 @@ def dump(sidecar: Sidecar, beton: Beton) -> str:
     """The text of the sidecar of `beton`, which it names by size and checksum."""
     identity = {"bytes": beton.path.stat().st_size, "index_crc32": beton.index_crc32}
     content = {"format": FORMAT, **asdict(replace(sidecar, beton=identity))}
-    lines = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in content.items()]
+    lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in content.items()]
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 

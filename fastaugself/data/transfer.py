@@ -1,6 +1,7 @@
 """Batches to a CUDA device while the previous ones are being used: pinned buffer, copy stream, event."""
 
 from collections.abc import Generator, Iterator
+from contextlib import closing
 
 import torch
 
@@ -17,12 +18,13 @@ def to_cuda(canvases: Generator[Canvas], device: torch.device) -> Generator[Canv
     batches belong to the consumer: PyTorch's allocator keeps their memory until the work that its stream was given on
     them is done.
     """
-    for canvas, arrived in Background(_copy(canvases, device), depth=AHEAD, name="to-device"):
-        current = torch.cuda.current_stream(device)
-        current.wait_event(arrived)
-        for tensor in canvas:
-            tensor.record_stream(current)
-        yield canvas
+    with closing(iter(Background(_copy(canvases, device), depth=AHEAD, name="to-device"))) as copied:
+        for canvas, arrived in copied:
+            current = torch.cuda.current_stream(device)
+            current.wait_event(arrived)
+            for tensor in canvas:
+                tensor.record_stream(current)
+            yield canvas
 
 
 def _copy(canvases: Generator[Canvas], device: torch.device) -> Iterator[tuple[Canvas, torch.cuda.Event]]:

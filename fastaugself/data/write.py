@@ -100,8 +100,7 @@ def ensure_beton(path: str | os.PathLike[str], *, max_side: int = 0, progress: b
             raise UsageError(f"{path}: no such file or folder; pass a .beton file or a folder of photos")
         return path
     folder = list_photos(path)
-    resolved = path.resolve()
-    out = resolved.with_name(f"{resolved.name}.beton")
+    out = Path(f"{os.path.abspath(path)}.beton")
     options = {"max_side": max_side, "quality": 90}
     if _is_current(out, folder, options):
         log.info("using %s, written earlier from %s (%d photos)", out, path, len(folder.files))
