@@ -2,7 +2,7 @@
 # then their job. ARGS="..." is handed on, for example: make test ARGS="-k philox"; make pretrain ARGS="--max-steps 50".
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup pretrain test check check-kernels clean
+.PHONY: help setup pretrain test check check-kernels gpu clean
 
 PYTHON_IN_VENV := .venv/bin/python
 JOBS ?= 2
@@ -18,7 +18,7 @@ help:  ## this list
 setup:  ## system packages, .venv with the versions of constraints.txt, FFCV (FFCV=0: without it)
 	@scripts/setup
 
-pretrain: setup  ## MoCo v2 + AugSelf on real photos, on this machine: about five minutes, ends with runs/demo/report.html
+pretrain: setup  ## MoCo v2 + AugSelf on real photos, in minutes, to runs/demo/report.html
 	$(PYTHON_IN_VENV) recipes/imagenet_moco_augself.py --preset demo --run runs/demo $(ARGS)
 
 # One thread a process: two of them share the cores already. -P: kernels/ and recipes/ stay unimportable from here.
@@ -31,6 +31,9 @@ check: setup  ## ruff and mypy
 
 check-kernels: setup  ## compile every Triton kernel for GPUs that need not be here, and refuse slow code
 	$(PYTHON_IN_VENV) -P -m fastaugself_kernels.check --jobs $(JOBS) $(ARGS)
+
+gpu: setup  ## the tests that need a CUDA device
+	$(PYTHON_IN_VENV) -P -m pytest -m gpu $(ARGS)
 
 clean:  ## forget .venv and everything compiled or cached (not runs/)
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info
