@@ -17,8 +17,9 @@ from fastaugself_kernels import ViewPolicy
 from fastaugself_kernels.params import IMAGENET_MEAN, IMAGENET_STD, Backend, Rounding
 
 from .errors import UsageError
+from .methods import METHODS, AnyMethod, MoCo, Supervised, SwAV
 from .methods.augself import AugSelf
-from .methods.moco import MoCo
+from .methods.cassle import Cassle
 from .models.build import Backbone
 from .training.optim import Optim
 
@@ -88,10 +89,17 @@ class Pretrain:
 
     data: Data = field(default_factory=Data)
     view: ViewPolicy = field(default_factory=ViewPolicy)
+    view2: ViewPolicy | None = None
+    """Policy of the second view, where it differs from the first (BYOL)."""
+    small_view: ViewPolicy = field(default_factory=lambda: ViewPolicy(size=96, scale=(0.05, 0.14)))
+    """Policy of the further small views (multi-crop)."""
+    small_views: int = 0
+    """Further small views of each sample, for SwAV."""
     augment: Augment = field(default_factory=Augment)
     backbone: Backbone = field(default_factory=Backbone)
-    method: MoCo = field(default_factory=MoCo)
+    method: AnyMethod = field(default_factory=MoCo)
     augself: AugSelf = field(default_factory=AugSelf)
+    cassle: Cassle = field(default_factory=Cassle)
     optim: Optim = field(default_factory=Optim)
     log: Log = field(default_factory=Log)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
@@ -132,17 +140,24 @@ class Pretrain:
             refuse("checkpoint.minutes", self.checkpoint.minutes, "above 0")
         if self.checkpoint.keep < 1:
             refuse("checkpoint.keep", self.checkpoint.keep, "at least 1")
-        if self.augself.rotation > 0 and self.view.rotation == 0:
+        rotated, solarized, blurred = (
+            any(getattr(p, op) > 0 for p in self.policies) for op in ("rotation", "solarize", "blur")
+        )
+        if self.augself.rotation > 0 and not rotated:
             raise UsageError("--augself.rotation needs rotated views; pass --view.rotation 0.5 too")
-        if self.augself.solarize > 0 and self.view.solarize == 0:
+        if self.augself.solarize > 0 and not solarized:
             raise UsageError("--augself.solarize needs solarized views; pass --view.solarize 0.5 too")
-        if self.augself.blur > 0 and self.view.blur == 0:
+        if self.augself.blur > 0 and not blurred:
             raise UsageError("--augself.blur needs blurred views; pass --view.blur 0.5 too")
-        if self.method.queue % self.batch_size:
-            raise UsageError(
-                f"--method.queue {self.method.queue} must be a multiple of --batch-size {self.batch_size}; "
-                f"pass --method.queue {max(1, self.method.queue // self.batch_size) * self.batch_size}"
-            )
+        if self.view2 is not None and self.view2.size != self.view.size:
+            raise UsageError(f"--view.size {self.view.size} and --view2.size {self.view2.size} must be equal")
+        if self.small_views and not isinstance(self.method, SwAV):
+            raise UsageError(f"--small-views {self.small_views}: only SwAV takes small views; pass --small-views 0")
+        if self.small_views < 0:
+            refuse("small-views", self.small_views, "at least 0")
+        if self.cassle.columns and isinstance(self.method, Supervised):
+            raise UsageError("supervised training has no projector to condition; pass --cassle.inject none")
+        self.method.check(self.batch_size)
         if self.augment.blur_kernel % 2 == 0 or self.augment.blur_kernel // 2 >= self.view.size:
             raise UsageError(
                 f"--augment.blur-kernel must be odd and below twice --view.size {self.view.size}, "
@@ -151,8 +166,13 @@ class Pretrain:
 
     @property
     def policies(self) -> tuple[ViewPolicy, ViewPolicy]:
-        """The policy of each view."""
-        return (self.view, self.view)
+        """The policies of the two views that methods compare."""
+        return (self.view, self.view2 or self.view)
+
+    @property
+    def all_policies(self) -> tuple[ViewPolicy, ...]:
+        """The policies of all views, the small ones last."""
+        return (*self.policies, *[self.small_view] * self.small_views)
 
 
 # What may differ between a run and its resumption: it changes where and how fast the run goes, not what it computes.
@@ -162,7 +182,9 @@ RESUMABLE = ("run", "max_steps", "log", "checkpoint", "data", "compile")
 def to_dict(config: Any) -> Any:
     """The configuration as JSON values."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        return {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
+        values = {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
+        kinds = [name for name, method in METHODS.items() if type(config) is method]
+        return {"kind": kinds[0], **values} if kinds else values
     if isinstance(config, tuple):
         return [to_dict(value) for value in config]
     return str(config) if isinstance(config, Path) else config
@@ -181,6 +203,11 @@ def _restore(hint: Any, value: Any) -> Any:
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         if value is None:
             return None
+        if isinstance(value, dict) and "kind" in value:
+            if value["kind"] not in METHODS:
+                raise UsageError(f"unknown method {value['kind']}; known: {', '.join(METHODS)}")
+            kind, value = value["kind"], {name: v for name, v in value.items() if name != "kind"}
+            return from_dict(METHODS[kind], value)
         hint = next(h for h in typing.get_args(hint) if h is not type(None))
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return from_dict(hint, value)

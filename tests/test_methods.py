@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from fastaugself.config import Pretrain
 from fastaugself.errors import UsageError
 from fastaugself.methods.augself import AugSelf, AugSelfLoss
-from fastaugself.methods.moco import MoCo, MoCoMethod
+from fastaugself.methods.base import Parts, Views
+from fastaugself.methods.cassle import Cassle
+from fastaugself.methods.moco import MoCo
 from fastaugself.models.build import Backbone, build_backbone
 from fastaugself_kernels import Targets, ViewPolicy, augself_targets, sample_params
 
@@ -17,7 +19,11 @@ from fastaugself_kernels import Targets, ViewPolicy, augself_targets, sample_par
 def moco(**options):
     torch.manual_seed(0)
     backbone, width = build_backbone(Backbone(name="resnet18", width=8, stem="small"))
-    return MoCoMethod(MoCo(queue=24, dim=16, **options), backbone, width)
+    return MoCo(queue=24, dim=16, **options).build(Parts(backbone, width, False, Cassle(), 0))
+
+
+def views(*shape):
+    return Views(torch.rand(*shape), torch.zeros(shape[1], dtype=torch.long))
 
 
 def targets_of(count, mode="published"):
@@ -29,8 +35,9 @@ def targets_of(count, mode="published"):
 
 def test_loss_is_the_cross_entropy_of_the_papers_logits():
     method = moco(temperature=0.3)
-    x = torch.rand(2, 6, 3, 16, 16)
-    output = method(x)
+    batch = views(2, 6, 3, 16, 16)
+    x = batch.x_VBCHW
+    output = method(batch)
     twin = copy.deepcopy(method)
     q = F.normalize(twin.projector(twin.backbone(x[0])), dim=1).double()
     k = F.normalize(twin.key_projector(twin.key_backbone(x[1])), dim=1).double()
@@ -41,7 +48,7 @@ def test_loss_is_the_cross_entropy_of_the_papers_logits():
 
 def test_gradients_reach_the_query_encoder_only():
     method = moco()
-    method(torch.rand(2, 6, 3, 16, 16)).loss.backward()
+    method(views(2, 6, 3, 16, 16)).loss.backward()
     with_gradient = {name.split(".")[0] for name, p in method.named_parameters() if p.grad is not None}
     assert with_gradient == {"backbone", "projector"}
     assert method.queue_KE.grad_fn is None
@@ -53,8 +60,9 @@ def test_queue_is_a_ring_of_the_newest_entries(source):
     before = method.queue_KE.clone()
     entries = []
     for _ in range(3):
-        x = torch.rand(2, 10, 3, 16, 16)
-        output = method(x)
+        batch = views(2, 10, 3, 16, 16)
+        x = batch.x_VBCHW
+        output = method(batch)
         twin = copy.deepcopy(method)
         projector, backbone, view = (
             (twin.key_projector, twin.key_backbone, x[1]) if source == "key" else (twin.projector, twin.backbone, x[0])
@@ -62,7 +70,7 @@ def test_queue_is_a_ring_of_the_newest_entries(source):
         entries.append(F.normalize(projector(backbone(view)), dim=1).detach())
         torch.testing.assert_close(output.carry[0], entries[-1], atol=1e-6, rtol=1e-5)
         assert not output.carry[0].requires_grad
-        method.after_step(output.carry)
+        method.after_step(output.carry, 0.5)
     expected = before.clone()
     for i, entry in enumerate(torch.cat(entries)):
         expected[i % 24] = entry
@@ -77,7 +85,7 @@ def test_key_encoder_follows_parameters_and_leaves_buffers_alone():
             p.add_(torch.randn_like(p))
     key_before = copy.deepcopy(dict(method.key_backbone.named_parameters()))
     buffers_before = copy.deepcopy(dict(method.key_backbone.named_buffers()))
-    method.after_step((torch.zeros(4, 16),))
+    method.after_step((torch.zeros(4, 16),), 0.5)
     for name, key in method.key_backbone.named_parameters():
         query = dict(method.backbone.named_parameters())[name]
         torch.testing.assert_close(key, 0.9 * key_before[name] + 0.1 * query, atol=1e-6, rtol=1e-5)

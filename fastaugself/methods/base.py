@@ -1,11 +1,33 @@
-"""What a method is: a module from views to a loss and features, and what it does after the optimizer's step.
+"""What a method is: a module from views to a loss and features, and what it does around the optimizer's step.
 
-Shape suffixes: V views, B batch, C channels, H W, D features.
+A new method is one file: a frozen dataclass of options with `build`, and an nn.Module with the calls of `Method`.
+
+Shape suffixes: V views, B batch, C channels, H W, D features, n columns of a condition.
 """
 
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
+
+from .cassle import Cassle
+
+
+class Views(NamedTuple):
+    """A batch as methods see it.
+
+    x_VBCHW: the views. labels_B: int64 class of each sample, -1 where unknown. omega_VBn: each view's own augmentation
+    descriptors, where projectors are conditioned on them. small_VBCHW: further views at a smaller size (multi-crop).
+    """
+
+    x_VBCHW: Tensor
+    labels_B: Tensor
+    omega_VBn: Tensor | None = None
+    small_VBCHW: Tensor | None = None
+
+    def omega(self, view: int) -> Tensor | None:
+        """The condition of one view."""
+        return None if self.omega_VBn is None else self.omega_VBn[view]
 
 
 class Output(NamedTuple):
@@ -17,16 +39,32 @@ class Output(NamedTuple):
 
     loss: Tensor
     features: tuple[Tensor, Tensor]
-    carry: tuple[Tensor, ...]
+    carry: tuple[Tensor, ...] = ()
 
 
-class Method(Protocol):
-    """A method is an nn.Module with a `backbone` and these two calls."""
+@dataclass(frozen=True)
+class Parts:
+    """What a method is built around."""
 
     backbone: nn.Module
+    num_features: int
+    sync: bool
+    cassle: Cassle
+    classes: int
 
-    def __call__(self, x_VBCHW: Tensor) -> Output: ...
 
-    def after_step(self, carry: tuple[Tensor, ...]) -> None:
-        """Momentum encoders, queues: after the optimizer's step, outside the graph."""
-        ...
+class Method(nn.Module):
+    """Base of all methods."""
+
+    backbone: nn.Module
+    constant_lr: ClassVar[tuple[str, ...]] = ()
+    """Submodules whose learning rate stays at its peak."""
+
+    def forward(self, views: Views) -> Output:
+        raise NotImplementedError
+
+    def after_backward(self, step: int) -> None:
+        """Between the backward pass and the optimizer's step: gradients that are to be dropped."""
+
+    def after_step(self, carry: tuple[Tensor, ...], progress: float) -> None:
+        """Momentum encoders and queues, after the optimizer's step. progress: share of the run, in [0, 1]."""

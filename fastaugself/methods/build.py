@@ -5,13 +5,16 @@ import torch
 from ..config import Pretrain
 from ..models.build import build_backbone
 from .augself import AugSelfLoss
+from .base import Parts
 from .learner import Learner
-from .moco import MoCoMethod
 
 
-def build_learner(config: Pretrain) -> Learner:
-    """The method and its auxiliary heads, initialised from the configuration's seed, on the CPU."""
+def build_learner(config: Pretrain, *, classes: int = 0) -> Learner:
+    """The method and its auxiliary heads, initialised from the configuration's seed, on the CPU.
+
+    classes: of the training photos, for methods that use labels.
+    """
     torch.manual_seed(config.seed)
     backbone, width = build_backbone(config.backbone)
-    method = MoCoMethod(config.method, backbone, width, sync=config.backbone.sync)
-    return Learner(method, AugSelfLoss(config.augself, width, sync=config.backbone.sync))
+    parts = Parts(backbone, width, config.backbone.sync, config.cassle, classes)
+    return Learner(config.method.build(parts), AugSelfLoss(config.augself, width, sync=config.backbone.sync))

@@ -7,8 +7,7 @@ from torch import Tensor, nn
 from fastaugself_kernels import Targets
 
 from .augself import AugSelfLoss
-from .base import Output
-from .moco import MoCoMethod
+from .base import Method, Output, Views
 
 
 class Step(NamedTuple):
@@ -22,13 +21,13 @@ class Step(NamedTuple):
 class Learner(nn.Module):
     """A method plus AugSelf: views and targets to the total loss."""
 
-    def __init__(self, method: MoCoMethod, augself: AugSelfLoss) -> None:
+    def __init__(self, method: Method, augself: AugSelfLoss) -> None:
         super().__init__()
         self.method = method
         self.augself = augself
 
-    def forward(self, x_VBCHW: Tensor, targets: tuple[Targets, Targets]) -> Step:
-        output: Output = self.method(x_VBCHW)
+    def forward(self, views: Views, targets: tuple[Targets, Targets]) -> Step:
+        output: Output = self.method(views)
         loss = output.loss
         metrics = {"loss": loss, "loss_ssl": output.loss}
         for name, value in self.augself(*output.features, targets).items():

@@ -3,20 +3,20 @@
 Shape suffixes: V views, B batch, C channels, H W, D features, E embedding, K queue.
 """
 
-import copy
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastaugself_kernels import infonce
 
 from ..errors import UsageError
-from ..models.heads import mlp
 from ..training.distributed import all_gather
-from .base import Output
+from .base import Method, Output, Parts, Views
+from .cassle import Projector
+from .momentum import follow, follower
 
 
 @dataclass(frozen=True)
@@ -45,39 +45,54 @@ class MoCo:
         if self.temperature <= 0:
             raise UsageError(f"--method.temperature must be above 0, got {self.temperature}")
 
+    def check(self, batch_size: int) -> None:
+        """Refuses a queue that batches do not fill evenly."""
+        if self.queue % batch_size:
+            raise UsageError(
+                f"--method.queue {self.queue} must be a multiple of --batch-size {batch_size}; "
+                f"pass --method.queue {max(1, self.queue // batch_size) * batch_size}"
+            )
 
-class MoCoMethod(nn.Module):
+    def build(self, parts: Parts) -> "MoCoMethod":
+        return MoCoMethod(self, parts)
+
+
+class MoCoMethod(Method):
     """Query encoder, momentum key encoder and queue."""
 
     queue_KE: Tensor
     pointer: Tensor
 
-    def __init__(self, config: MoCo, backbone: nn.Module, num_features: int, *, sync: bool = False) -> None:
+    def __init__(self, config: MoCo, parts: Parts) -> None:
         super().__init__()
         self.config = config
-        self.backbone = backbone
-        self.projector = mlp([num_features, num_features, config.dim], hidden_norm=config.projector_norm, sync=sync)
-        self.key_backbone = copy.deepcopy(backbone).requires_grad_(False)
-        self.key_projector = copy.deepcopy(self.projector).requires_grad_(False)
+        self.backbone = parts.backbone
+        self.projector = Projector(
+            [parts.num_features, parts.num_features, config.dim],
+            cassle=parts.cassle,
+            hidden_norm=config.projector_norm,
+            sync=parts.sync,
+        )
+        self.key_backbone = follower(self.backbone)
+        self.key_projector = follower(self.projector)
         self.register_buffer("queue_KE", F.normalize(torch.randn(config.queue, config.dim), dim=1))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
 
-    def forward(self, x_VBCHW: Tensor) -> Output:
-        f1_BD = self.backbone(x_VBCHW[0])
-        q_BE = F.normalize(self.projector(f1_BD).float(), dim=1)
+    def forward(self, views: Views) -> Output:
+        f1_BD = self.backbone(views.x_VBCHW[0])
+        q_BE = F.normalize(self.projector(f1_BD, views.omega(0)).float(), dim=1)
         with torch.no_grad():
-            f2_BD = self.key_backbone(x_VBCHW[1])
-            k_BE = F.normalize(self.key_projector(f2_BD).float(), dim=1)
+            f2_BD = self.key_backbone(views.x_VBCHW[1])
+            k_BE = F.normalize(self.key_projector(f2_BD, views.omega(1)).float(), dim=1)
         loss = infonce(q_BE, k_BE, self.queue_KE, self.config.temperature).mean()
         enqueued_BE = k_BE if self.config.queue_source == "key" else q_BE.detach()
         return Output(loss, (f1_BD, f2_BD), (enqueued_BE,))
 
     @torch.no_grad()
-    def after_step(self, carry: tuple[Tensor, ...]) -> None:
-        """Moves the key encoder towards the query encoder (parameters, not batch-norm buffers) and fills the queue."""
-        keys: list[Tensor] = [*self.key_backbone.parameters(), *self.key_projector.parameters()]
-        queries: list[Tensor] = [*self.backbone.parameters(), *self.projector.parameters()]
-        torch._foreach_lerp_(keys, queries, 1 - self.config.momentum)
+    def after_step(self, carry: tuple[Tensor, ...], progress: float) -> None:
+        """Moves the key encoder towards the query encoder and fills the queue."""
+        followers, leaders = [self.key_backbone, self.key_projector], [self.backbone, self.projector]
+        follow(followers, leaders, self.config.momentum)
         entries_BE = all_gather(carry[0]).to(self.queue_KE.dtype)
         slots_B = (self.pointer + torch.arange(len(entries_BE), device=entries_BE.device)) % len(self.queue_KE)
         self.queue_KE.index_copy_(0, slots_B, entries_BE)

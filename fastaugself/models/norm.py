@@ -4,27 +4,11 @@ torch.nn.SyncBatchNorm runs on GPUs only; the same statistics over gloo are need
 not depend on the number of processes.
 """
 
-from typing import Any
-
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-
-class _Sum(torch.autograd.Function):
-    """Sum over processes, of the values and of the gradients."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        x = x.clone()
-        dist.all_reduce(x)
-        return x
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        grad = grad.clone()
-        dist.all_reduce(grad)
-        return grad
+from ..training.distributed import sum_with_gradient
 
 
 def _spans(sync: bool, training: bool) -> bool:
@@ -37,7 +21,7 @@ def _sync_forward(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
     shape = [1, -1] + [1] * (x.ndim - 2)
     x32 = x.float()
     count = x.numel() / x.shape[1]
-    sums = _Sum.apply(torch.cat([x32.sum(dims), (x32 * x32).sum(dims), x32.new_full((1,), count)]))
+    sums = sum_with_gradient(torch.cat([x32.sum(dims), (x32 * x32).sum(dims), x32.new_full((1,), count)]))
     total = sums[-1]
     mean, square = (sums[:-1] / total).chunk(2)
     variance = (square - mean * mean).clamp(min=0)
@@ -47,8 +31,13 @@ def _sync_forward(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
             norm.running_var.lerp_(variance.detach() * (total / (total - 1)), norm.momentum)
             if norm.num_batches_tracked is not None:
                 norm.num_batches_tracked.add_(1)
-    scale = norm.weight * torch.rsqrt(variance + norm.eps)
-    return (x32 * scale.view(shape) + (norm.bias - mean * scale).view(shape)).to(x.dtype)
+    scale = torch.rsqrt(variance + norm.eps)
+    if norm.affine:
+        scale = scale * norm.weight
+    offset = -mean * scale
+    if norm.affine:
+        offset = offset + norm.bias
+    return (x32 * scale.view(shape) + offset.view(shape)).to(x.dtype)
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -65,8 +54,8 @@ class BatchNorm2d(nn.BatchNorm2d):
 class BatchNorm1d(nn.BatchNorm1d):
     """nn.BatchNorm1d, with `sync` over all processes while training."""
 
-    def __init__(self, channels: int, *, sync: bool = False) -> None:
-        super().__init__(channels)
+    def __init__(self, channels: int, *, affine: bool = True, sync: bool = False) -> None:
+        super().__init__(channels, affine=affine)
         self.sync = sync
 
     def forward(self, input: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import datetime
 import os
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.distributed as dist
@@ -63,16 +63,71 @@ def barrier() -> None:
 
 def all_gather(x: Tensor) -> Tensor:
     """`x` of all processes, concatenated along the first dimension in rank order; no gradient."""
-    if not dist.is_initialized() or dist.get_world_size() == 1:
+    if world_size() == 1:
         return x
-    parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+    parts = [torch.empty_like(x) for _ in range(world_size())]
     dist.all_gather(parts, x.contiguous())
     return torch.cat(parts)
 
 
+class _Sum(torch.autograd.Function):
+    """Sum over processes, of the values and of the gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return sum_over_processes(x.clone())
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return sum_over_processes(grad.clone())
+
+
+class _Gather(torch.autograd.Function):
+    """`all_gather` whose backward gives each process the gradients that all have for its part."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return all_gather(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return sum_over_processes(grad.clone()).chunk(world_size())[rank()]
+
+
+def rank() -> int:
+    """This process's number."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """The number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def sum_over_processes(x: Tensor) -> Tensor:
+    """`x` summed over all processes, in place; no gradient."""
+    if world_size() > 1:
+        dist.all_reduce(x)
+    return x
+
+
+def max_over_processes(x: Tensor) -> Tensor:
+    """The largest `x` of all processes, in place; no gradient."""
+    if world_size() > 1:
+        dist.all_reduce(x, op=dist.ReduceOp.MAX)
+    return x
+
+
+def sum_with_gradient(x: Tensor) -> Tensor:
+    """`x` summed over all processes; the gradients of all processes flow back to each."""
+    return cast(Tensor, _Sum.apply(x)) if world_size() > 1 else x
+
+
+def gather_with_gradient(x: Tensor) -> Tensor:
+    """`x` of all processes, concatenated in rank order; the gradients of all processes flow back to each part."""
+    return cast(Tensor, _Gather.apply(x)) if world_size() > 1 else x
+
+
 def mean_over_processes(x: Tensor) -> Tensor:
     """`x` averaged over all processes; no gradient."""
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        dist.all_reduce(x)
-        x /= dist.get_world_size()
-    return x
+    return sum_over_processes(x) / world_size()

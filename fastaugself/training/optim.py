@@ -15,8 +15,8 @@ from .apex import apex_optimizers
 class Optim:
     """The optimizer and its schedule."""
 
-    name: Literal["sgd"] = "sgd"
-    """Stochastic gradient descent with momentum."""
+    name: Literal["sgd", "adamw"] = "sgd"
+    """Stochastic gradient descent with momentum, or AdamW."""
     implementation: Literal["torch", "apex"] = "torch"
     """PyTorch's fused optimizer, or NVIDIA apex's (CUDA only)."""
     lr: float = 0.03
@@ -24,7 +24,13 @@ class Optim:
     momentum: float = 0.9
     """Momentum of the optimizer."""
     weight_decay: float = 1e-4
-    """Weight decay on all parameters, as MoCo and AugSelf do."""
+    """Weight decay."""
+    decay_vectors: bool = True
+    """Weight decay on norms and biases too, as MoCo and AugSelf do."""
+    vector_lr: float = 1.0
+    """Factor on the learning rate of norms and biases; 0.024 for Barlow Twins."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of AdamW's running averages."""
     warmup_epochs: float = 0.0
     """Epochs of linear warm-up from 0."""
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -50,22 +56,40 @@ def learning_rate(config: Optim, step: int, *, steps_per_epoch: int, epochs: int
     return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def make_optimizer(model: nn.Module, config: Optim) -> torch.optim.Optimizer:
-    """SGD over all parameters that take gradients; fused on CUDA. The learning rate is set at every step.
+def make_optimizer(model: nn.Module, config: Optim, *, constant_lr: tuple[str, ...] = ()) -> torch.optim.Optimizer:
+    """The optimizer over all parameters that take gradients; fused on CUDA. `set_learning_rate` goes before each step.
 
+    constant_lr: names of submodules of the method whose learning rate stays at its peak.
     Raises UsageError where apex is asked for and NVIDIA's apex or CUDA is missing.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            constant = any(name.startswith(f"method.{part}.") for part in constant_lr)
+            groups.setdefault((constant, parameter.ndim == 1), []).append(parameter)
+    parameters = [
+        {
+            "params": group,
+            "constant": constant,
+            "scale": config.vector_lr if vector else 1.0,
+            "weight_decay": config.weight_decay if config.decay_vectors or not vector else 0.0,
+        }
+        for (constant, vector), group in groups.items()
+    ]
+    cuda = next(p for p in model.parameters() if p.requires_grad).is_cuda
     if config.implementation == "apex":
-        fused = apex_optimizers()
-        if not parameters[0].is_cuda:
+        apex = apex_optimizers()
+        if not cuda:
             raise UsageError("--optim.implementation apex needs CUDA; pass --optim.implementation torch")
-        return fused.FusedSGD(parameters, lr=0.0, momentum=config.momentum, weight_decay=config.weight_decay)
-    return torch.optim.SGD(
-        parameters,
-        lr=0.0,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        fused=parameters[0].is_cuda,
-        foreach=None if parameters[0].is_cuda else True,
-    )
+        if config.name == "sgd":
+            return apex.FusedSGD(parameters, lr=0.0, momentum=config.momentum)
+        return apex.FusedAdam(parameters, lr=0.0, betas=config.betas, adam_w_mode=True)
+    if config.name == "sgd":
+        return torch.optim.SGD(parameters, lr=0.0, momentum=config.momentum, fused=cuda, foreach=None if cuda else True)
+    return torch.optim.AdamW(parameters, lr=0.0, betas=config.betas, fused=cuda, foreach=None if cuda else True)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float, peak: float) -> None:
+    """Gives every group the step's learning rate, or the peak where it stays constant, times the group's scale."""
+    for group in optimizer.param_groups:
+        group["lr"] = (peak if group["constant"] else lr) * group["scale"]

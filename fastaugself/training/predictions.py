@@ -14,7 +14,8 @@ from fastaugself_kernels import Targets, augself_targets
 
 from ..data.beton import Beton
 from ..views import OPERATIONS, Pair, Sample, describe, pack, read_stored, spread, to_uint8
-from .trainer import Trainer, make_views
+from .batch import make_views
+from .trainer import Trainer
 
 BATCH = 64
 # Heads as they are called in prose, and the parameters of those that regress.

@@ -11,51 +11,31 @@ from contextlib import closing, nullcontext
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fastaugself_kernels import Targets, augment, augself_targets, sample_params
+from fastaugself_kernels import Targets, augself_targets, sample_params
 
 from ..config import Pretrain, to_dict
 from ..data.canvas import Canvas
 from ..data.loader import Loader
 from ..errors import RunError, UsageError
+from ..methods.base import Views
 from ..methods.build import build_learner
 from ..methods.learner import Step
 from ..models.norm import use_native_sync
 from . import checkpoint
+from .batch import make_batch
 from .distributed import World, mean_over_processes
 from .environment import environment
 from .logs import Rate, RunLog, duration
 from .online import OnlineCheck
-from .optim import learning_rate, make_optimizer
+from .optim import learning_rate, make_optimizer, set_learning_rate
 from .signals import StopRequest
 
 log = logging.getLogger(__name__)
 
 PROBES = 32_768  # draws from which the level of heads that learn nothing is estimated, to about 1 %
-
-
-def make_views(config: Pretrain, canvas: Canvas, epoch: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The views [V, B, C, H, W] of a batch in an epoch, and the parameters [V, B, P] they were made with."""
-    params_VBP = sample_params(canvas.ids_B, canvas.sizes_B2, config.policies, seed=config.seed, epoch=epoch)
-    a = config.augment
-    x_VBCHW = augment(
-        canvas.pixels,
-        canvas.offsets_B,
-        canvas.sizes_B2,
-        params_VBP,
-        size=config.view.size,
-        mean=a.mean,
-        std=a.std,
-        dtype=dtype,
-        rounding=a.rounding,
-        antialias=a.antialias,
-        blur_kernel=a.blur_kernel,
-        solarize_before_gray=a.solarize_before_gray,
-        backend=a.backend,
-    )
-    return x_VBCHW, params_VBP
 
 
 class Trainer:
@@ -75,8 +55,8 @@ class Trainer:
                 f"pass --batch-size {-(-config.batch_size // world.size) * world.size}"
             )
         self.dtype = self._dtype()
-        self.learner = build_learner(config)
         self.loader = self._open_data()
+        self.learner = build_learner(config, classes=len(self.loader.classes))
         self.steps_per_epoch = self.loader.batches
         self.total = config.epochs * self.steps_per_epoch
         self.end = min(self.total, config.max_steps or self.total)
@@ -85,7 +65,7 @@ class Trainer:
             self.learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if config.backbone.sync and self.device.type == "cuda" and world.size > 1:
             use_native_sync(self.learner)
-        self.optimizer = make_optimizer(self.learner, config.optim)
+        self.optimizer = make_optimizer(self.learner, config.optim, constant_lr=self.learner.method.constant_lr)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.step = 0
         self._resume()
@@ -177,19 +157,16 @@ class Trainer:
 
     def train_step(self, canvas: Canvas, epoch: int) -> Step:
         """One step on one batch: views, forward, backward, optimizer, momentum encoder and queue."""
-        config = self.config
-        x_VBCHW, params_VBP = make_views(config, canvas, epoch, self.dtype)
-        targets = augself_targets(params_VBP, canvas.sizes_B2, config.policies, mode=config.augself.mode)
-        lr = self.learning_rate()
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        views, targets = make_batch(self.config, canvas, epoch, self.dtype)
+        set_learning_rate(self.optimizer, self.learning_rate(), self.peak)
         self.optimizer.zero_grad(set_to_none=True)
-        step = self._forward(x_VBCHW, targets)
+        step = self._forward(views, targets)
         self.scaler.scale(step.loss).backward()
+        self.learner.method.after_backward(self.step)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.learner.method.after_step(step.carry)
         self.step += 1
+        self.learner.method.after_step(step.carry, self.step / self.total)
         return step
 
     def learning_rate(self) -> float:
@@ -202,20 +179,25 @@ class Trainer:
             batch_size=self.config.batch_size,
         )
 
-    def _forward(self, x_VBCHW: Tensor, targets: tuple[Targets, Targets]) -> Step:
+    @property
+    def peak(self) -> float:
+        """The learning rate after the warm-up, scaled to the batch."""
+        return self.config.optim.lr * self.config.batch_size / 256
+
+    def _forward(self, views: Views, targets: tuple[Targets, Targets]) -> Step:
         half = self.dtype != torch.float32
         context = torch.autocast(self.device.type, dtype=self.dtype) if half else nullcontext()
         with context:
             if not self.compiled:
-                return self.module(x_VBCHW, targets)
+                return self.module(views, targets)
             try:
-                return self.module(x_VBCHW, targets)
+                return self.module(views, targets)
             except torch._dynamo.exc.TorchDynamoException as error:
                 if self.config.compile == "on":
                     raise
                 log.warning("torch.compile failed (%s); training goes on without it", str(error).splitlines()[0])
                 self.module, self.compiled = self.eager, False
-                return self.module(x_VBCHW, targets)
+                return self.module(views, targets)
 
     def batches(self) -> Iterator[tuple[int, Canvas]]:
         """(epoch, batch) from the current step to the last."""

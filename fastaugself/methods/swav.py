@@ -1,0 +1,129 @@
+"""SwAV (Caron 2020, arXiv 2006.09882).
+
+Shape suffixes: V views, B batch, E embedding, K prototypes, L queue.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import UsageError
+from ..training.distributed import max_over_processes, sum_over_processes, world_size
+from .base import Method, Output, Parts, Views
+from .cassle import Projector
+
+
+@dataclass(frozen=True)
+class SwAV:
+    """SwAV: each view predicts the other's assignment to prototypes, balanced over the batch."""
+
+    dim: int = 128
+    """Width of the embedding."""
+    hidden: int = 2048
+    """Width of the projector's hidden layer."""
+    prototypes: int = 3000
+    """Number of prototypes; AugSelf uses 100."""
+    temperature: float = 0.1
+    """Temperature of the predicted assignments."""
+    epsilon: float = 0.05
+    """Temperature of the balanced assignments."""
+    iterations: int = 3
+    """Iterations of the Sinkhorn-Knopp balancing."""
+    freeze_steps: int = 5005
+    """First steps during which the prototypes do not learn; AugSelf uses 410 on STL10."""
+    queue: int = 0
+    """Earlier embeddings that take part in the balancing, per process; 3840 at batch 256 in the paper."""
+    queue_start: float = 0.075
+    """Share of the run after which the queue is used; 15 of 200 epochs in the paper."""
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0 or self.epsilon <= 0:
+            raise UsageError(
+                f"--method.temperature and --method.epsilon must be above 0, got {self.temperature}, {self.epsilon}"
+            )
+        if self.prototypes < 2:
+            raise UsageError(f"--method.prototypes must be at least 2, got {self.prototypes}")
+
+    def check(self, batch_size: int) -> None: ...
+
+    def build(self, parts: Parts) -> "SwAVMethod":
+        return SwAVMethod(self, parts)
+
+
+class SwAVMethod(Method):
+    """Encoder, projector and prototypes."""
+
+    queue_2LE: Tensor
+
+    def __init__(self, config: SwAV, parts: Parts) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = parts.backbone
+        widths = [parts.num_features, config.hidden, config.dim]
+        self.projector = Projector(widths, cassle=parts.cassle, sync=parts.sync)
+        self.prototypes = nn.Linear(config.dim, config.prototypes, bias=False)
+        self.register_buffer("queue_2LE", torch.zeros(2, config.queue, config.dim))
+        self.filled = 0  # rows of the queue that hold embeddings
+        self.normalize_prototypes()
+
+    @torch.no_grad()
+    def normalize_prototypes(self) -> None:
+        """Prototypes are directions."""
+        self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
+
+    def forward(self, views: Views) -> Output:
+        features = [self.backbone(views.x_VBCHW[v]) for v in (0, 1)]
+        if views.small_VBCHW is not None:
+            features += [self.backbone(x) for x in views.small_VBCHW]
+        embeddings = [F.normalize(self.projector(f, views.omega(v)).float(), dim=1) for v, f in enumerate(features)]
+        scores = [self.prototypes(z).float() for z in embeddings]
+        loss = scores[0].new_zeros(())
+        for assigned in (0, 1):
+            target_BK = self._assign(assigned, scores[assigned].detach())
+            others = [v for v in range(len(scores)) if v != assigned]
+            terms = [-(target_BK * F.log_softmax(scores[v] / self.config.temperature, 1)).sum(1).mean() for v in others]
+            loss = loss + sum(terms) / (2 * len(terms))
+        return Output(loss, (features[0], features[1]), (embeddings[0].detach(), embeddings[1].detach()))
+
+    @torch.no_grad()
+    def _assign(self, view: int, scores_BK: Tensor) -> Tensor:
+        B = len(scores_BK)
+        if self.config.queue and self.filled == self.config.queue:
+            earlier = self.prototypes(self.queue_2LE[view]).float()
+            scores_BK = torch.cat([scores_BK, earlier])
+        return sinkhorn(scores_BK, self.config.epsilon, self.config.iterations)[:B]
+
+    def after_backward(self, step: int) -> None:
+        """Drops the prototypes' gradient in the first steps."""
+        if step < self.config.freeze_steps:
+            self.prototypes.weight.grad = None
+
+    @torch.no_grad()
+    def after_step(self, carry: tuple[Tensor, ...], progress: float) -> None:
+        """Normalises the prototypes and moves the newest embeddings into the queue."""
+        self.normalize_prototypes()
+        if self.config.queue and progress >= self.config.queue_start:
+            newest_2BE = torch.stack(carry)
+            self.queue_2LE.copy_(torch.cat([newest_2BE, self.queue_2LE], 1)[:, : self.config.queue])
+            self.filled = min(self.config.queue, self.filled + newest_2BE.shape[1])
+
+    def get_extra_state(self) -> int:
+        return self.filled
+
+    def set_extra_state(self, state: int) -> None:
+        self.filled = state
+
+
+@torch.no_grad()
+def sinkhorn(scores_BK: Tensor, epsilon: float, iterations: int) -> Tensor:
+    """Assignments [B, K] that use all prototypes equally over all processes' samples; rows sum to 1 (section 3.1)."""
+    scores_BK = scores_BK.double() / epsilon
+    Q_BK = torch.exp(scores_BK - max_over_processes(scores_BK.max()))
+    count, K = len(Q_BK) * world_size(), Q_BK.shape[1]
+    Q_BK /= sum_over_processes(Q_BK.sum())
+    for _ in range(iterations):
+        Q_BK /= sum_over_processes(Q_BK.sum(0)) * K
+        Q_BK /= Q_BK.sum(1, keepdim=True) * count
+    return (Q_BK * count).float()
