@@ -67,9 +67,9 @@ def loading(config: Pretrain, weights: Path) -> str:
     backbone, size = config.backbone, config.view.size
     name = backbone.name.removeprefix("timm:")
     if name != backbone.name:
-        return _TIMM.format(name=name, weights=weights)
+        return _TIMM.format(weights=weights)
     if backbone.width == 64 and backbone.stem == "imagenet":
-        return _TIMM.format(name=name, weights=weights) + "\n\n" + _TORCHVISION.format(name=name, weights=weights)
+        return _TIMM.format(weights=weights) + "\n\n" + _TORCHVISION.format(name=name, weights=weights)
     options = f'name="{name}", width={backbone.width}, stem="{backbone.stem}"'
     return _OWN.format(options=options, weights=weights, size=size)
 
@@ -77,7 +77,7 @@ def loading(config: Pretrain, weights: Path) -> str:
 _TIMM = """\
 import timm
 
-model = timm.create_model("{name}", pretrained=True, pretrained_cfg_overlay=dict(file="{weights}"), num_classes=0)"""
+model = timm.create_model("local-dir:{weights.parent}", pretrained=True)"""
 _TORCHVISION = """\
 import torchvision
 from safetensors.torch import load_file
