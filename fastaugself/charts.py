@@ -28,12 +28,11 @@ def line_chart(
     levels: Sequence[Level] = (),
     low: float | None = None,
     high: float | None = None,
-    digits: int | None = None,
 ) -> str:
     """A curve of finite points in the order of `x`, with its last value written at its end.
 
-    name: for screen readers. levels: drawn dashed and labelled. low, high: values the axis must reach. digits: of the
-    last value, by default as its size asks for. More than some hundred points are averaged in runs of neighbours.
+    name: for screen readers. levels: drawn dashed and labelled. low, high: values the axis must reach. More than some
+    hundred points are averaged in runs of neighbours.
     """
     points = [(a, b) for a, b in zip(x, y, strict=True) if math.isfinite(a) and math.isfinite(b)]
     if not points:
@@ -43,7 +42,7 @@ def line_chart(
     values = [b for _, b in points] + [level.value for level in levels] + [v for v in (low, high) if v is not None]
     ticks = _ticks(min(values), max(values))
     bottom, top = min(ticks[0], min(values)), max(ticks[-1], max(values))
-    x_ticks = [t for t in _ticks(0.0, points[-1][0], count=5) if t <= points[-1][0] * 1.001]
+    x_ticks = [t for t in _ticks(0.0, points[-1][0], count=5, steps=(1, 2, 5, 10)) if t <= points[-1][0] * 1.001]
     x_end = points[-1][0] or 1.0
 
     def at_x(value: float) -> float:
@@ -59,7 +58,7 @@ def line_chart(
         parts.append(_text(LEFT - 7, at_y(tick) + 4, _number(tick, ticks), "end"))
     parts.append(_across("axis", right, base))
     parts += [_text(at_x(tick), base + 16, _number(tick, x_ticks), "middle") for tick in x_ticks]
-    parts.append(_text(right + 9, base + 4, x_label, "start"))
+    parts.append(_text(WIDTH, base + 16, x_label, "end"))
     parts += [_across("reference", right, at_y(level.value)) for level in levels]
     end_x, end_y = at_x(points[-1][0]), at_y(points[-1][1])
     curve = " ".join(f"{at_x(a):.1f},{at_y(b):.1f}" for a, b in points)
@@ -69,7 +68,7 @@ def line_chart(
     for level in levels:
         x_text, y_text, anchor = _free_spot(drawn, at_y(level.value), 5.7 * len(level.label), right)
         parts.append(_text(x_text, y_text, level.label, anchor, "level halo"))
-    text = f"{last:.{digits}f}" if digits is not None else _short(last)
+    text = _short(last) if abs(last) > 0.002 * (top - bottom) else "0"
     parts.append(_text(end_x + 7, end_y + 4, text, "start", "value"))
     label = f"{name}: {_short(points[0][1])} at the start, {text} at the end"
     return (
@@ -123,13 +122,15 @@ def _height_at(drawn: Sequence[tuple[float, float]], x: float) -> float | None:
     return None
 
 
-def _ticks(low: float, high: float, count: int = 4) -> list[float]:
+def _ticks(
+    low: float, high: float, count: int = 4, steps: Sequence[float] = (1, 2, 2.5, 5, 10)
+) -> list[float]:
     """Round numbers from at or below `low` to at or above `high`."""
     if high - low < 1e-12 * max(abs(low), abs(high), 1e-12):
         low, high = low - (abs(low) or 1.0) * 0.5, high + (abs(high) or 1.0) * 0.5
     raw = (high - low) / count
     magnitude = 10.0 ** math.floor(math.log10(raw))
-    step = next(m * magnitude for m in (1, 2, 2.5, 5, 10) if m * magnitude >= raw * 0.999)
+    step = next(m * magnitude for m in steps if m * magnitude >= raw * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [i * step for i in range(first, last + 1)]
 

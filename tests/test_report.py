@@ -16,10 +16,16 @@ import torch
 
 from fastaugself import Augment, AugSelf, Backbone, Data, Log, MoCo, Optim, Pretrain, ViewPolicy
 from fastaugself.charts import MAX_POINTS, Level, line_chart
+from fastaugself.methods.byol import Byol
+from fastaugself.methods.cassle import Cassle
+from fastaugself.methods.simsiam import SimSiam
+from fastaugself.methods.supervised import Supervised
 from fastaugself.pretrain import parse
 from fastaugself.training import predictions, report, report_text
 from fastaugself.training.distributed import World
-from fastaugself.training.report import Report, compare, read_lines, write_report
+from fastaugself.training.report import Report, write_report
+from fastaugself.training.report_records import final_mean, read_lines, without_stub
+from fastaugself.training.report_text import compare
 from fastaugself.training.trainer import Trainer
 from fastaugself_kernels import augself_targets, sample_params
 
@@ -144,6 +150,21 @@ def test_every_head_is_reported(beton, tmp_path, caplog):
     assert "% by naming the most frequent" in page and caplog.records == []
 
 
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"method": SimSiam(), "cassle": Cassle(inject="concat", width=8)}, "SimSiam + CASSLE + AugSelf"),
+        ({"method": Byol(), "view2": ViewPolicy(size=24, solarize=0.2)}, "BYOL + AugSelf"),
+        ({"method": Supervised(), "augself": AugSelf(crop=0, color=0)}, "Supervised"),
+    ],
+    ids=["simsiam", "byol", "supervised"],
+)
+def test_other_methods_are_reported_under_their_names(beton, tmp_path, changes, name, caplog):
+    page = text_of(written(train(config(beton, tmp_path, max_steps=2, **changes))))
+    assert f"{name} on photos.beton" in page and f"{name.split(' + ')[0]} loss" in page
+    assert "InfoNCE" not in page and caplog.records == []
+
+
 def test_photos_without_labels_and_few_photos(photo_folder, tmp_path, caplog):
     from fastaugself.data.write import write_photos
 
@@ -265,17 +286,17 @@ def test_pairs_are_unseen_fixed_and_leave_the_model_as_it_was(finished):
 def test_the_gallery_shows_what_training_would_compute(finished):
     """The predictions beside a pair are those of the method's own forward on its views, in evaluation mode."""
     from fastaugself.data.beton import Beton
-    from fastaugself.training.trainer import make_views
+    from fastaugself.training.batch import make_batch
     from fastaugself.views import Sample, pack, read_stored, spread
 
     judged = predictions.judge(finished, cases=4, count=1)
     with Beton(finished.config.data.val) as beton:
         samples = [Sample("", i, read_stored(beton, i)) for i in spread(beton.labels_N, 4)]
     canvas = pack(samples)
-    x_VBCHW, _ = make_views(finished.config, canvas, finished.config.epochs, torch.float32)
+    views, _ = make_batch(finished.config, canvas, finished.config.epochs, torch.float32)
     finished.learner.eval()
     with torch.no_grad():
-        f1_BD, f2_BD = finished.learner.method(x_VBCHW).features
+        f1_BD, f2_BD = finished.learner.method(views).features
         said = torch.tanh(finished.learner.augself.predict(f1_BD, f2_BD)["crop"][:4])
     shown = torch.tensor([[guess for _, _, guess in case.values["crop"]] for case in judged.cases])
     torch.testing.assert_close(shown, said, atol=1e-5, rtol=1e-4)
@@ -299,6 +320,18 @@ def test_the_later_of_two_lines_for_a_step_counts(tmp_path):
     (tmp_path / "m").write_text('{"step": 2, "x": 1}\n{"step": 1, "x": 2}\n{"step": 2, "x": 3}\nnonsense\n{"a": 1}\n')
     assert read_lines(tmp_path / "m") == [{"step": 1, "x": 2}, {"step": 2, "x": 3}]
     assert read_lines(tmp_path / "missing") == []
+
+
+def test_final_losses_weigh_lines_by_their_steps():
+    assert final_mean([(50, 9.0), (90, 5.0), (95, 1.0), (96, 7.0)]) == pytest.approx((3.6 * 5 + 5 * 1 + 1 * 7) / 9.6)
+    assert final_mean([(3, 2.0)]) == 2
+
+
+def test_a_last_line_over_few_steps_is_left_out_of_curves():
+    lines = [{"step": step} for step in (10, 20, 30, 32)]
+    assert without_stub(lines) == lines[:-1]
+    assert without_stub(lines[:-1]) == lines[:-1]
+    assert without_stub(lines[:1]) == lines[:1] and without_stub([]) == []
 
 
 # --- charts -----------------------------------------------------------------------------------------------------------

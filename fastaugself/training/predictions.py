@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastaugself_kernels import Targets, augself_targets
 
 from ..data.beton import Beton
+from ..methods.moco import MoCoMethod
 from ..views import OPERATIONS, Pair, Sample, describe, pack, read_stored, spread, to_uint8
 from .batch import make_views
 from .trainer import Trainer
@@ -68,8 +69,8 @@ def judge(trainer: Trainer, *, cases: int = 8, count: int = 512, seconds: float 
     """Pairs of validation photos (training photos without them) in an epoch after the last, and what the heads say.
 
     cases: pairs to look at, evenly spread over the classes. count: pairs behind the scores at most, fewer when
-    `seconds` are over. Features as in training's forward, in evaluation mode: view 1 through the query encoder, view 2
-    through the key encoder.
+    `seconds` are over. Features as in training's forward, in evaluation mode: those of MoCo's view 2 come from the key
+    encoder.
     """
     config, learner = trainer.config, trainer.learner
     path = config.data.val or config.data.train
@@ -106,8 +107,9 @@ def _predict(
     targets, _ = augself_targets(params_VBP, canvas.sizes_B2, config.policies, mode=config.augself.mode)
     if not trainer.learner.augself.heads:
         return x_VBCHW, params_VBP, targets, {}
-    query: nn.Module = trainer.learner.method.backbone
-    key: nn.Module = getattr(trainer.learner.method, "key_backbone", query)
+    # Not the method's forward: that gathers from all processes, and this runs on the leading one alone.
+    method = trainer.learner.method
+    query, key = method.backbone, method.key_backbone if isinstance(method, MoCoMethod) else method.backbone
     raw = trainer.learner.augself.predict(query(x_VBCHW[0]).float(), key(x_VBCHW[1]).float())
     return x_VBCHW, params_VBP, targets, {name: values[: len(samples)] for name, values in raw.items()}
 

@@ -1,25 +1,24 @@
 """The report of a finished run: one HTML file that shows what was trained, how it went, and what it learned."""
 
-import json
 import logging
 import math
-import re
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 
 from ..charts import Level, line_chart
 from ..data.beton import Beton
 from ..export import WEIGHTS
+from ..methods.moco import MoCo
 from ..page import escape, page
 from .checkpoint import write_atomically
 from .logs import duration
 from .predictions import HEADS, judge
 from .report_heads import predictions_html
-from .report_text import caveats, next_steps
+from .report_records import final_mean, flat, is_number, read_lines, read_object, without_stub
+from .report_text import base_method, caveats, compare, method_name, next_steps, pretty
 from .trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -52,11 +51,11 @@ class Report:
         self.run, self.trainer, self.config = run, trainer, trainer.config
         self.metrics = read_lines(run / "metrics.jsonl")
         self.evaluations = read_lines(run / "evaluations.jsonl")
-        self.environment = _read_json(run / "environment.json")
+        self.environment = read_object(run / "environment.json")
         self.nothing: dict[str, float] = self.environment.get("predict_nothing") or trainer.predict_nothing()
         self.is_demo = str(trainer.identity.get("data", {}).get("train")) == "demo"
         names = ", ".join(HEADS[name] for name in trainer.learner.augself.heads)
-        self.method = "MoCo v2 + AugSelf" if names else "MoCo v2"
+        self.method = method_name(self.config)
         self.what = f"{self.method} ({names})" if names else self.method
         self.photos = "eight real photos" if self.is_demo else Path(str(self.config.data.train)).name
         self.title = f"{self.method} on {self.photos}"
@@ -78,7 +77,7 @@ class Report:
         width = f" of width {backbone.width}" if backbone.width != 64 and not backbone.name.startswith("timm:") else ""
         early = "" if trainer.step >= trainer.total else f" It ended at step {trainer.step:,} of {trainer.total:,}."
         lead = (
-            f"{self.what} trained a {_pretty(backbone.name)}{width} on {trainer.loader.num_samples:,} "
+            f"{self.what} trained a {pretty(backbone.name)}{width} on {trainer.loader.num_samples:,} "
             f"{'crops of eight photos' if self.is_demo else 'photos'} at {config.view.size} px, "
             f"{config.batch_size} pairs of views a step.{early}"
         )
@@ -91,17 +90,16 @@ class Report:
 
     def _tiles(self) -> str:
         tiles = [(f"{HEADS[name]} loss", *values) for name, values in self._final_losses().items()]
-        knn = [(e["step"], e["knn"]) for e in self.evaluations if _is_number(e.get("knn"))]
+        knn = [(e["step"], e["knn"]) for e in self.evaluations if is_number(e.get("knn"))]
         if knn:
             chance = self._chance()
             tiles.append(("k-NN accuracy", f"{knn[-1][1]:.1%}", f"{chance:.1%} by naming the largest class"))
-        rates = [m["pairs_per_s"] for m in self.metrics if _is_number(m.get("pairs_per_s"))]
+        rates = [m["pairs_per_s"] for m in self.metrics if is_number(m.get("pairs_per_s"))]
         if rates:
-            waits = [m["data_wait"] for m in self.metrics if _is_number(m.get("data_wait"))]
+            waits = [m["data_wait"] for m in self.metrics if is_number(m.get("data_wait"))]
             wait = f", {median(waits):.0%} of the time waiting for data" if waits else ""
             tiles.append(("speed", f"{median(rates):,.0f} pairs/s", f"on {self._machine()}{wait}"))
-            note = f"{self.trainer.step:,} steps, without the checks"
-            tiles.append(("training time", duration(self._seconds()), note))
+            tiles.append(("training time", duration(self._seconds()), f"{self.trainer.step:,} steps"))
         cells = "".join(
             f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>"
             for name, value, note in tiles[:6]
@@ -109,13 +107,12 @@ class Report:
         return f'<dl class="tiles">{cells}</dl>' if cells else ""
 
     def _final_losses(self) -> dict[str, tuple[str, str]]:
-        """(value, comparison) of the auxiliary losses over the last twentieth of the log."""
+        """(value, comparison) of the auxiliary losses, as means over the last tenth of the steps."""
         found = {}
-        tail = self.metrics[-max(1, len(self.metrics) // 20) :]
         for name, nothing in self.nothing.items():
-            values = [m["loss_" + name] for m in tail if _is_number(m.get("loss_" + name))]
-            if values:
-                value = sum(values) / len(values)
+            points = [(m["step"], m["loss_" + name]) for m in self.metrics if is_number(m.get("loss_" + name))]
+            if points:
+                value = final_mean(points)
                 found[name] = (f"{value:.3f}", f"{compare(value, nothing)} the {nothing:.3f} of predicting nothing")
         return found
 
@@ -128,10 +125,10 @@ class Report:
         return f"{processes} processes on {cores}" if processes > 1 else cores
 
     def _seconds(self) -> float:
-        """Training time over all sittings, from the steps and their rate: checks, saving and pauses are not in it."""
+        """Training time over all sittings, from the steps and their rate: pauses between two sittings are not in it."""
         seconds, before = 0.0, 0
         for m in self.metrics:
-            if _is_number(m.get("pairs_per_s")) and m["pairs_per_s"] > 0:
+            if is_number(m.get("pairs_per_s")) and m["pairs_per_s"] > 0:
                 seconds += (m["step"] - before) * self.config.batch_size / m["pairs_per_s"]
                 before = m["step"]
         return seconds
@@ -144,7 +141,7 @@ class Report:
                 "<h2>Losses</h2>\n<p>No line of metrics was logged: the run was shorter than <code>--log.every</code> "
                 "steps.</p>"
             )
-        charts = [self._chart("loss_ssl", "InfoNCE loss", self._infonce_note())]
+        charts = [self._method_chart()]
         for name, nothing in self.nothing.items():
             note = "Dashed: heads that predict nothing, on these photos."
             if name in PUBLISHED:
@@ -159,24 +156,27 @@ class Report:
             f'before, as in <code>metrics.jsonl</code>.</p>\n<div class="charts">{"".join(charts)}</div>'
         )
 
-    def _infonce_note(self) -> str:
+    def _method_chart(self) -> str:
         method = self.config.method
-        guess = math.log(method.queue + 1)
-        return (
-            f"Guessing among the key and {method.queue:,} in the queue gives {guess:.2f}. It rises at first, while "
-            "keys of photos take the place of the random ones that the queue starts with."
+        if not isinstance(method, MoCo):
+            return self._chart("loss_ssl", f"{base_method(self.config)} loss", "")
+        note = (
+            f"Guessing among the key and {method.queue:,} in the queue gives {math.log(method.queue + 1):.2f}. It "
+            "rises at first, while keys of photos take the place of the random ones that the queue starts with."
         )
+        return self._chart("loss_ssl", "InfoNCE loss", note)
 
     def _unit(self) -> str:
         return "epoch" if self.trainer.step >= 2 * self.trainer.steps_per_epoch else "step"
 
     def _chart(self, key: str, title: str, note: str, levels: list[Level] | None = None, **axis: float) -> str:
         records = self.metrics if any(key in m for m in self.metrics) else self.evaluations
-        points = [(r[self._unit()], r[key]) for r in records if _is_number(r.get(key)) and _is_number(r.get("epoch"))]
+        records = without_stub(records) if records is self.metrics else records
+        points = [(r[self._unit()], r[key]) for r in records if is_number(r.get(key)) and is_number(r.get("epoch"))]
         if not points:
             return ""
         x, y = zip(*points, strict=True)
-        svg = line_chart(x, y, name=title, x_label=self._unit(), levels=levels or (), **axis)  # type: ignore[arg-type]
+        svg = line_chart(x, y, name=title, x_label=self._unit(), levels=levels or (), **axis)
         return f"<figure><h3>{escape(title)}</h3>{svg}<figcaption>{escape(note)}</figcaption></figure>"
 
     def predictions(self) -> str:
@@ -216,15 +216,15 @@ class Report:
     # --- words --------------------------------------------------------------------------------------------------------
 
     def meaning(self) -> str:
-        untrained = next((e["knn"] for e in self.evaluations if e["step"] == 0 and _is_number(e.get("knn"))), None)
+        untrained = next((e["knn"] for e in self.evaluations if e["step"] == 0 and is_number(e.get("knn"))), None)
         said = caveats(self.config, is_demo=self.is_demo, untrained_knn=untrained)
         return said + "\n" + next_steps(self.config, self.run, is_demo=self.is_demo)
 
     def settings(self) -> str:
         again = "As in <code>config.json</code>; <code>--from config.json</code> starts another run from it."
         blocks = (
-            ("Configuration", again, _flat(self.trainer.identity)),
-            ("Environment", "As in <code>environment.json</code>, of the last sitting.", _flat(self.environment)),
+            ("Configuration", again, flat(self.trainer.identity)),
+            ("Environment", "As in <code>environment.json</code>, of the last sitting.", flat(self.environment)),
         )
         return "<h2>Configuration and environment</h2>\n" + "".join(
             f'<details><summary>{name}</summary><p class="note">{note}</p><div class="scroll"><table>'
@@ -232,50 +232,3 @@ class Report:
             + "</table></div></details>"
             for name, note, values in blocks
         )
-
-
-def _pretty(name: str) -> str:
-    return re.sub(r"^resnet(\d+)$", r"ResNet-\1", name.removeprefix("timm:"))
-
-
-def compare(value: float, nothing: float) -> str:
-    """'34% below', '2% above' or 'at'."""
-    change = value / nothing - 1 if nothing else 0.0
-    return "at" if abs(change) < 0.005 else f"{abs(change):.0%} {'below' if change < 0 else 'above'}"
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSONL file by step, the later of two for the same step; a damaged line is left out."""
-    found: dict[int, dict[str, Any]] = {}
-    if path.exists():
-        for line in path.read_text().splitlines():
-            try:
-                record = json.loads(line)
-                found[int(record["step"])] = record
-            except (ValueError, KeyError, TypeError):
-                continue
-    return [found[step] for step in sorted(found)]
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested values by dotted name, as on the command line."""
-    found: dict[str, str] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            found |= _flat(value, f"{prefix}{name}.")
-        else:
-            text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
-            found[(prefix + name).replace("_", "-")] = text
-    return found

@@ -19,7 +19,7 @@ def predictions_html(judged: Predictions) -> str:
         f'<h2>What the heads predict</h2>\n<p class="lead">Over {judged.total:,} pairs of {whose} photos, with views '
         f"drawn for epoch {judged.epoch}, to which training never comes. Predicting nothing means always answering 0: "
         "a head that removes all of that error is perfect, one with a negative share is worse than nothing.</p>\n"
-        '<div class="scroll"><table><tr><th>difference of</th><th class="number">error of the head</th>'
+        '<div class="scroll"><table class="scores"><tr><th>difference of</th><th class="number">error of the head</th>'
         '<th class="number">of predicting nothing</th><th>share of the error removed</th></tr>'
         f"{''.join(map(_score_html, judged.scores))}</table></div>\n"
         f"<p>{len(judged.cases)} pairs, evenly spaced over the classes by sample id and not selected:</p>\n"
@@ -45,7 +45,7 @@ def _score_html(score: Score) -> str:
         )
     width = max(0.0, min(1.0, score.removed)) * 120
     bar = (
-        '<svg class="share" width="120" height="9" aria-hidden="true">'
+        '<svg class="share" viewBox="0 0 120 9" preserveAspectRatio="none" aria-hidden="true">'
         '<rect class="whole" width="120" height="9" rx="2"/>'
         f'<rect class="part" width="{width:.1f}" height="9" rx="2"/></svg>'
     )

@@ -1,9 +1,11 @@
 """What a report says in words: what a run shows and does not show, and what to do next."""
 
+import re
 from pathlib import Path
 
 from ..config import Pretrain
 from ..export import WEIGHTS
+from ..methods import METHODS
 from ..page import escape
 
 ABOUT_LOSSES = (
@@ -13,6 +15,11 @@ ABOUT_LOSSES = (
 ABOUT_TRANSFER = (
     "It does not show that the features transfer better. That takes a downstream comparison with a run that differs "
     "only in <code>--augself.crop 0 --augself.color 0</code>, over several seeds."
+)
+PHOTOS = (
+    "The photos come with scikit-image (astronaut, hubble and rocket in the public domain; chelsea, coffee and retina "
+    "CC0) and scikit-learn (china by danielbuechele and flower by vultilion, both CC BY 2.0, cropped and their hue "
+    "rotated here)."
 )
 ABOUT_ALARMS = "k-NN and the effective rank are cheap alarms while training, not results to compare methods by."
 
@@ -31,6 +38,7 @@ def caveats(config: Pretrain, *, is_demo: bool, untrained_knn: float | None) -> 
             "and a rotation of its hue. In a prototype of this demo they did not differ from those of plain MoCo v2, "
             "so do not read them as an effect of AugSelf."
         )
+        points.append(PHOTOS)
     else:
         points.append(ABOUT_TRANSFER)
         if config.data.val is not None:
@@ -97,3 +105,40 @@ features = model.eval()(torch.zeros(1, 3, {size}, {size}))  # [1, width], of ima
 
 def _block(text: str) -> str:
     return f"<pre><code>{escape(text)}</code></pre>"
+
+
+def method_name(config: Pretrain) -> str:
+    """The method and what is added to it, as they are called in prose."""
+    return (
+        base_method(config)
+        + (" + CASSLE" if config.cassle.columns else "")
+        + (" + AugSelf" if config.augself.weights else "")
+    )
+
+
+def base_method(config: Pretrain) -> str:
+    """The method alone, as it is called in prose."""
+    return next(_METHODS[name] for name, method in METHODS.items() if type(config.method) is method)
+
+
+_METHODS = {
+    "moco": "MoCo v2",
+    "mocov3": "MoCo v3",
+    "simsiam": "SimSiam",
+    "simclr": "SimCLR",
+    "byol": "BYOL",
+    "swav": "SwAV",
+    "barlow": "Barlow Twins",
+    "supervised": "Supervised",
+}
+
+
+def pretty(name: str) -> str:
+    """A backbone's name in prose."""
+    return re.sub(r"^resnet(\d+)$", r"ResNet-\1", name.removeprefix("timm:"))
+
+
+def compare(value: float, nothing: float) -> str:
+    """'34% below', '2% above' or 'at'."""
+    change = value / nothing - 1 if nothing else 0.0
+    return "at" if abs(change) < 0.005 else f"{abs(change):.0%} {'below' if change < 0 else 'above'}"
