@@ -26,8 +26,7 @@ test: setup  ## all tests, on JOBS processes
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PYTHON_IN_VENV) -P -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 check: setup  ## ruff and mypy
-	$(PYTHON_IN_VENV) -m ruff check
-	$(PYTHON_IN_VENV) -m mypy
+	@failed=0; for tool in "ruff check" mypy; do $(PYTHON_IN_VENV) -m $$tool || failed=1; done; exit $$failed
 
 check-kernels: setup  ## compile every Triton kernel for GPUs that need not be here, and refuse slow code
 	$(PYTHON_IN_VENV) -P -m fastaugself_kernels.check --jobs $(JOBS) $(ARGS)
