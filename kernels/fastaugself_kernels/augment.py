@@ -153,7 +153,7 @@ def _augment(
     if not pixels.is_cuda:
         _check_rows(pixels, offsets_B, strides_B, sizes_B2, params_VBP, height, width)
     V, B, _ = params_VBP.shape
-    views_VBHWC = torch.empty(V, B, height, width, 3, dtype=dtype, device=pixels.device)
+    views_VBHWC = _allocate(backend, V, B, height, width, 3, dtype=dtype, device=pixels.device)
     shift_VB3 = torch.empty(V if color_shift else 0, B, 3, dtype=torch.float32, device=pixels.device)
     run = _implementation(backend)
     run(
@@ -183,6 +183,16 @@ def _implementation(backend: str) -> Callable[..., None]:
 
         return augment_numba
     return augment_reference
+
+
+def _allocate(backend: str, *shape: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Memory for the views; on the CPU that of an earlier batch, because touching fresh pages takes longer than all
+    the arithmetic."""
+    if backend == "numba":
+        from .numba.memory import empty
+
+        return empty(*shape, dtype=dtype)
+    return torch.empty(*shape, dtype=dtype, device=device)
 
 
 augment_op = torch.library.custom_op(op_name("augment"), _augment, mutates_args=())

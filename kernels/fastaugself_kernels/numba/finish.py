@@ -19,8 +19,9 @@ from .simd import (
     load_wide,
     multiply_add,
     store,
-    store_bfloat,
-    store_half,
+    stream,
+    to_bfloat,
+    to_half,
     zero,
 )
 
@@ -143,35 +144,59 @@ def blur_columns(plane, start, W, taps, R, strip, target):
 
 
 @njit(**FAST)
-def _emit_block(planes, r, g, b, scale, bias, floats, halves, kind, o):
-    """Eight pixels, normalised and interleaved, from element o of the output on."""
+def _normalised(planes, r, g, b, scale, bias):
+    """Eight pixels, normalised and interleaved: three vectors."""
     red = multiply_add(load(planes, r), load(scale, 0), load(bias, 0))
     green = multiply_add(load(planes, g), load(scale, LANES), load(bias, LANES))
     blue = multiply_add(load(planes, b), load(scale, 2 * LANES), load(bias, 2 * LANES))
-    block = interleave(red, green, blue)
-    for q in range(3):
-        if kind == FLOAT32:
-            store(floats, o + q * LANES, block[q])
-        elif kind == FLOAT16:
-            store_half(halves, o + q * LANES, block[q])
-        else:
-            store_bfloat(halves, o + q * LANES, block[q])
+    return interleave(red, green, blue)
 
 
 @njit(**FAST)
-def emit(planes, r, g, b, n, scale, bias, floats, halves, kind, o, spare):
+def _store_vectors(planes, r, g, b, n, scale, bias, floats, halves, kind, o):
+    for j in range(0, n, LANES):
+        i = min(j, n - LANES)
+        block = _normalised(planes, r + i, g + i, b + i, scale, bias)
+        for q in range(3):
+            p = o + 3 * i + q * LANES
+            if kind == FLOAT32:
+                store(floats, p, block[q])
+            elif kind == FLOAT16:
+                store(halves, p, to_half(block[q]))
+            else:
+                store(halves, p, to_bfloat(block[q]))
+
+
+@njit(**FAST)
+def _stream_vectors(planes, r, g, b, n, scale, bias, floats, halves, kind, o):
+    # A function of its own: as two branches of one loop, LLVM merges the stores and takes both for aligned.
+    for i in range(0, n, LANES):
+        block = _normalised(planes, r + i, g + i, b + i, scale, bias)
+        for q in range(3):
+            p = o + 3 * i + q * LANES
+            if kind == FLOAT32:
+                stream(floats, p, block[q])
+            elif kind == FLOAT16:
+                stream(halves, p, to_half(block[q]))
+            else:
+                stream(halves, p, to_bfloat(block[q]))
+
+
+@njit(**FAST)
+def emit(planes, r, g, b, n, scale, bias, floats, halves, kind, streaming, o, spare):
     """Writes n pixels, whose channels start at r, g and b of `planes`, from element o of the output on.
 
     scale, bias: eight copies for each channel. The output is `floats`, or its bits in the uint16 `halves`.
+    streaming: past the caches; n must be a multiple of LANES and element o at a multiple of a vector's size.
     """
-    if n >= LANES:
-        for j in range(0, n, LANES):
-            i = min(j, n - LANES)
-            _emit_block(planes, r + i, g + i, b + i, scale, bias, floats, halves, kind, o + 3 * i)
+    if streaming:
+        _stream_vectors(planes, r, g, b, n, scale, bias, floats, halves, kind, o)
+    elif n >= LANES:
+        _store_vectors(planes, r, g, b, n, scale, bias, floats, halves, kind, o)
     else:
         # Fewer pixels than a vector: through `spare`, lest it overwrite the next view.
         spare_halves = spare.view(np.uint16)
-        _emit_block(planes, r, g, b, scale, bias, spare, spare_halves, kind, 0)
+        _store_vectors(planes, r, g, b, LANES, scale, bias, spare, spare_halves, kind, 0)
         for i in range(3 * n):
             if kind == FLOAT32:
                 floats[o + i] = spare[i]

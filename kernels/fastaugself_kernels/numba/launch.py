@@ -27,6 +27,7 @@ from .simd import LANES, WIDE
 log = logging.getLogger(__name__)
 KINDS = {torch.float32: FLOAT32, torch.float16: FLOAT16, torch.bfloat16: BFLOAT16}
 CHUNK_MICROSECONDS = 2000.0  # work that a thread takes at a time: much longer than taking it costs
+STREAMED_BYTES = 16 << 20  # views beyond this size are not read again from a cache
 
 _pool = Pool()
 _compiling = threading.Lock()
@@ -74,7 +75,7 @@ def augment_numba(
         halves,
         shift,
         np.array([V, B, H, W, blur_kernel, kind, *scratch.geometry], np.int64),
-        np.array([antialias, rounding, solarize_before_gray, shift_VB3 is not None]),
+        np.array([antialias, rounding, solarize_before_gray, shift_VB3 is not None, _streams(output, H * W)]),
         np.repeat(1 / deviation, LANES).astype(np.float32),
         np.repeat(-np.asarray(mean, np.float64) / deviation, LANES).astype(np.float32),
     )
@@ -85,6 +86,11 @@ def augment_numba(
 
     threads = torch.get_num_threads()
     _pool.run(work, V * B, _chunk(V, B, H * W, threads), threads)
+
+
+def _streams(output: Tensor, size: int) -> bool:
+    """Whether to write past the caches: where they could not keep the views anyway, and whole vectors line up."""
+    return output.nbytes >= STREAMED_BYTES and output.data_ptr() % 64 == 0 and size % LANES == 0
 
 
 def _chunk(V: int, B: int, size: int, threads: int) -> int:

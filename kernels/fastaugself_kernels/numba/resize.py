@@ -19,6 +19,7 @@ from .simd import (
     load_bytes,
     load_wide,
     multiply_add,
+    prefetch,
     round_to_255ths,
     store,
     transpose,
@@ -27,6 +28,7 @@ from .simd import (
 
 STRIP = WIDE  # output rows made together
 BLOCK = 4 * WIDE  # bytes that the vertical pass mixes together
+LINE = 64  # bytes of a cache line
 CHUNK = 192  # source bytes of a row, at most about, from which the horizontal pass makes a group of output columns
 
 EXACT = dict(nogil=True, error_model="numpy", boundscheck=False)
@@ -80,9 +82,16 @@ def fill_taps(n_in, n_out, antialias, reverse, scale, first, weights):
 
 
 @njit(**FAST)
-def _mix(pixels, source, stride, first, weights, K, i0, n, mixed, pitch):
-    """The vertical pass: STRIP output rows of n floats, row r at r * pitch, from the bytes of the photo."""
+def _mix(pixels, source, stride, first, weights, K, i0, n, mixed, pitch, ahead, ahead_rows):
+    """The vertical pass: STRIP output rows of n floats, row r at r * pitch, from the bytes of the photo.
+
+    Meanwhile fetches the same columns of `ahead_rows` rows from row `ahead` on, which the next strip will need: they
+    come in pieces too short for the processor to foresee.
+    """
     for r in range(STRIP):
+        for y in range(ahead + ahead_rows * r // STRIP, ahead + ahead_rows * (r + 1) // STRIP):
+            for j in range(0, n + LINE, LINE):
+                prefetch(pixels, source + y * stride + j)
         row, w, q = source + first[i0 + r] * stride, (i0 + r) * K, r * pitch
         # The last block of a row starts early rather than read past it, which may be past the end of `pixels`.
         if n >= BLOCK:
@@ -203,6 +212,24 @@ def _place(tile, H, W, i0, x0, transposed, planes, plane_stride, block):
                         planes[target + j * W + n] = block[j * LANES + n]
 
 
+@njit(**EXACT)
+def _rows_of_strip(first, K, i0, n_out):
+    """First source row of the strip at i0 and how many it needs, 0 when there is no such strip."""
+    if i0 >= n_out:
+        return 0, 0
+    a, b = first[i0], first[i0 + STRIP - 1]
+    return min(a, b), abs(a - b) + K
+
+
+@njit(**FAST)
+def prefetch_strip(pixels, origin, stride, width, first, K, n_out):
+    """Starts fetching the source rows of the first strip."""
+    low, rows = _rows_of_strip(first, K, 0, n_out)
+    for y in range(low, low + rows):
+        for j in range(0, width * 3 + LINE, LINE):
+            prefetch(pixels, origin + y * stride + j)
+
+
 @njit(**FAST)
 def resize_strip(
     pixels, origin, stride, rows_first, rows_weights, rows_K, columns_first, columns_weights, columns_K, group,
@@ -210,12 +237,14 @@ def resize_strip(
 ):  # fmt: skip
     """Rows i0..i0+STRIP of the resized crop whose first byte is `origin` (columns of the output, when transposed)."""
     width = H if transposed else W
+    ahead, ahead_rows = _rows_of_strip(rows_first, rows_K, i0 + STRIP, W if transposed else H)
     for g0 in range(0, width, group):
         last = min(g0 + group, -(-width // LANES) * LANES) - 1
         base = min(columns_first[g0], columns_first[last])
         n = (max(columns_first[g0], columns_first[last]) + columns_K - base) * 3
         pitch = -(-n // LANES) * LANES
-        _mix(pixels, origin + base * 3, stride, rows_first, rows_weights, rows_K, i0, n, mixed, pitch)
+        _mix(pixels, origin + base * 3, stride, rows_first, rows_weights, rows_K, i0, n, mixed, pitch,
+             ahead, ahead_rows)  # fmt: skip
         for half in range(0, STRIP, LANES):
             for j in range(0, pitch, LANES):
                 _turn(mixed, half * pitch + j, pitch, columns, j * STRIP + half, STRIP)

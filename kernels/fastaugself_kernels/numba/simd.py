@@ -19,21 +19,22 @@ from numba.extending import intrinsic, models, register_model
 LANES, WIDE = 8, 16
 
 
-class FloatVector(types.Type):
-    """Numba's type of `lanes` float32."""
+class Vector(types.Type):
+    """Numba's type of `lanes` float32, or of `lanes` 16-bit floats as bits."""
 
-    def __init__(self, lanes: int) -> None:
-        self.lanes = lanes
-        super().__init__(name=f"float32x{lanes}")
-
-
-@register_model(FloatVector)
-class _FloatVectorModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, numba_type: FloatVector) -> None:
-        super().__init__(manager, numba_type, _vector(ir.FloatType(), numba_type.lanes))
+    def __init__(self, bits: int, lanes: int) -> None:
+        self.bits, self.lanes = bits, lanes
+        super().__init__(name=f"float{bits}x{lanes}")
 
 
-float32x8, float32x16 = FloatVector(LANES), FloatVector(WIDE)
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, vector: Vector) -> None:
+        super().__init__(manager, vector, _vector(ir.FloatType() if vector.bits == 32 else _SHORT, vector.lanes))
+
+
+float32x8, float32x16, float16x8 = Vector(32, LANES), Vector(32, WIDE), Vector(16, LANES)
+_SHORT, _INT = ir.IntType(16), ir.IntType(32)
 
 
 def _vector(element, lanes: int = LANES):
@@ -56,13 +57,11 @@ def _load(context, builder, array_type, array, index, as_type):
 
 
 def _store(context, builder, array_type, array, index, value):
-    stored = builder.store(value, _address(context, builder, array_type, array, index, value.type))
-    stored.align = array_type.dtype.bitwidth // 8
-    return context.get_dummy_value()
+    return builder.store(value, _address(context, builder, array_type, array, index, value.type))
 
 
 def _shuffle(builder, a, b, lanes: Sequence[int]):
-    return builder.shuffle_vector(a, b, ir.Constant(_vector(ir.IntType(32), len(lanes)), list(lanes)))
+    return builder.shuffle_vector(a, b, ir.Constant(_vector(_INT, len(lanes)), list(lanes)))
 
 
 @intrinsic
@@ -97,13 +96,28 @@ def load_bytes(typing_context, array, index):
 
 
 @intrinsic
+def prefetch(typing_context, array, index):
+    """Starts bringing the cache line of an element into the second-level cache. The address need not exist."""
+
+    def code(context, builder, signature, args):
+        byte = ir.IntType(8).as_pointer()
+        address = builder.bitcast(_address(context, builder, signature.args[0], *args, ir.IntType(8)), byte)
+        kind = ir.FunctionType(ir.VoidType(), [byte, _INT, _INT, _INT])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [address, *(ir.Constant(_INT, n) for n in (0, 2, 1))])  # read, level 2, data
+        return context.get_dummy_value()
+
+    return types.none(array, index), code
+
+
+@intrinsic
 def broadcast(typing_context, array, index):
     """One float of a float32 array in all of sixteen lanes."""
 
     def code(context, builder, signature, args):
         scalar = builder.load(_address(context, builder, signature.args[0], *args, ir.FloatType()))
         undefined = ir.Constant(_vector(ir.FloatType(), WIDE), ir.Undefined)
-        first = builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
+        first = builder.insert_element(undefined, scalar, ir.Constant(_INT, 0))
         return _shuffle(builder, first, undefined, [0] * WIDE)
 
     return float32x16(array, index), code
@@ -121,38 +135,62 @@ def zero(typing_context):
 
 @intrinsic
 def store(typing_context, array, index, value):
-    """Writes the lanes of `value` to consecutive elements of a float32 array."""
+    """Writes the lanes of `value` to consecutive elements of an array of its element type."""
 
     def code(context, builder, signature, args):
-        return _store(context, builder, signature.args[0], *args)
+        stored = _store(context, builder, signature.args[0], *args)
+        stored.align = signature.args[0].dtype.bitwidth // 8
+        return context.get_dummy_value()
 
     return types.none(array, index, value), code
 
 
 @intrinsic
-def store_half(typing_context, array, index, value):
-    """Writes eight float16, rounded to nearest even, as bits of a uint16 array."""
+def stream(typing_context, array, index, value):
+    """The same past the caches; the address must be a multiple of the vector's size. Ends with a `fence`."""
 
     def code(context, builder, signature, args):
-        halves = builder.fptrunc(args[2], _vector(ir.HalfType()))
-        return _store(context, builder, signature.args[0], *args[:2], builder.bitcast(halves, _vector(ir.IntType(16))))
+        stored = _store(context, builder, signature.args[0], *args)
+        stored.align = value.lanes * value.bits // 8
+        stored.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(_INT, 1)]))
+        return context.get_dummy_value()
 
     return types.none(array, index, value), code
 
 
 @intrinsic
-def store_bfloat(typing_context, array, index, value):
-    """Writes eight bfloat16, rounded to nearest even, as bits of a uint16 array."""
+def fence(typing_context):
+    """Makes what was streamed visible to the other threads."""
 
     def code(context, builder, signature, args):
-        words = _vector(ir.IntType(32))
-        bits = builder.bitcast(args[2], words)
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.none(), code
+
+
+@intrinsic
+def to_half(typing_context, value):
+    """Eight float16, rounded to nearest even."""
+
+    def code(context, builder, signature, args):
+        return builder.bitcast(builder.fptrunc(args[0], _vector(ir.HalfType())), _vector(_SHORT))
+
+    return float16x8(value), code
+
+
+@intrinsic
+def to_bfloat(typing_context, value):
+    """Eight bfloat16, rounded to nearest even."""
+
+    def code(context, builder, signature, args):
+        words = _vector(_INT)
+        bits = builder.bitcast(args[0], words)
         odd = builder.and_(builder.lshr(bits, _constant(words, 16)), _constant(words, 1))
         rounded = builder.add(builder.add(bits, _constant(words, 0x7FFF)), odd)
-        bits = builder.trunc(builder.lshr(rounded, _constant(words, 16)), _vector(ir.IntType(16)))
-        return _store(context, builder, signature.args[0], *args[:2], bits)
+        return builder.trunc(builder.lshr(rounded, _constant(words, 16)), _vector(_SHORT))
 
-    return types.none(array, index, value), code
+    return float16x8(value), code
 
 
 @intrinsic

@@ -34,7 +34,8 @@ from ..params import (
     P,
 )
 from . import color, finish
-from .resize import EXACT, STRIP, columns_of_group, fill_taps, resize_strip
+from .resize import EXACT, STRIP, columns_of_group, fill_taps, prefetch_strip, resize_strip
+from .simd import fence
 
 # Buffers carved out of a thread's float scratch; `layout` holds where each starts.
 (
@@ -43,7 +44,7 @@ from .resize import EXACT, STRIP, columns_of_group, fill_taps, resize_strip
 # Numbers that do not change within a batch: `shape` holds them.
 VIEWS, BATCH, OUT_H, OUT_W, KERNEL, KIND, MARGIN, TOP_ROWS, PLANE, STRIP_PLANE = range(10)
 # Switches that do not change within a batch: `switches` holds them.
-ANTIALIAS, ROUNDING, SOLARIZE_FIRST, WANT_SHIFT = range(4)
+ANTIALIAS, ROUNDING, SOLARIZE_FIRST, WANT_SHIFT, STREAMING = range(5)
 
 
 @njit(**EXACT)
@@ -106,11 +107,12 @@ def augment_view(pixels, image, stride, row, floats, halves, target, shift, shap
     unit = np.float32(1) if switches[ROUNDING] else np.float32(1 / 255)
     height, width, antialias = int(row[HEIGHT]), int(row[WIDTH]), switches[ANTIALIAS]
     rows_K = fill_taps(height, rows_out, antialias, reverse_rows, unit, first_rows, rows_weights)
+    origin = image + int(row[TOP]) * stride + int(row[LEFT]) * 3
+    prefetch_strip(pixels, origin, stride, width, first_rows, rows_K, rows_out)
     columns_K = fill_taps(
         width, columns_out, antialias, reverse_columns, np.float32(1), first_columns, columns_weights
     )
     group = columns_of_group(width, columns_out, columns_K)
-    origin = image + int(row[TOP]) * stride + int(row[LEFT]) * 3
     mixed = scratch[layout[MIXED] : layout[COLUMNS]]
     columns = scratch[layout[COLUMNS] : layout[TILE]]
     tile = scratch[layout[TILE] : layout[BLOCK]]
@@ -183,7 +185,7 @@ def augment_view(pixels, image, stride, row, floats, halves, target, shift, shap
                 color.solarize(b, threshold)
         finish.emit(
             planes, red + a, (red if is_gray else green) + a, (red if is_gray else blue) + a, n, scale, bias, floats,
-            halves, shape[KIND], target + 3 * a, scratch[layout[SPARE] :],
+            halves, shape[KIND], switches[STREAMING], target + 3 * a, scratch[layout[SPARE] :],
         )  # fmt: skip
     for c in range(3 if switches[WANT_SHIFT] else 0):
         shift[c] = (before[c] - after[c]) / size
@@ -201,8 +203,8 @@ def augment_view(pixels, image, stride, row, floats, halves, target, shift, shap
                     color.solarize(strips[target_c : target_c + n], threshold)
             second = shape[STRIP_PLANE] if not is_gray else 0
             finish.emit(
-                strips, 0, second, 2 * second, n, scale, bias, floats, halves, shape[KIND], target + 3 * y * W,
-                scratch[layout[SPARE] :],
+                strips, 0, second, 2 * second, n, scale, bias, floats, halves, shape[KIND], switches[STREAMING],
+                target + 3 * y * W, scratch[layout[SPARE] :],
             )  # fmt: skip
 
 
@@ -236,5 +238,7 @@ def make_kernel(sources: int, *, keep: bool) -> Any:
                 n * 3 * shape[OUT_H] * shape[OUT_W], shift[3 * n : 3 * n + 3], shape, switches, scale, bias,
                 scratch, layout, first_rows, first_columns,
             )  # fmt: skip
+        if switches[STREAMING]:
+            fence()
 
     return augment_items

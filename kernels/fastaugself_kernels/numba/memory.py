@@ -1,0 +1,52 @@
+"""Memory for views that is used again.
+
+A batch of views is tens of megabytes that PyTorch asks the system for, and gives back, at every step; touching fresh
+pages costs as much as all the arithmetic of the augmentation. Here the memory of a batch that nobody refers to any
+more serves the next one.
+"""
+
+import threading
+import weakref
+from collections import deque
+
+import numpy as np
+import torch
+from torch import Tensor
+
+WORTHWHILE = 1 << 20  # bytes; smaller tensors come from PyTorch
+KEPT = 4  # free blocks that are kept, the latest ones
+
+_free: deque[np.ndarray] = deque()
+_lock = threading.RLock()  # a block can be freed by the garbage collector while this thread is in `_take`
+
+
+def empty(*shape: int, dtype: torch.dtype) -> Tensor:
+    """`torch.empty(*shape, dtype=dtype)` on the CPU, in memory of an earlier tensor of this size where there is one."""
+    size = dtype.itemsize
+    for side in shape:
+        size *= side
+    if size < WORTHWHILE:
+        return torch.empty(*shape, dtype=dtype)
+    block = _take(size)
+    lease = block.view()  # what the tensor refers to: it dies with the tensor's storage, the block does not
+    weakref.finalize(lease, _give_back, block).atexit = False
+    return torch.from_numpy(lease).view(dtype).view(*shape)
+
+
+def _take(size: int) -> np.ndarray:
+    """A block of `size` bytes that starts at a cache line."""
+    with _lock:
+        for i, block in enumerate(_free):
+            if block.size == size:
+                del _free[i]
+                return block
+    memory = np.empty(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size]
+
+
+def _give_back(block: np.ndarray) -> None:
+    with _lock:
+        _free.append(block)
+        while len(_free) > KEPT:
+            _free.popleft()
