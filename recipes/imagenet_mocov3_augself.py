@@ -1,0 +1,46 @@
+"""MoCo v3 + AugSelf, ResNet-50 or ViT-S/16, ImageNet-1k, 300 epochs.
+
+    torchrun --nproc-per-node=8 recipes/imagenet_mocov3_augself.py --data.train train.beton --data.val val.beton
+
+MoCo v3's views, heads and momentum (Chen 2021, arXiv 2104.02057); `--preset vit` is its ViT-S/16 setting with AdamW
+(needs timm). The ResNet is trained with SGD instead of LARS. AugSelf's ImageNet-100 weights (Lee 2021, arXiv
+2111.09613).
+No run of this recipe has been made yet.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from fastaugself import AugSelf, Backbone, MoCoV3, Optim, Pretrain, ViewPolicy, run
+
+
+def imagenet_mocov3_augself() -> Pretrain:
+    """MoCo v3 + AugSelf, ResNet-50, ImageNet-1k, 300 epochs."""
+    return Pretrain(
+        view=replace(ViewPolicy.byol(0, 224), scale=(0.2, 1.0)),
+        view2=replace(ViewPolicy.byol(1, 224), scale=(0.2, 1.0)),
+        backbone=Backbone(name="resnet50", batch_norm="sync"),
+        method=MoCoV3(),
+        augself=AugSelf(crop=0.5, color=0.5),
+        optim=Optim(lr=0.1, momentum=0.9, weight_decay=1e-4, warmup_epochs=10),
+        run=Path("runs/imagenet_mocov3_augself"),
+        epochs=300,
+        batch_size=1024,
+    )
+
+
+def vit() -> Pretrain:
+    """The same with ViT-S/16 and AdamW."""
+    return replace(
+        imagenet_mocov3_augself(),
+        view=ViewPolicy.byol(0, 224),
+        view2=ViewPolicy.byol(1, 224),
+        backbone=Backbone(name="timm:vit_small_patch16_224", batch_norm="sync"),
+        method=MoCoV3(projector_layers=3, predictor_norm=True),
+        optim=Optim(name="adamw", lr=1.5e-4, weight_decay=0.1, warmup_epochs=40),
+        run=Path("runs/imagenet_mocov3_vit_augself"),
+    )
+
+
+if __name__ == "__main__":
+    run(imagenet_mocov3_augself, vit=vit)

@@ -1,0 +1,34 @@
+"""SwAV + AugSelf, ResNet-50, ImageNet-1k, 200 epochs, multi-crop.
+
+    torchrun --nproc-per-node=8 recipes/imagenet_swav_augself.py --data.train train.beton --data.val val.beton
+
+SwAV's setting for small batches (Caron 2020, arXiv 2006.09882): two views of 224 px and six of 96 px, 3000
+prototypes, a queue of 3840 from epoch 15. SGD instead of LARC. AugSelf's ImageNet-100 weights (Lee 2021, arXiv
+2111.09613).
+No run of this recipe has been made yet.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from fastaugself import AugSelf, Backbone, Optim, Pretrain, SwAV, ViewPolicy, run
+
+
+def imagenet_swav_augself() -> Pretrain:
+    """SwAV + AugSelf, ResNet-50, ImageNet-1k, 200 epochs, 2 x 224 + 6 x 96."""
+    return Pretrain(
+        view=replace(ViewPolicy.simclr(224), scale=(0.14, 1.0)),
+        small_view=replace(ViewPolicy.simclr(96), scale=(0.05, 0.14)),
+        small_views=6,
+        backbone=Backbone(name="resnet50", batch_norm="sync"),
+        method=SwAV(prototypes=3000, queue=3840, queue_start=15 / 200, freeze_steps=5005),
+        augself=AugSelf(crop=0.5, color=0.5),
+        optim=Optim(lr=0.15, momentum=0.9, weight_decay=1e-6),
+        run=Path("runs/imagenet_swav_augself"),
+        epochs=200,
+        batch_size=256,
+    )
+
+
+if __name__ == "__main__":
+    run(imagenet_swav_augself)
