@@ -1,6 +1,5 @@
 """The command `fastaugself`: data sets, views and exports from the shell."""
 
-import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -44,6 +43,7 @@ def _commands() -> dict[str, Callable[..., Any]]:
         max_side: int = 0,
         quality: int = 90,
         workers: int = 0,
+        overwrite: bool = False,
     ) -> None:
         """Write a folder of photos to a .beton file; JPEGs pass through untouched where they can.
 
@@ -53,10 +53,12 @@ def _commands() -> dict[str, Callable[..., Any]]:
             max_side: Shrink photos whose longer side exceeds this many pixels; 0 = never.
             quality: JPEG quality of what must be encoded again.
             workers: Threads; 0 = as many as there are cores.
+            overwrite: Replace `out` where it exists.
         """
         from .data.write import write_photos
 
-        print(write_photos(source, out, max_side=max_side, quality=quality, workers=workers))
+        written = write_photos(source, out, max_side=max_side, quality=quality, workers=workers, overwrite=overwrite)
+        print(written)
 
     def info(beton: Positional[Path]) -> None:
         """Show what a .beton file holds.

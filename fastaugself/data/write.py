@@ -82,7 +82,7 @@ def write_photos(
     if out.is_dir():
         raise UsageError(f"{out} is a folder: give the name of the file to write, such as {out / 'train.beton'}")
     if out.exists() and not overwrite:
-        raise UsageError(f"{out} exists: remove it first, or write to another name")
+        raise UsageError(f"{out} exists: pass --overwrite to replace it, or another name")
     return _write(list_photos(source), out, max_side=max_side, quality=quality, workers=workers, progress=progress)
 
 
