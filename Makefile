@@ -18,8 +18,9 @@ help:  ## this list
 setup:  ## system packages, .venv with the versions of constraints.txt, FFCV (FFCV=0: without it)
 	@scripts/setup
 
+# Passive: waiting threads sleep instead of spinning, or a laptop that also does something else trains at a tenth.
 pretrain: setup  ## MoCo v2 + AugSelf on real photos, in minutes, to runs/demo/report.html
-	$(PYTHON_IN_VENV) recipes/imagenet_moco_augself.py --preset demo --run runs/demo $(ARGS)
+	OMP_WAIT_POLICY=$${OMP_WAIT_POLICY:-passive} $(PYTHON_IN_VENV) recipes/imagenet_moco_augself.py --preset demo --run runs/demo $(ARGS)
 
 # One thread a process: two of them share the cores already. -P: kernels/ and recipes/ stay unimportable from here.
 test: setup  ## all tests, on JOBS processes

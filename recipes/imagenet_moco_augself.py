@@ -33,14 +33,14 @@ def demo() -> Pretrain:
         data=Data(train=Path("demo"), val=Path("demo")),
         view=ViewPolicy.moco_v2(32),
         augment=Augment(blur_kernel=5),
-        backbone=Backbone(name="resnet18", width=16, stem="small"),
+        backbone=Backbone(name="resnet18", width=32),
         method=MoCo(queue=4096, momentum=0.99, temperature=0.2),
         augself=AugSelf(crop=1.0, color=1.0, hidden=256),
         optim=Optim(lr=0.06, weight_decay=1e-4, warmup_epochs=1),
-        log=Log(every=10, knn_epochs=3),
+        log=Log(every=8, knn_epochs=6),
         checkpoint=Checkpoint(minutes=0.25),
         run=Path("runs/demo"),
-        epochs=12,
+        epochs=24,
         batch_size=256,
     )
 
