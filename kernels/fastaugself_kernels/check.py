@@ -1,0 +1,295 @@
+"""Compiles every shipped kernel for GPUs that need not be there, and refuses what would be slow on them.
+
+    python -m fastaugself_kernels.check [--targets sm_90,gfx942] [--only TEXT] [--jobs N]
+
+ptxas, the disassemblers and AMD's code generator are inside the Triton wheel, so neither a GPU, a driver nor a CUDA
+toolkit is needed. A kernel fails the check if registers spill, if it uses local memory, or if the stores of its
+output are narrower than 16 bytes. Exit code 1 if one does.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from .params import POLICY_COLUMNS, P
+from .triton.augment import augment_launches
+from .triton.config import Config, shipped
+from .triton.launch import Launch
+from .triton.sampling import sample_launch
+
+TARGETS = {
+    "sm_80": GPUTarget("cuda", 80, 32),  # A100
+    "sm_90": GPUTarget("cuda", 90, 32),  # H100, H200
+    "sm_100": GPUTarget("cuda", 100, 32),  # B200
+    "gfx90a": GPUTarget("hip", "gfx90a", 64),  # MI210, MI250
+    "gfx942": GPUTarget("hip", "gfx942", 64),  # MI300
+}
+POINTERS = {
+    torch.uint8: "*u8",
+    torch.int32: "*i32",
+    torch.int64: "*i64",
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.float32: "*fp32",
+    torch.float64: "*fp64",
+}
+NVIDIA_TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a compiled kernel uses, per thread unless said otherwise."""
+
+    registers: int
+    spilled: int
+    """Bytes of local memory (CUDA), or spilled registers and bytes of scratch (ROCm)."""
+    shared: int
+    """Bytes of shared memory per program."""
+    instructions: int
+    opcodes: Counter = field(repr=False)
+
+    @property
+    def wide_stores(self) -> int:
+        """Stores of 16 bytes to global memory."""
+        pattern = r"STG.*\.128|(global|buffer)_store_(dwordx4|b128)"
+        return sum(n for op, n in self.opcodes.items() if re.match(pattern, op))
+
+    @property
+    def narrow_stores(self) -> int:
+        """Stores of 1 or 2 bytes to global memory."""
+        pattern = r"STG.*\.[US](8|16)\b|(global|buffer)_store_(byte|short|b8|b16)"
+        return sum(n for op, n in self.opcodes.items() if re.match(pattern, op))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One compilation: what the user would have asked for, and the launch that answers it."""
+
+    name: str
+    launch: Launch
+    stores_views: bool
+    """Whether this launch writes views of a width that 16-byte stores fit."""
+
+    @property
+    def kernel(self) -> str:
+        return self.launch.kernel.__name__.removesuffix("_kernel")
+
+
+def launches(
+    shapes: Config,
+    size: int | tuple[int, int],
+    dtype: torch.dtype = torch.bfloat16,
+    *,
+    rounding: bool = True,
+    antialias: bool = True,
+    blur_kernel: int = 23,
+    solarize_first: bool = False,
+    shift: bool = False,
+) -> list[Launch]:
+    """The launches of one augmentation, on tensors without memory."""
+    V, B = 2, 256
+    height, width = (size, size) if isinstance(size, int) else size
+    with torch.device("meta"):
+        return augment_launches(
+            shapes,
+            torch.empty(1 << 20, dtype=torch.uint8),
+            torch.empty(B, dtype=torch.int64),
+            torch.empty(B, dtype=torch.int32),
+            torch.empty(V, B, P),
+            torch.empty(V, B, height, width, 3, dtype=dtype).permute(0, 1, 4, 2, 3),
+            torch.empty(V, B, 3) if shift else None,
+            norm=[0.5] * 6,
+            antialias=antialias,
+            rounding=rounding,
+            radius=blur_kernel // 2,
+            solarize_first=solarize_first,
+        )
+
+
+def cases(shapes: Config) -> Iterator[Case]:
+    """What is shipped: every kernel, output dtype and option, at the sizes of the published recipes."""
+    half, bfloat16, single = torch.float16, torch.bfloat16, torch.float32
+    calls: list[tuple[str, int | tuple[int, int], torch.dtype, dict[str, Any]]] = [
+        ("224 bf16", 224, bfloat16, {}),
+        ("224 fp16", 224, half, {}),
+        ("224 fp32", 224, single, {}),
+        ("224 fp32, not rounded", 224, single, {"rounding": False}),
+        ("224 bf16, shift", 224, bfloat16, {"shift": True}),
+        ("224 fp32, shift", 224, single, {"shift": True}),
+        ("224 bf16, no antialias", 224, bfloat16, {"antialias": False}),
+        ("224 bf16, solarize first", 224, bfloat16, {"solarize_first": True}),
+        ("224 bf16, 33 taps", 224, bfloat16, {"blur_kernel": 33}),
+        ("96 bf16, 9 taps, shift", 96, bfloat16, {"blur_kernel": 9, "shift": True}),
+        ("225x150 bf16, shift", (225, 150), bfloat16, {"shift": True}),
+        ("64 bf16, shift", 64, bfloat16, {"shift": True}),
+        ("64 fp32, shift", 64, single, {"shift": True}),
+        ("32 bf16, shift", 32, bfloat16, {"shift": True}),
+        ("32 fp32, shift", 32, single, {"shift": True}),
+        ("32 bf16, not rounded", 32, bfloat16, {"rounding": False}),
+    ]
+    seen = set()
+    for name, size, dtype, options in calls:
+        width = size if isinstance(size, int) else size[1]
+        for launch in launches(shapes, size, dtype, **options):
+            kernel = launch.kernel.__name__
+            key = (kernel, str(signature(launch)))
+            if key not in seen:
+                seen.add(key)
+                yield Case(name, launch, width % 8 == 0 and kernel in ("finish_kernel", "small_kernel"))
+    with torch.device("meta"):
+        V, B = 2, 256
+        ids_B, sizes_B2 = torch.empty(B, dtype=torch.int64), torch.empty(B, 2, dtype=torch.int32)
+        policies_V32 = torch.empty(V, POLICY_COLUMNS, dtype=torch.float64)
+        launch = sample_launch(shapes, ids_B, sizes_B2, policies_V32, torch.empty(V, B, P), 0, 0)
+    yield Case("any size", launch, False)
+
+
+def signature(launch: Launch) -> tuple[dict[str, str], dict[str, Any], dict[tuple[int, ...], list[list[Any]]]]:
+    """Types, constants and alignments of a kernel's parameters, as the JIT would find them at the launch."""
+    types: dict[str, str] = {}
+    constants = dict(launch.constants)
+    alignments: dict[tuple[int, ...], list[list[Any]]] = {}
+    names = launch.kernel.arg_names
+    for i, (name, value) in enumerate(zip(names, launch.arguments, strict=False)):
+        if value is None:
+            constants[name] = None
+        elif isinstance(value, torch.Tensor):
+            types[name] = POINTERS[value.dtype]
+            alignments[(i,)] = [["tt.divisibility", 16]]  # what allocators give, and 16-byte accesses need
+        else:
+            types[name] = "fp32" if isinstance(value, float) else "i32"
+    types |= dict.fromkeys(constants, "constexpr")
+    return {name: types[name] for name in names}, constants, alignments
+
+
+def compile_for(launch: Launch, target: GPUTarget) -> Report:
+    """Compiles a launch and reads from the machine code what it uses."""
+    types, constants, alignments = signature(launch)
+    source = ASTSource(fn=launch.kernel, signature=types, constexprs=constants, attrs=alignments)
+    compiled = triton.compile(source, target=target, options=launch.options)
+    if target.backend == "cuda":
+        return _read_cubin(compiled)
+    return _read_amdgcn(compiled)
+
+
+def _read_cubin(compiled: Any) -> Report:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        usage = _tool("cuobjdump", "-res-usage", file.name)
+        code = _tool("nvdisasm", "-c", file.name)
+    found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", usage)
+    if found is None:
+        raise RuntimeError(f"cuobjdump said nothing about resources: {usage!r}")
+    opcodes = Counter(re.findall(r"^\s+(?:/\*[0-9a-f]+\*/)?\s*(?:@!?U?P\w+ )?([A-Z][A-Z0-9_.]+)", code, re.M))
+    spilled = int(found[2]) + int(found[4])
+    return Report(int(found[1]), spilled, compiled.metadata.shared, opcodes.total(), opcodes)
+
+
+def _read_amdgcn(compiled: Any) -> Report:
+    code = compiled.asm["amdgcn"]
+
+    def entry(name: str) -> int:
+        found = re.search(rf"\.{name}:\s+(\d+)", code)
+        if found is None:
+            raise RuntimeError(f"the code object says nothing about {name}")
+        return int(found[1])
+
+    spilled = entry("vgpr_spill_count") + entry("sgpr_spill_count") + entry("private_segment_fixed_size")
+    opcodes = Counter(re.findall(r"^\t([a-z]\w+)", code, re.M))
+    return Report(entry("vgpr_count"), spilled, compiled.metadata.shared, opcodes.total(), opcodes)
+
+
+def _tool(name: str, *arguments: str) -> str:
+    return subprocess.run([NVIDIA_TOOLS / name, *arguments], check=True, capture_output=True, text=True).stdout
+
+
+def faults(case: Case, report: Report) -> list[str]:
+    """What keeps a compiled kernel from being shipped."""
+    found = []
+    if report.spilled:
+        found.append(f"spills ({report.spilled})")
+    if case.stores_views and not report.wide_stores:
+        found.append("no 16-byte stores")
+    if case.stores_views and report.narrow_stores:
+        found.append(f"{report.narrow_stores} stores of 1 or 2 bytes")
+    return found
+
+
+@dataclass(frozen=True)
+class _Job:
+    configuration: str
+    index: int
+    target: str
+
+
+def _do(job: _Job) -> tuple[_Job, Report, float]:
+    started = time.perf_counter()
+    case = list(cases(shipped()[job.configuration]))[job.index]
+    report = compile_for(case.launch, TARGETS[job.target])
+    return job, report, time.perf_counter() - started
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m fastaugself_kernels.check", description=__doc__.splitlines()[0])
+    parser.add_argument("--targets", default=",".join(TARGETS), help="which of these, where a configuration names them")
+    parser.add_argument("--only", default="", help="cases whose line contains this text")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="compilations at a time")
+    options = parser.parse_args(arguments)
+    targets = options.targets.split(",")
+    unknown = [t for t in targets if t not in TARGETS]
+    if unknown:
+        parser.error(f"unknown target {unknown[0]!r}; known are {', '.join(TARGETS)}")
+    if os.environ.get("TRITON_INTERPRET"):
+        parser.error("TRITON_INTERPRET is set, and interpreted kernels cannot be compiled; unset it")
+
+    all_cases = {name: list(cases(shapes)) for name, shapes in shipped().items()}
+    jobs = [
+        _Job(configuration, index, target)
+        for configuration, listed in all_cases.items()
+        for index, case in enumerate(listed)
+        for target in targets
+        if target in shipped()[configuration].targets
+        if options.only in f"{configuration} {case.kernel} {case.name}"
+    ]
+    if not jobs:
+        parser.error(f"no case contains {options.only!r}")
+    print(f"triton {triton.__version__}")
+    print(
+        f"{'configuration':14s} {'kernel':7s} {'call':26s} {'target':7s} {'registers':>9s} {'warps':>5s} "
+        f"{'shared':>7s} {'instructions':>12s} {'16-byte stores':>14s} {'seconds':>7s}"
+    )
+    failed = 0
+    with ProcessPoolExecutor(max_workers=options.jobs) as pool:
+        for job, report, seconds in pool.map(_do, jobs):
+            case = all_cases[job.configuration][job.index]
+            wrong = faults(case, report)
+            failed += bool(wrong)
+            print(
+                f"{job.configuration:14s} {case.kernel:7s} {case.name:26s} {job.target:7s} {report.registers:9d} "
+                f"{case.launch.options['num_warps']:5d} {report.shared:7d} {report.instructions:12d} "
+                f"{report.wide_stores if case.stores_views else '-':>14} {seconds:7.1f}  "
+                f"{'FAILS: ' + ', '.join(wrong) if wrong else 'ok'}",
+                flush=True,
+            )
+    print(f"{len(jobs)} compilations, {failed} failed")
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
