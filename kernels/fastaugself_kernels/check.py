@@ -28,7 +28,7 @@ from triton.compiler import ASTSource
 
 from .params import POLICY_COLUMNS, P
 from .triton.augment import augment_launches
-from .triton.config import Config, shipped
+from .triton.configs import Config, shipped
 from .triton.launch import Launch
 from .triton.sampling import sample_launch
 

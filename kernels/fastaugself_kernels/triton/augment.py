@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .config import Config, config
+from .configs import Config, config
 from .finish import finish_kernel
 from .launch import Launch, require_device, run
 from .resize import resize_kernel

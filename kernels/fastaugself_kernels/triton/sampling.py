@@ -31,7 +31,7 @@ from .columns import (
     WIDTH,
     P,
 )
-from .config import Config, config
+from .configs import Config, config
 from .launch import Launch, require_device, run
 
 CROP_ATTEMPTS = tl.constexpr(sampling.CROP_ATTEMPTS)

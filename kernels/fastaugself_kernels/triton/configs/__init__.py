@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-FOLDER = Path(__file__).parent / "configs"
+FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True)
