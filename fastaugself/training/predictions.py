@@ -18,7 +18,7 @@ from ..views import OPERATIONS, Pair, Sample, describe, pack, read_stored, sprea
 from .batch import make_views
 from .trainer import Trainer
 
-BATCH = 64
+BATCH = 64  # pairs, fewer where a batch of large views would take a CPU longer than a report may
 # Heads as they are called in prose, and the parameters of those that regress.
 HEADS = {"crop": "crop", "color": "colour", "flip": "flip", "blur": "blur", "rotation": "rotation",
          "solarize": "solarize"}  # fmt: skip
@@ -77,6 +77,7 @@ def judge(trainer: Trainer, *, cases: int = 8, count: int = 512, seconds: float 
     if path is None:
         raise ValueError("the run has no photos")
     epoch, was_training = config.epochs, learner.training
+    batch = BATCH if trainer.device.type == "cuda" else max(8, min(BATCH, BATCH * 96**2 // config.view.size**2))
     learner.eval()
     try:
         with Beton(path) as beton:
@@ -87,7 +88,7 @@ def judge(trainer: Trainer, *, cases: int = 8, count: int = 512, seconds: float 
             began = time.perf_counter()
             while learner.augself.heads and done < count and (not done or time.perf_counter() - began < seconds):
                 rounds, start = divmod(done, len(order))
-                ids = [int(i) for i in order[start : start + min(BATCH, count - done)]]
+                ids = [int(i) for i in order[start : start + min(batch, count - done)]]
                 samples = [Sample("", i, read_stored(beton, i)) for i in ids]
                 _, _, targets, predictions = _predict(trainer, samples, epoch + rounds)
                 sums.add(predictions, targets)
