@@ -1,13 +1,13 @@
 """Pretraining methods, one a file, behind one protocol (see base.py)."""
 
-from .barlow import BarlowTwins
-from .byol import Byol
-from .moco import MoCo
-from .mocov3 import MoCoV3
-from .simclr import SimClr
-from .simsiam import SimSiam
-from .supervised import Supervised
-from .swav import SwAV
+from .barlow import BarlowTwins as BarlowTwins
+from .byol import Byol as Byol
+from .moco import MoCo as MoCo
+from .mocov3 import MoCoV3 as MoCoV3
+from .simclr import SimClr as SimClr
+from .simsiam import SimSiam as SimSiam
+from .supervised import Supervised as Supervised
+from .swav import SwAV as SwAV
 
 AnyMethod = MoCo | MoCoV3 | SimSiam | SimClr | Byol | SwAV | BarlowTwins | Supervised
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UsageError
-from ..models.heads import mlp
+from ..models.heads import LastNorm, mlp
 from ..training.distributed import all_gather, rank
 from .base import Method, Output, Parts, Views
 from .cassle import Projector
@@ -59,7 +59,7 @@ class MoCoV3Method(Method):
         self.projector = Projector(
             [parts.num_features, *hidden, config.dim], cassle=parts.cassle, last_norm="plain", sync=parts.sync
         )
-        last = "plain" if config.predictor_norm else "none"
+        last: LastNorm = "plain" if config.predictor_norm else "none"
         self.predictor = mlp([config.dim, config.hidden, config.dim], last_norm=last, sync=parts.sync)
         self.key_backbone = follower(self.backbone)
         self.key_projector = follower(self.projector)
