@@ -1,0 +1,105 @@
+"""The compile check without a GPU: it passes what is shipped, and refuses a spill and narrow stores.
+
+Quick parts only, on one target; `make check-kernels` compiles everything for all of them.
+"""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton: pip install triton"),
+    pytest.mark.skipif("TRITON_INTERPRET" in os.environ, reason="interpreted kernels cannot be compiled"),
+    pytest.mark.xdist_group("check-kernels"),
+]
+
+
+@pytest.fixture(scope="module")
+def check():
+    from fastaugself_kernels import check
+
+    return check
+
+
+@pytest.fixture(scope="module")
+def cuda(check):
+    return check.shipped()["default-cuda"]
+
+
+def verdict(check, launch, *, wide=True, target="sm_90"):
+    """Faults and report of a launch compiled for a target."""
+    report = check.compile_for(launch, check.TARGETS[target])
+    return check.faults(check.Case("", launch, wide), report), report
+
+
+def test_the_main_path_is_shipped_without_a_fault(check, cuda):
+    """224 px in bfloat16: no spill, and six 16-byte stores of three words on two branches."""
+    resize, finish = check.launches(cuda, 224, torch.bfloat16)
+    assert verdict(check, resize, wide=False)[0] == []
+    found, report = verdict(check, finish)
+    assert found == [] and report.wide_stores == 6 and report.narrow_stores == 0
+
+
+def test_a_whole_96_px_view_in_one_program_is_refused_for_its_spills(check, cuda):
+    (launch,) = check.launches(replace(cuda, small=((96, 16),)), 96, torch.float16)
+    found, report = verdict(check, launch)
+    assert report.spilled > 0 and any("spills" in fault for fault in found)
+
+
+def test_narrow_stores_are_refused(check, cuda):
+    """Widths that are no multiple of 8 fall back to stores of one value; where they could be wide, that is a fault."""
+    (launch,) = check.launches(cuda, 30, torch.float16)
+    found, _ = verdict(check, launch)
+    assert any("no 16-byte stores" in fault for fault in found)
+    assert any("of 1 or 2 bytes" in fault for fault in found)
+
+
+def test_rocm_assembly_is_read(check):
+    """A wave of 64 on AMD: registers, spills and wide stores come out of the assembly text."""
+    (launch,) = check.launches(check.shipped()["default-rocm"], 32, torch.float16)
+    found, report = verdict(check, launch, target="gfx942")
+    assert found == [] and report.wide_stores == 3 and 0 < report.registers <= 512
+
+
+def test_the_parameter_kernel_multiplies_and_adds_apart(check, cuda):
+    """A fused multiply-add rounds once where the CPU rounds twice, and its parameters would differ in the last bit."""
+    (sample,) = [case.launch for case in check.cases(cuda) if case.kernel == "sample"]
+    fused = replace(sample, options={**sample.options, "enable_fp_fusion": True})
+    apart, together = (check.compile_for(x, check.TARGETS["sm_90"]).opcodes["DFMA"] for x in (sample, fused))
+    assert apart < together  # what remains are the insides of exp, sqrt and the division
+
+
+def test_every_kernel_and_option_is_among_the_cases(check, cuda):
+    listed = list(check.cases(cuda))
+    assert {case.kernel for case in listed} == {"resize", "finish", "small", "shift", "sample"}
+    finishes = [case.launch.constants for case in listed if case.kernel == "finish"]
+    for option in ("SHIFT", "SOLARIZE_FIRST", "ROUND"):
+        assert {constants[option] for constants in finishes} == {True, False}, option
+    named = {target for shapes in check.shipped().values() for target in shapes.targets}
+    assert named == set(check.TARGETS)
+
+
+def run(*arguments):
+    command = [sys.executable, "-P", "-m", "fastaugself_kernels.check", *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_the_command_prints_a_line_per_compilation_and_succeeds():
+    result = run("--targets", "sm_90", "--only", "shift 224", "--jobs", "1")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "1 compilations, 0 failed" in result.stdout and "registers" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments,message",
+    [(("--targets", "sm_1"), "unknown target 'sm_1'; known are sm_80"), (("--only", "qwerty"), "no case contains")],
+    ids=["target", "case"],
+)
+def test_the_command_refuses_what_it_does_not_know(arguments, message):
+    result = run(*arguments)
+    assert result.returncode == 2 and message in result.stderr
