@@ -148,7 +148,8 @@ def pretrain(config: Pretrain, world: World) -> None:
         exported = export_backbone(trainer.learner, config, config.run / "export", step=trainer.step)
         report = write_report(config.run, trainer)
         log.info("backbone  %s", exported)
-        log.info("report    %s", report)
+        if report is not None:
+            log.info("report    %s", report)
 
 
 def _with_data(config: Pretrain, world: World) -> Pretrain:

@@ -147,6 +147,10 @@ class Rate:
         self._steps = 0
         self.waited = 0.0
 
+    def pause(self, seconds: float) -> None:
+        """Leaves out time that was not spent on training: checks, checkpoints."""
+        self._since += seconds
+
     def count(self, waited: float) -> None:
         """One step is done; `waited` seconds of it went by waiting for data."""
         self._steps += 1

@@ -98,9 +98,7 @@ def judge(trainer: Trainer, *, cases: int = 8, count: int = 512, seconds: float 
     return Predictions(found, sums.scores(), done, epoch, config.data.val is not None)
 
 
-def _predict(
-    trainer: Trainer, samples: list[Sample], epoch: int
-) -> tuple[Tensor, Tensor, Targets, dict[str, Tensor]]:
+def _predict(trainer: Trainer, samples: list[Sample], epoch: int) -> tuple[Tensor, Tensor, Targets, dict[str, Tensor]]:
     """(views, parameters, targets of (view 1, view 2), raw predictions [B, T] for them) on the trainer's device."""
     config = trainer.config
     canvas = pack(samples).to(trainer.device)

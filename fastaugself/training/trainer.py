@@ -3,6 +3,7 @@
 Shape suffixes: V views, B batch, C channels, H W, P parameter columns.
 """
 
+import inspect
 import json
 import logging
 import time
@@ -97,9 +98,11 @@ class Trainer:
         module: nn.Module = self.learner
         if self.world.size > 1:
             ids = [self.device.index] if self.device.type == "cuda" else None
-            module = DistributedDataParallel(
-                module, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
-            )
+            # Buffers stay each process's own; torch 2.13 renamed the option.
+            known = inspect.signature(DistributedDataParallel.__init__).parameters
+            own = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+            options: dict[str, Any] = {own: False}
+            module = DistributedDataParallel(module, device_ids=ids, gradient_as_bucket_view=True, **options)
         wanted = self.config.compile
         self.compiled = wanted == "on" or (wanted == "auto" and self.device.type == "cuda")
         self.eager = module
@@ -276,11 +279,13 @@ class Trainer:
                 run_log.metrics(record, f"step {self.step}/{self.end}  {status}")
             if stop.requested is not None:
                 return
-            if time.perf_counter() - saved > config.checkpoint.minutes * 60:
+            aside = time.perf_counter()
+            if aside - saved > config.checkpoint.minutes * 60:
                 self.save()
                 saved = time.perf_counter()
             if check is not None and check.due(self.step, self.steps_per_epoch, self.end):
                 check.run(self.step, self.step / self.steps_per_epoch, run_log)
+            rate.pause(time.perf_counter() - aside)
             asked = time.perf_counter()
 
     def _write_environment(self) -> None:
