@@ -8,7 +8,6 @@ Shape suffixes: V views, B batch, C channels, H W, P parameter columns, N bytes.
 
 import importlib.util
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Literal, overload
 
 import torch
@@ -18,6 +17,7 @@ from ._ops import op_name
 from .params import HEIGHT, IMAGENET_MEAN, IMAGENET_STD, LEFT, ROTATION, TOP, WIDTH, Backend, P, Rounding
 from .reference import augment_reference
 
+INSTALLED = {name: importlib.util.find_spec(name) is not None for name in ("triton", "numba")}  # not imported yet
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -210,23 +210,18 @@ def _(  # type: ignore[no-untyped-def]
     )
 
 
-@lru_cache(maxsize=8)
-def _installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
-
-
 def _resolve(backend: str, device: torch.device) -> str:
     """The back-end to run, or a ValueError that says what to install or pass."""
     if backend == "auto":
         if device.type == "cuda":
             backend = "triton"
         else:
-            backend = "numba" if device.type == "cpu" and _installed("numba") else "reference"
+            backend = "numba" if device.type == "cpu" and INSTALLED["numba"] else "reference"
     if backend not in ("triton", "numba", "reference"):
         raise ValueError(f'backend must be "auto", "triton", "numba" or "reference", got {backend!r}')
     if backend == "numba" and device.type != "cpu":
         raise ValueError(f'backend "numba" runs on the CPU, the pixels are on {device}; pass backend="auto"')
-    if backend != "reference" and not _installed(backend):
+    if backend != "reference" and not INSTALLED[backend]:
         raise ValueError(f'backend "{backend}" needs {backend}: pip install {backend}, or pass backend="reference"')
     return backend
 

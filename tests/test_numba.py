@@ -1,0 +1,262 @@
+"""The fused CPU back-end against the oracle: values, bits, layouts, and what `augment` refuses."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from fastaugself_kernels import COLUMNS, ViewPolicy, augment, sample_params
+
+pytest.importorskip("numba")
+
+COLUMN = {name: i for i, name in enumerate(COLUMNS)}
+UNIT = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+NOTHING = ViewPolicy.none()
+EVERYTHING = ViewPolicy(rotation=0.6, jitter=0.9, gray=0.3, blur=0.7, solarize=0.4, solarize_threshold=(0.0, 1.0))
+
+
+@pytest.fixture(autouse=True)
+def poisoned_memory(monkeypatch):
+    """Fresh memory is NaN: an element that a kernel leaves out shows."""
+    empty = torch.empty
+
+    def poisoned(*shape, **options):
+        memory = empty(*shape, **options)
+        return memory.fill_(float("nan")) if memory.is_floating_point() else memory
+
+    monkeypatch.setattr(torch, "empty", poisoned)
+
+
+@pytest.fixture(scope="module")
+def canvas():
+    """Real photos of odd sizes and the extremes, packed: (pixels, offsets_B, sizes_B2)."""
+    from skimage import data
+
+    random = np.random.default_rng(0)
+    colours = np.zeros((31, 45, 3), np.uint8)
+    colours[:, 9:18], colours[:, 18:27, 0], colours[:, 27:36, 1], colours[:, 36:, 2] = 255, 255, 255, 255
+    images = [
+        data.astronaut()[:201, :307],
+        data.chelsea()[40:251, 20:400],
+        colours,
+        random.integers(0, 256, (63, 100, 3), dtype=np.uint8),
+        np.full((40, 40, 3), 255, np.uint8),
+        np.zeros((33, 70, 3), np.uint8),
+        random.integers(0, 256, (1, 1, 3), dtype=np.uint8),
+        random.integers(0, 256, (5, 300, 3), dtype=np.uint8),
+    ]
+    lengths = np.array([image.size for image in images])
+    pixels = torch.from_numpy(np.concatenate([image.reshape(-1) for image in images]))
+    offsets = torch.from_numpy(np.cumsum(lengths) - lengths)
+    return pixels, offsets, torch.tensor([image.shape[:2] for image in images], dtype=torch.int32)
+
+
+def draw(canvas, policy, views=2, repeats=1, seed=3):
+    """The canvas repeated, and parameters of every copy."""
+    pixels, offsets, sizes = canvas
+    offsets, sizes = offsets.repeat(repeats), sizes.repeat(repeats, 1)
+    params = sample_params(torch.arange(len(offsets)), sizes, (policy,) * views, seed=seed, epoch=1)
+    return pixels, offsets, sizes, params
+
+
+def both(source, **options):
+    options = {**UNIT, "rounding": "none", "color_shift": True, **options}
+    return augment(*source, backend="numba", **options), augment(*source, backend="reference", **options)
+
+
+def assert_close(got, expected, params, tolerance=1e-5):
+    """Within the tolerance, but for the few values that a solarization throws to either side of its threshold."""
+    assert torch.isfinite(got).all()
+    error = (got - expected).abs()
+    smooth = (params[..., COLUMN["solarize"]] > 1)[..., None, None, None]
+    assert (error * smooth).max() <= tolerance
+    assert (error > tolerance).float().mean() <= 1e-3
+
+
+ALONE = {
+    "crop": NOTHING,
+    "random-crop": dataclasses.replace(NOTHING, scale=(0.05, 1.0), ratio=(0.5, 2.0)),
+    "flip": dataclasses.replace(NOTHING, flip=1.0),
+    "rotation": dataclasses.replace(NOTHING, rotation=1.0),
+    "brightness": dataclasses.replace(NOTHING, jitter=1.0, contrast=0.0, saturation=0.0, hue=0.0, brightness=2.0),
+    "contrast": dataclasses.replace(NOTHING, jitter=1.0, brightness=0.0, saturation=0.0, hue=0.0, contrast=2.0),
+    "saturation": dataclasses.replace(NOTHING, jitter=1.0, brightness=0.0, contrast=0.0, hue=0.0, saturation=2.0),
+    "hue": dataclasses.replace(NOTHING, jitter=1.0, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.5),
+    "jitter": dataclasses.replace(NOTHING, jitter=1.0),
+    "gray": dataclasses.replace(NOTHING, gray=1.0),
+    "blur": dataclasses.replace(NOTHING, blur=1.0),
+    "solarize": dataclasses.replace(NOTHING, solarize=1.0, solarize_threshold=(0.0, 1.0)),
+    "everything": EVERYTHING,
+}
+
+
+@pytest.mark.parametrize("name", list(ALONE))
+def test_every_operation_matches_the_oracle(name, canvas):
+    source = draw(canvas, ALONE[name], repeats=3)
+    for size, kernel in ((32, 5), (57, 23)):
+        (got, got_shift), (expected, shift) = both(source, size=size, blur_kernel=kernel)
+        assert_close(got, expected, source[3])
+        assert (got_shift - shift).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 8, 16, 31, 33, 64, 96, 224, (72, 88), (17, 61), (130, 20)], ids=str)
+def test_every_size_matches_the_oracle(size, canvas):
+    smallest = size if isinstance(size, int) else min(size)
+    policy = EVERYTHING if isinstance(size, int) else dataclasses.replace(EVERYTHING, rotation=0.0)
+    source = draw(canvas, policy)
+    kernel = min(23, 2 * smallest - 1)
+    (got, shift), (expected, expected_shift) = both(source, size=size, blur_kernel=kernel)
+    assert_close(got, expected, source[3])
+    assert (shift - expected_shift).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+@pytest.mark.parametrize("before", [True, False], ids=["solarize-first", "solarize-last"])
+def test_options_match_the_oracle(antialias, before, canvas):
+    source = draw(canvas, EVERYTHING, repeats=2)
+    (got, _), (expected, _) = both(source, size=40, blur_kernel=9, antialias=antialias, solarize_before_gray=before)
+    assert_close(got, expected, source[3])
+
+
+def test_extreme_rows_match_the_oracle(canvas):
+    pixels, offsets, sizes = canvas
+    rows = []
+    for factor, hue, threshold in itertools.product((0.0, 1.0, 3.0), (-0.5, 0.5), (0.0, 2.0)):
+        row = torch.zeros(len(sizes), len(COLUMNS))
+        row[:, COLUMN["height"]], row[:, COLUMN["width"]] = sizes[:, 0].float(), sizes[:, 1].float()
+        row[:, COLUMN["jitter"]], row[:, COLUMN["order"]] = 1.0, 0b00_11_10_01
+        row[:, COLUMN["brightness"]] = row[:, COLUMN["contrast"]] = row[:, COLUMN["saturation"]] = factor
+        row[:, COLUMN["hue"]], row[:, COLUMN["solarize"]], row[:, COLUMN["sigma"]] = hue, threshold, 0.0
+        rows.append(row)
+    params = torch.stack(rows)
+    (got, shift), (expected, expected_shift) = both((pixels, offsets, sizes, params), size=24, blur_kernel=3)
+    # Three factors of 3 in a row turn one ulp of the resize into many.
+    assert_close(got, expected, params, tolerance=3e-5)
+    assert (shift - expected_shift).abs().max() <= 3e-5
+
+
+def test_rounding_differs_from_the_oracle_at_ties_only(canvas):
+    source = draw(canvas, dataclasses.replace(NOTHING, scale=(0.1, 1.0), ratio=(0.5, 2.0)), repeats=8)
+    got = augment(*source, size=64, backend="numba", **UNIT)
+    expected = augment(*source, size=64, backend="reference", **UNIT)
+    steps = (got - expected).abs() * 255
+    assert steps.max() <= 1.001
+    assert (steps > 0.5).float().mean() <= 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_is_the_rounded_float32(dtype, canvas):
+    source = draw(canvas, EVERYTHING)
+    whole = augment(*source, size=51, backend="numba")
+    half = augment(*source, size=51, backend="numba", dtype=dtype)
+    assert half.dtype == dtype and half[0].is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(half, whole.to(dtype))
+
+
+def test_bits_do_not_depend_on_threads_batch_order_or_shard(canvas):
+    pixels, offsets, sizes, params = draw(canvas, EVERYTHING, repeats=4)
+    whole = augment(pixels, offsets, sizes, params, size=48, backend="numba")
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            assert torch.equal(augment(pixels, offsets, sizes, params, size=48, backend="numba"), whole)
+    finally:
+        torch.set_num_threads(threads)
+    order = torch.randperm(len(sizes), generator=torch.Generator().manual_seed(0))
+    shuffled = augment(pixels, offsets[order], sizes[order], params[:, order].contiguous(), size=48, backend="numba")
+    assert torch.equal(shuffled, whole[:, order])
+    for r in range(3):
+        shard = params[:, r::3].contiguous()
+        assert torch.equal(augment(pixels, offsets[r::3], sizes[r::3], shard, size=48, backend="numba"), whole[:, r::3])
+
+
+def test_padded_images_give_the_views_of_packed_ones(canvas):
+    pixels, offsets, sizes = canvas
+    padded = torch.randint(0, 256, (len(sizes), 220, 390, 3), dtype=torch.uint8)
+    for b, (offset, (h, w)) in enumerate(zip(offsets.tolist(), sizes.tolist(), strict=True)):
+        padded[b, :h, :w] = pixels[offset : offset + h * w * 3].view(h, w, 3)
+    params = draw(canvas, EVERYTHING)[3]
+    packed = augment(pixels, offsets, sizes, params, size=40, backend="numba")
+    assert torch.equal(augment(padded, None, sizes, params, size=40, backend="numba"), packed)
+
+
+def test_views_stay_the_callers_when_later_batches_are_made(canvas):
+    source = draw(canvas, EVERYTHING, repeats=2)
+    kept = augment(*source, size=96, backend="numba")
+    copy = kept.clone()
+    for seed in range(8):
+        augment(*draw(canvas, EVERYTHING, repeats=2, seed=seed), size=96, backend="numba")
+    assert torch.equal(kept, copy)
+
+
+def test_the_operation_is_registered_as_pytorch_wants_it(canvas):
+    from fastaugself_kernels.augment import augment_op
+
+    pixels, offsets, sizes, params = draw(canvas, NOTHING)
+    strides = sizes[:, 1] * 3
+    arguments = (pixels, offsets, strides, sizes, params, 24, 24, [0.5] * 3, [0.5] * 3, torch.float32, True, True, True,
+                 5, False)  # fmt: skip
+    for backend in ("numba", "reference"):
+        torch.library.opcheck(augment_op, (*arguments, backend))
+
+
+def test_augment_compiles_into_one_graph(canvas):
+    pixels, offsets, sizes, params = draw(canvas, EVERYTHING)
+
+    def energy(params):
+        views, shift = augment(pixels, offsets, sizes, params, size=32, color_shift=True, blur_kernel=9)
+        return views.square().mean() + shift.sum()
+
+    compiled = torch.compile(energy, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(params), energy(params))
+
+
+def changed(tensor, index, value):
+    copy = tensor.clone()
+    copy[index] = value
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pixels": lambda s: s[0].float()}, "pixels must be uint8"),
+        ({"pixels": lambda s: s[0][::2]}, "contiguous"),
+        ({"pixels": lambda s: s[0].view(1, -1)}, "pass pixels.view"),
+        ({"pixels": lambda s: s[0][:1000]}, "does not fit the 1000 bytes"),
+        ({"offsets": lambda s: s[1].int()}, r"offsets_B must be int64 \[8\]"),
+        ({"offsets": lambda s: None}, r"without offsets_B, pixels must be \[8, H, W, 3\]"),
+        ({"sizes": lambda s: s[2].float()}, "sizes_B2 must be int32 or int64"),
+        ({"sizes": lambda s: s[2][:3]}, r"\[8, 2\]"),
+        ({"sizes": lambda s: changed(s[2], (0, 0), 0)}, "does not fit|at least"),
+        ({"params": lambda s: s[3].double()}, r"float32 \[V, B, 16\]"),
+        ({"params": lambda s: s[3][:, :0]}, "at least one of each"),
+        ({"params": lambda s: changed(s[3], (1, 2, 9), float("nan"))}, r"params_VBP\[1, 2, 9\] is nan"),
+        ({"params": lambda s: changed(s[3], (0, 1, 1), 500.0)}, r"params_VBP\[0, 1\] crops .* outside"),
+        ({"params": lambda s: changed(s[3], (0, 1, 2), 0.0)}, "outside"),
+        ({"size": lambda s: 0}, "size must be at least 1"),
+        ({"blur_kernel": lambda s: 8}, "blur_kernel must be odd"),
+        ({"blur_kernel": lambda s: 65}, "blur_kernel must be odd and below twice"),
+        ({"dtype": lambda s: torch.float64}, "dtype must be one of"),
+        ({"std": lambda s: (1, 0, 1)}, "std above 0"),
+        ({"rounding": lambda s: "up"}, '"uint8" or "none"'),
+        ({"backend": lambda s: "cuda"}, "backend must be"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_bad_input_is_a_value_error_that_names_it(change, message, canvas):
+    source = draw(canvas, NOTHING)
+    options = dict(zip(("pixels", "offsets", "sizes", "params"), source, strict=True))
+    options |= {"size": 32} | {name: make(source) for name, make in change.items()}
+    positional = [options.pop(name) for name in ("pixels", "offsets", "sizes", "params")]
+    with pytest.raises(ValueError, match=message):
+        augment(*positional, **options)
+
+
+def test_a_quarter_turn_needs_a_square(canvas):
+    source = draw(canvas, dataclasses.replace(NOTHING, rotation=1.0))
+    with pytest.raises(ValueError, match="a quarter turn needs a square output"):
+        augment(*source, size=(32, 40))
