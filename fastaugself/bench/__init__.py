@@ -1,0 +1,1 @@
+"""Benchmarks: all contestants in one run on one machine, checked to compute the same before they are timed."""

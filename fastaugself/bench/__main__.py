@@ -1,0 +1,28 @@
+"""`fastaugself bench NAME`, also `python -m fastaugself.bench NAME`."""
+
+import sys
+from collections.abc import Sequence
+
+from ..errors import UsageError
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs one benchmark; the exit code."""
+    import tyro
+
+    from .augment import augment_benchmark
+
+    commands = {"augment": augment_benchmark}
+    if not arguments or arguments[0] not in (*commands, "-h", "--help"):
+        raise UsageError(f"bench takes one of {', '.join(commands)}, got {arguments[0] if arguments else 'nothing'}")
+    if arguments[0] in commands:
+        tyro.cli(commands[arguments[0]], args=list(arguments[1:]), prog=f"fastaugself bench {arguments[0]}")
+    else:
+        print("usage: fastaugself bench {" + ",".join(commands) + "} [OPTIONS]")
+    return 0
+
+
+if __name__ == "__main__":
+    from ..cli import main as command
+
+    command(["bench", *sys.argv[1:]])

@@ -1,0 +1,288 @@
+"""Views per second of MoCo v2's augmentation, next to what people use today.
+
+Every contestant makes 224 px views of the same real photos of 375 x 500 with random resized crop (antialiased where
+the library can), flip, colour jitter in random order, grayscale, blur and normalisation at MoCo v2's ranges and
+probabilities, parameters drawn anew for every view. Before the timing, ours is held to the oracle, and each peer's views
+to the colour statistics of ours.
+"""
+
+import math
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from fastaugself_kernels import ViewPolicy, augment, sample_params
+from fastaugself_kernels.params import IMAGENET_MEAN, IMAGENET_STD
+
+from ..data.demo import load_photos
+from ..errors import RunError
+from .harness import Contestant, measure, ratios, record, write_json
+
+HEIGHT, WIDTH = 375, 500
+KORNIA_BATCH = 32
+Views = Callable[[], Tensor]
+
+
+def augment_benchmark(
+    json: Path | None = None,
+    size: int = 224,
+    photos: int = 64,
+    rounds: int = 7,
+    seconds: float = 1.0,
+    device: str = "auto",
+) -> None:
+    """Views per second against the augmentation libraries that are installed.
+
+    Args:
+        json: File for the result.
+        size: Side of the views in pixels.
+        photos: Photos in a batch; each gives two views.
+        rounds: Rounds in which the contestants take turns.
+        seconds: Seconds of each contestant in a round.
+        device: cpu (one thread), cuda, or auto for CUDA where there is one.
+    """
+    where = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
+    if where.type == "cpu":
+        torch.set_num_threads(1)
+    images = natural_photos(photos)
+    console = Console()
+    ours = _ours(images, size, where)
+    makers: dict[str, Callable[[list[np.ndarray], int], tuple[Views, int]]] = (
+        {"kornia": _kornia(where)}
+        if where.type == "cuda"
+        else {"pil": _pil, "opencv": _opencv, "albumentationsx": _albumentationsx, "kornia": _kornia(where)}
+    )
+    contestants = [ours]
+    expected = _statistics(ours.call())
+    for name, make in makers.items():
+        try:
+            call, units = make(images, size)
+        except ImportError as error:
+            console.print(f"{name}: left out, {error}", markup=False)
+            continue
+        views = torch.cat([call() for _ in range(math.ceil(2 * photos / units))])
+        difference = (_statistics(views) - expected).abs().max().item()
+        if views.shape[1:] != (3, size, size) or difference > 0.15:
+            console.print(f"{name}: left out, its views differ from ours ({tuple(views.shape)}, {difference:.2f})")
+            continue
+        contestants.append(Contestant(name, call, units))
+    rows = measure(contestants, device=where, rounds=rounds, seconds=seconds)
+    compared = ratios(rows, ours.name)
+    table = Table(
+        "", "views/s" if where.type == "cuda" else "views/s, one core", "ours is faster by", "lowest", "highest"
+    )
+    for row in rows:
+        ratio = compared.get(row.name)
+        cells = [f"{ratio[key]:.1f}x" for key in ("median", "min", "max")] if ratio else ["", "", ""]
+        table.add_row(row.name, f"{row.rate:,.0f}", *cells)
+    console.print(table)
+    if json is not None:
+        config = {"photos": [HEIGHT, WIDTH], "size": size, "batch": photos, "views": 2, "rounds": rounds,
+                  "seconds": seconds, "threads": 1 if where.type == "cpu" else None}  # fmt: skip
+        write_json(json, record(rows, unit="views_per_s", config=config, ratios=compared, device=where))
+
+
+def natural_photos(count: int) -> list[np.ndarray]:
+    """Crops of 375 x 500 of the real photos that come with scikit-image and scikit-learn, uint8 HWC."""
+    large = [p for p in load_photos().values() if p.width >= WIDTH and p.height >= HEIGHT]
+    draw = random.Random(0)
+    found = []
+    for i in range(count):
+        photo = large[i % len(large)]
+        left, top = draw.randint(0, photo.width - WIDTH), draw.randint(0, photo.height - HEIGHT)
+        found.append(np.ascontiguousarray(np.asarray(photo)[top : top + HEIGHT, left : left + WIDTH]))
+    return found
+
+
+def _ours(images: list[np.ndarray], size: int, device: torch.device) -> Contestant:
+    pixels = torch.from_numpy(np.stack(images))
+    ids, sizes = torch.arange(len(images)), torch.tensor([[HEIGHT, WIDTH]] * len(images))
+    policies = (ViewPolicy.moco_v2(size),) * 2
+    few = sample_params(ids[:4], sizes[:4], policies, seed=1, epoch=0)
+    exact: dict[str, Any] = {"size": size, "rounding": "none", "mean": (0, 0, 0), "std": (1, 1, 1)}
+    oracle = augment(pixels[:4], None, sizes[:4], few, backend="reference", **exact)
+    source = [t.to(device) for t in (pixels, ids, sizes)]
+    got = augment(source[0][:4], None, source[2][:4], few.to(device), **exact).cpu()
+    error = (got - oracle).abs().max().item()
+    if error > 1e-5:
+        raise RunError(f"our views differ from the oracle by {error:.1e}; nothing is timed")
+    epoch = 0
+
+    def call() -> Tensor:
+        nonlocal epoch
+        epoch += 1
+        params = sample_params(source[1], source[2], policies, seed=0, epoch=epoch)
+        return augment(source[0], None, source[2], params, size=size).flatten(0, 1)
+
+    return Contestant("fastaugself-triton" if device.type == "cuda" else "fastaugself-numba", call, 2 * len(images))
+
+
+def _statistics(views: Tensor) -> Tensor:
+    """Mean and standard deviation of each channel over all views."""
+    x = views.float()
+    return torch.stack([x.mean((0, 2, 3)), x.std((0, 2, 3))]).cpu()
+
+
+def _crop() -> tuple[int, int, int, int]:
+    """torchvision's RandomResizedCrop.get_params in plain Python: (top, left, height, width)."""
+    for _ in range(10):
+        area = HEIGHT * WIDTH * random.uniform(0.2, 1.0)
+        ratio = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= WIDTH and 0 < h <= HEIGHT:
+            return random.randint(0, HEIGHT - h), random.randint(0, WIDTH - w), h, w
+    return 0, (WIDTH - HEIGHT) // 2, HEIGHT, HEIGHT
+
+
+def _one_by_one(images: list[np.ndarray], view: Callable[[int], np.ndarray]) -> tuple[Views, int]:
+    """Views of the photos in turn, 8 a call, as one tensor."""
+    position = 0
+
+    def call() -> Tensor:
+        nonlocal position
+        made = [view((position + i) % len(images)) for i in range(8)]
+        position += 8
+        return torch.from_numpy(np.stack(made))
+
+    return call, 8
+
+
+def _pil(images: list[np.ndarray], size: int) -> tuple[Views, int]:
+    """MoCo's own pipeline on PIL images, without torchvision's wrappers around it."""
+    from PIL import Image, ImageEnhance, ImageFilter
+
+    pictures = [Image.fromarray(image) for image in images]
+    mean, std = np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_STD, np.float32)
+
+    def hue(picture: Image.Image, turns: float) -> Image.Image:
+        h, s, v = picture.convert("HSV").split()
+        shifted = Image.fromarray(np.asarray(h) + np.uint8(int(turns * 255) % 256))
+        return Image.merge("HSV", (shifted, s, v)).convert("RGB")
+
+    def view(i: int) -> np.ndarray:
+        top, left, h, w = _crop()
+        x = pictures[i].resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + w, top + h))
+        if random.random() < 0.8:
+            for op in random.sample(range(4), 4):
+                factor = random.uniform(0.6, 1.4)
+                if op == 0:
+                    x = ImageEnhance.Brightness(x).enhance(factor)
+                elif op == 1:
+                    x = ImageEnhance.Contrast(x).enhance(factor)
+                elif op == 2:
+                    x = ImageEnhance.Color(x).enhance(factor)
+                else:
+                    x = hue(x, random.uniform(-0.1, 0.1))
+        if random.random() < 0.2:
+            x = x.convert("L").convert("RGB")
+        if random.random() < 0.5:
+            x = x.filter(ImageFilter.GaussianBlur(random.uniform(0.1, 2.0)))
+        if random.random() < 0.5:
+            x = x.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        array = (np.asarray(x, np.float32) / 255 - mean) / std
+        return np.ascontiguousarray(array.transpose(2, 0, 1))
+
+    return _one_by_one(images, view)
+
+
+def _opencv(images: list[np.ndarray], size: int) -> tuple[Views, int]:
+    """Hand-written uint8 code with look-up tables, about as fast as OpenCV goes."""
+    import cv2
+
+    cv2.setNumThreads(0)
+    ramp = np.arange(256, dtype=np.float32)
+    mean, std = np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_STD, np.float32)
+    normalise = ((ramp[:, None] / 255 - mean) / std).reshape(1, 256, 3)
+
+    def view(i: int) -> np.ndarray:
+        top, left, h, w = _crop()
+        shrinks = h > size and w > size
+        flag = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        x = cv2.resize(images[i][top : top + h, left : left + w], (size, size), interpolation=flag)
+        if random.random() < 0.8:
+            for op in random.sample(range(4), 4):
+                factor = random.uniform(0.6, 1.4)
+                if op == 0:
+                    x = cv2.convertScaleAbs(x, alpha=factor)
+                elif op == 1:
+                    luma = float(np.dot(cv2.mean(x)[:3], (0.299, 0.587, 0.114)))
+                    x = cv2.LUT(x, np.clip(ramp * factor + (1 - factor) * luma, 0, 255).astype(np.uint8))
+                elif op == 2:
+                    gray = cv2.cvtColor(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+                    x = cv2.addWeighted(x, factor, gray, 1 - factor, 0)
+                else:
+                    hsv = cv2.cvtColor(x, cv2.COLOR_RGB2HSV_FULL)
+                    shifted = cv2.extractChannel(hsv, 0) + np.uint8(int(random.uniform(-0.1, 0.1) * 255) % 256)
+                    x = cv2.cvtColor(cv2.insertChannel(shifted, hsv, 0), cv2.COLOR_HSV2RGB_FULL)
+        if random.random() < 0.2:
+            x = cv2.cvtColor(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        if random.random() < 0.5:
+            x = cv2.GaussianBlur(x, (23, 23), random.uniform(0.1, 2.0))
+        if random.random() < 0.5:
+            x = cv2.flip(x, 1)
+        return np.ascontiguousarray(cv2.LUT(x, normalise).transpose(2, 0, 1))
+
+    return _one_by_one(images, view)
+
+
+def _albumentationsx(images: list[np.ndarray], size: int) -> tuple[Views, int]:
+    import os
+
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network for its newest version otherwise
+    try:
+        import albumentations as A
+        import cv2
+    except ImportError as error:
+        raise ImportError(f"pip install albumentationsx ({error})") from None
+    cv2.setNumThreads(0)
+    span = (0.6, 1.4)
+    pipeline = A.Compose(
+        [
+            A.RandomResizedCrop((size, size), scale=(0.2, 1.0), area_for_downscale="image"),
+            A.ColorJitter(span, span, span, (-0.1, 0.1), p=0.8),
+            A.ToGray(p=0.2),
+            A.GaussianBlur((23, 23), (0.1, 2.0), p=0.5),
+            A.HorizontalFlip(p=0.5),
+            A.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+        ],
+        seed=0,
+    )
+    return _one_by_one(images, lambda i: np.ascontiguousarray(pipeline(image=images[i])["image"].transpose(2, 0, 1)))
+
+
+def _kornia(device: torch.device) -> Callable[[list[np.ndarray], int], tuple[Views, int]]:
+    def make(images: list[np.ndarray], size: int) -> tuple[Views, int]:
+        try:
+            import kornia.augmentation as K
+        except ImportError as error:
+            raise ImportError(f"pip install --no-deps kornia kornia-rs ({error})") from None
+        pipeline = K.AugmentationSequential(
+            K.RandomResizedCrop((size, size), scale=(0.2, 1.0)),
+            K.ColorJitter(0.4, 0.4, 0.4, 0.1, p=0.8),
+            K.RandomGrayscale(p=0.2),
+            K.RandomGaussianBlur((23, 23), (0.1, 2.0), p=0.5),
+            K.RandomHorizontalFlip(p=0.5),
+            K.Normalize(torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)),
+            data_keys=["input"],
+            same_on_batch=False,
+        )
+        batches = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous().to(device).split(KORNIA_BATCH)
+        position = 0
+
+        def call() -> Tensor:
+            nonlocal position
+            position += 1
+            with torch.no_grad():
+                views: Tensor = pipeline(batches[position % len(batches)].float().div_(255))
+            return views
+
+        return call, len(batches[0])
+
+    return make
