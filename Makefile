@@ -2,7 +2,7 @@
 # then their job. ARGS="..." is handed on, for example: make test ARGS="-k philox"; make pretrain ARGS="--max-steps 50".
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup pretrain test check check-kernels gpu clean
+.PHONY: help setup pretrain test check bench check-kernels gpu clean
 
 PYTHON_IN_VENV := .venv/bin/python
 JOBS ?= 2
@@ -32,8 +32,11 @@ check: setup  ## ruff and mypy
 check-kernels: setup  ## compile every Triton kernel for GPUs that need not be here, and refuse slow code
 	$(PYTHON_IN_VENV) -P -m fastaugself_kernels.check --jobs $(JOBS) $(ARGS)
 
-gpu: setup  ## the tests that need a CUDA device
-	$(PYTHON_IN_VENV) -P -m pytest -m gpu $(ARGS)
+bench: setup  ## views per second of the augmentation on this machine, beside the peers that are installed
+	$(PYTHON_IN_VENV) -P -m fastaugself bench augment $(ARGS)
+
+gpu: setup  ## the whole GPU round: tests, benchmark, training (PHOTOS=photos.beton), to results/<device>/
+	scripts/gpu_round $(PHOTOS)
 
 clean:  ## forget .venv and everything compiled or cached (not runs/)
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info
