@@ -29,6 +29,7 @@ from .harness import Contestant, measure, ratios, record, write_json
 HEIGHT, WIDTH = 375, 500
 KORNIA_BATCH = 32
 COMPARED = 256  # views behind the statistics
+TOLERANCE = 0.15  # of a channel's mean and standard deviation, normalised
 Views = Callable[[], Tensor]
 
 
@@ -73,7 +74,7 @@ def augment_benchmark(
             continue
         views = _some_views(call, units)
         difference = (_statistics(views) - expected).abs().max().item()
-        if views.shape[1:] != (3, size, size) or difference > 0.15:
+        if views.shape[1:] != (3, size, size) or difference > TOLERANCE:
             console.print(f"{name}: left out, its views differ from ours ({tuple(views.shape)}, {difference:.2f})")
             continue
         contestants.append(Contestant(name, call, units))
