@@ -5,12 +5,18 @@ Quick parts only, on one target; `make check-kernels` compiles everything for al
 
 import importlib.util
 import os
+import re
+import struct
 import subprocess
 import sys
 from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
 
 import pytest
 import torch
+
+import fastaugself_kernels
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton: pip install triton"),
@@ -103,3 +109,53 @@ def test_the_command_prints_a_line_per_compilation_and_succeeds():
 def test_the_command_refuses_what_it_does_not_know(arguments, message):
     result = run(*arguments)
     assert result.returncode == 2 and message in result.stderr
+
+
+# --- python -m fastaugself_kernels.tune -------------------------------------------------------------------------------
+
+
+def test_the_search_finds_what_is_fastest_and_writes_what_can_be_read(check, cuda, tmp_path):
+    """Against a clock whose optimum is known: no GPU is asked, and nothing is compiled."""
+    from fastaugself_kernels import tune
+
+    def clock(launch):
+        kernel, constants, warps = launch.kernel.__name__, launch.constants, launch.options["num_warps"]
+        if kernel == "resize_kernel":
+            limit = launch.options.get("maxnreg", 255)
+            return abs(constants["RB"] - 16) + abs(constants["STEPS"] - 7) + abs(limit - 128) + warps
+        if kernel == "finish_kernel":
+            if constants["RB"] == 64 and warps == 4:
+                raise RuntimeError("does not fit")
+            return constants["RB"] + constants["CB"] + 8 / warps
+        return constants["CB"] * abs(warps - 2) + (1000 if constants["CB"] == 64 else 1)
+
+    best, measured = tune.search(cuda, clock, torch.device("meta"))
+    assert best.resize == tune.Tile(16, 32, 4, 7, 128)
+    assert (best.finish.rows, best.finish.columns, best.finish.warps) == (64, 32, 8)
+    assert (best.finish_float32.rows, best.finish_float32.columns, best.finish_float32.warps) == (64, 16, 8)
+    assert best.small == best.small_float32 == ((32, 2),)  # at 64 the two launches are faster
+    assert set(measured) == {"resize", "finish", "finish_float32", "small 32", "small_float32 32"}
+    path = tune.write(best, measured, "NVIDIA H100 80GB HBM3", "sm_90", tmp_path)
+    assert path.name == "nvidia-h100-80gb-hbm3.json"
+    assert check.Config.read(path) == replace(best, targets=("sm_90",))
+
+
+def test_the_search_says_what_it_needs():
+    if torch.cuda.is_available():
+        pytest.skip("it would search")
+    command = [sys.executable, "-P", "-m", "fastaugself_kernels.tune"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 2 and "a CUDA or ROCm device is needed" in result.stderr
+
+
+def test_the_inlined_ptx_gives_what_a_division_by_255_gives():
+    """The constants of finish.py's multiply-add, in exact arithmetic rounded once."""
+    source = (Path(fastaugself_kernels.__file__).parent / "triton" / "finish.py").read_text()
+    pairs = set(re.findall(r"fma\.rn\.f32 \$(\d), \$\1, 0f(\w{8}), 0f(\w{8});", source))
+    assert {index for index, *_ in pairs} == set("0123")
+    ((factor, offset),) = {tuple(struct.unpack(">f", bytes.fromhex(word))[0] for word in pair[1:]) for pair in pairs}
+    unit = torch.tensor(1.0) / 255
+    for byte in range(256):
+        magic = struct.unpack(">f", struct.pack(">I", 0x47000000 | byte << 8))[0]
+        exact = Fraction(magic) * Fraction(factor) + Fraction(offset)
+        assert torch.tensor(float(exact)) == byte * unit

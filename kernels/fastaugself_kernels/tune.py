@@ -1,0 +1,175 @@
+"""Measures launch shapes on the GPU that is there, and writes the best as its configuration.
+
+    python -m fastaugself_kernels.tune [--out FOLDER]
+
+Two views of 256 images of 375 x 500, MoCo v2's policy. Takes a few minutes, most of them compiling. The file goes to
+`triton/configs/` and is found by the device's name from then on; `make check-kernels` compiles it like the others.
+"""
+
+import argparse
+import datetime
+import itertools
+import json
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from .params import ViewPolicy
+from .sampling import sample_params
+from .triton.augment import augment_launches
+from .triton.configs import FOLDER, Config, Tile, config, file_of
+from .triton.launch import Launch, run
+
+Timer = Callable[[Launch], float]
+"""Microseconds of one launch; raises where it cannot run."""
+
+RESIZE = [
+    Tile(rows, columns, warps, steps, registers)
+    for (rows, columns, warps), steps, registers in itertools.product(
+        ((32, 32, 4), (16, 32, 4), (32, 32, 8), (16, 64, 4), (64, 32, 8)), (2, 7), (None, 128, 96)
+    )
+]
+FINISH = [
+    Tile(rows, columns, warps, 1, registers)
+    for (rows, columns, warps), registers in itertools.product(
+        ((64, 16, 4), (64, 32, 4), (64, 32, 8), (128, 16, 8), (128, 32, 8)), (None, 128)
+    )
+]
+FINISH_FLOAT32 = [Tile(64, 16, 4), Tile(64, 16, 8), Tile(64, 32, 8), Tile(128, 16, 8)]
+SMALL_WARPS = (1, 2, 4, 8, 16)
+
+
+def search(start: Config, time: Timer, device: torch.device) -> tuple[Config, dict[str, float]]:
+    """The fastest configuration found from `start`, kernel after kernel, and the microseconds of its launches."""
+    best, measured = _with(start, small=(), small_float32=()), {}
+
+    for field, tiles, dtype, index in (
+        ("resize", RESIZE, torch.bfloat16, 0),
+        ("finish", FINISH, torch.bfloat16, 1),
+        ("finish_float32", FINISH_FLOAT32, torch.float32, 1),
+    ):
+        options = [_with(best, **{field: tile}) for tile in tiles]
+        times = [_time(time, _launches(option, 224, dtype, device)[index]) for option in options]
+        measured[field] = min(times)
+        best = options[times.index(measured[field])]
+
+    for field, dtype in (("small", torch.bfloat16), ("small_float32", torch.float32)):
+        entries = []
+        for size in (32, 64):
+            options = [_with(best, **{field: ((size, warps),)}) for warps in SMALL_WARPS]
+            times = [_time(time, _launches(option, size, dtype, device)[0]) for option in options]
+            if min(times) < sum(time(launch) for launch in _launches(best, size, dtype, device)):
+                entries.append((size, SMALL_WARPS[times.index(min(times))]))
+                measured[f"{field} {size}"] = min(times)
+        best = _with(best, **{field: tuple(entries)})
+    return best, measured
+
+
+def _with(shapes: Config, **fields: Any) -> Config:
+    return replace(shapes, **fields)
+
+
+def _time(time: Timer, launch: Launch) -> float:
+    """The time of one launch, infinite where its shape does not compile or does not fit the device."""
+    try:
+        return time(launch)
+    except Exception as error:  # triton raises a different class for every way not to fit
+        print(f"  left out: {launch.options} {launch.constants}: {type(error).__name__}", file=sys.stderr)
+        return float("inf")
+
+
+@lru_cache(maxsize=1)
+def _source(device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Pixels, offsets, strides and sizes of 256 images."""
+    B, height, width = 256, 375, 500
+    pixels = torch.randint(0, 256, (B * height * width * 3,), dtype=torch.uint8, device=device)
+    offsets_B = torch.arange(B, device=device) * (height * width * 3)
+    strides_B = torch.full((B,), width * 3, dtype=torch.int32, device=device)
+    return pixels, offsets_B, strides_B, torch.tensor([[height, width]] * B, dtype=torch.int32)
+
+
+def _launches(shapes: Config, size: int, dtype: torch.dtype, device: torch.device) -> list[Launch]:
+    pixels, offsets_B, strides_B, sizes_B2 = _source(device)
+    V, B = 2, len(offsets_B)
+    params_VBP = sample_params(torch.arange(B), sizes_B2, (ViewPolicy.moco_v2(size),) * V, seed=0, epoch=0)
+    views_VBHWC = torch.empty(V, B, size, size, 3, dtype=dtype, device=device)
+    return augment_launches(
+        shapes,
+        pixels,
+        offsets_B,
+        strides_B,
+        params_VBP.to(device),
+        views_VBHWC.permute(0, 1, 4, 2, 3),
+        None,
+        norm=[4.0, 4.0, 4.0, -2.0, -2.0, -2.0],
+        antialias=True,
+        rounding=True,
+        radius=min(11, size // 4),
+        solarize_first=False,
+    )
+
+
+def cuda_microseconds(launch: Launch) -> float:
+    """Median of 30 launches between events, after 5 that warm up."""
+    device = torch.device("cuda", torch.cuda.current_device())
+    times = []
+    for round_ in range(35):
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin.record()
+        run([launch], device)
+        end.record()
+        end.synchronize()
+        if round_ >= 5:
+            times.append(begin.elapsed_time(end) * 1000)
+    return statistics.median(times)
+
+
+def write(shapes: Config, measured: dict[str, float], device_name: str, target: str, folder: Path) -> Path:
+    """Writes a configuration that `Config.read` reads, with what was measured beside it."""
+
+    def small(entries: tuple[tuple[int, int], ...]) -> list[dict[str, int]]:
+        return [{"up_to": longest, "warps": warps} for longest, warps in entries]
+
+    content: dict[str, Any] = asdict(shapes) | {
+        "targets": [target],
+        "small": small(shapes.small),
+        "small_float32": small(shapes.small_float32),
+        "measured": {
+            "device": device_name,
+            "date": datetime.date.today().isoformat(),
+            "torch": torch.__version__,
+            "triton": triton.__version__,
+            "microseconds for 512 views": {name: round(time, 1) for name, time in measured.items()},
+        },
+    }
+    path = folder / file_of(device_name).name
+    path.write_text(json.dumps(content, indent=2) + "\n")
+    return path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m fastaugself_kernels.tune", description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the configuration (default: the package's)")
+    options = parser.parse_args(arguments)
+    if not torch.cuda.is_available():
+        parser.error("a CUDA or ROCm device is needed, and torch sees none")
+    device = torch.device("cuda", torch.cuda.current_device())
+    properties = torch.cuda.get_device_properties(device)
+    target = getattr(properties, "gcnArchName", f"sm_{properties.major}{properties.minor}").split(":")[0]
+    best, measured = search(config(device), cuda_microseconds, device)
+    path = write(best, measured, torch.cuda.get_device_name(device), target, options.out)
+    print(path.read_text(), end="")
+    print(path, file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
