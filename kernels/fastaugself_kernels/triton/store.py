@@ -5,14 +5,20 @@ import triton.language as tl
 
 
 @triton.jit
+def _halves(x, R: tl.constexpr, C: tl.constexpr, N: tl.constexpr):
+    """The first and the second N of 2 N neighbours."""
+    return tl.split(tl.permute(tl.reshape(x, (R, C, 2, N)), (0, 1, 3, 2)))
+
+
+@triton.jit
 def _split8(x, R: tl.constexpr, C: tl.constexpr):
-    even, odd = tl.split(tl.reshape(x, (R, C, 4, 2)))
-    even0, even1 = tl.split(tl.reshape(even, (R, C, 2, 2)))
-    odd0, odd1 = tl.split(tl.reshape(odd, (R, C, 2, 2)))
-    x0, x4 = tl.split(even0)
-    x2, x6 = tl.split(even1)
-    x1, x5 = tl.split(odd0)
-    x3, x7 = tl.split(odd1)
+    low, high = _halves(x, R, C, 4)
+    low0, low2 = _halves(low, R, C, 2)
+    high4, high6 = _halves(high, R, C, 2)
+    x0, x1 = tl.split(low0)
+    x2, x3 = tl.split(low2)
+    x4, x5 = tl.split(high4)
+    x6, x7 = tl.split(high6)
     return x0, x1, x2, x3, x4, x5, x6, x7
 
 
