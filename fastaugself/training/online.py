@@ -38,6 +38,11 @@ class OnlineCheck:
             Loader(config.data.val, shuffle=False, drop_last=False, device=device, **common),
         )
 
+    def close(self) -> None:
+        """Lets go of the files."""
+        for loader in self.loaders or ():
+            loader.close()
+
     def due(self, step: int, steps_per_epoch: int, end: int) -> bool:
         """Whether a check belongs after this step."""
         every = self.config.log.knn_epochs

@@ -233,6 +233,8 @@ class Trainer:
                 self._loop(run_log, check, stop)
         finally:
             run_log.close()
+            if check is not None:
+                check.close()
         self.save()
         if stop.requested is not None and self.step < self.end:
             log.warning("stopped at step %d; the same command goes on from there", self.step)
