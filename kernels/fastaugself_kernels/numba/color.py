@@ -10,10 +10,8 @@ from numba import njit
 from .resize import FAST
 from .simd import widest_vectors
 
-_ZERO, _ONE, _SIX = np.float32(0), np.float32(1), np.float32(6)
+_ZERO, _ONE = np.float32(0), np.float32(1)
 _RED, _GREEN, _BLUE = np.float32(0.2989), np.float32(0.587), np.float32(0.114)
-_SIXTH = np.float32(1 / 6)
-_TINY = np.float32(1e-12)
 
 
 @njit(**FAST)
@@ -49,21 +47,37 @@ def saturation(r, g, b, factor):
 
 @njit(**FAST)
 def hue(r, g, b, turns):
-    """The oracle's closed form, with each channel a clamped distance from its place on the circle of six."""
+    """The oracle's hexcone without a division and with one conditional subtraction for the modulo.
+
+    In units of the chroma, j is the hue in sixths of a turn, rotated, minus 3: red is |j| - 1, green 2 - |j + 1| and
+    blue 2 - |j - 1| above the lowest channel, each clamped to [0, 1]. To rotate backwards is to rotate forwards with
+    green and blue exchanged.
+    """
+    turns -= np.float32(np.floor(turns + np.float32(0.5)))
+    if turns < 0:
+        _rotate_hue(r, b, g, -turns)
+    else:
+        _rotate_hue(r, g, b, turns)
+
+
+@njit(**FAST)
+def _rotate_hue(r, g, b, turns):
+    """Forwards, by at most half a turn: j is in [-2, 7) before the subtraction."""
     widest_vectors()
-    shift = turns * _SIX
+    shift = turns * np.float32(6)
+    from_red, from_green, from_blue = shift + np.float32(3), shift - np.float32(1), shift + np.float32(1)
     for i in range(r.size):
         red, green, blue = r[i], g[i], b[i]
         high, low = max(red, max(green, blue)), min(red, min(green, blue))
         chroma = high - low
-        is_red, is_green = high == red, high == green
-        difference = green - blue if is_red else (blue - red if is_green else red - green)
-        start = shift if is_red else (shift + np.float32(2) if is_green else shift + np.float32(4))
-        h = difference / max(chroma, _TINY) + start
-        h -= np.floor(h * _SIXTH) * _SIX
-        r[i] = low + chroma * min(max(abs(h - np.float32(3)) - _ONE, _ZERO), _ONE)
-        g[i] = low + chroma * min(max(np.float32(2) - abs(h - np.float32(2)), _ZERO), _ONE)
-        b[i] = low + chroma * min(max(np.float32(2) - abs(h - np.float32(4)), _ZERO), _ONE)
+        j = red - green + chroma * from_blue
+        j = blue - red + chroma * from_green if high == green else j
+        j = green - blue + chroma * from_red if high == red else j
+        j = j - np.float32(6) * chroma if j >= np.float32(3) * chroma else j
+        below, above = low - chroma, high + chroma
+        r[i] = min(max(below + abs(j), low), high)
+        g[i] = min(max(above - abs(j + chroma), low), high)
+        b[i] = min(max(above - abs(j - chroma), low), high)
 
 
 @njit(**FAST)

@@ -58,18 +58,29 @@ def fill_gaussian(kernel, sigma, taps):
 
 
 @njit(**FAST)
-def blur_rows(plane, start, rows, W, taps, R, margin, padded):
-    """The horizontal blur, in place, of `rows` rows of W floats. `padded` holds one row between two margins."""
-    center = ROWS + R
-    for y in range(start, start + rows * W, W):
-        for x in range(W):
-            padded[margin + x] = plane[y + x]
+def _pad_rows(plane, start, rows, W, R, margin, padded, pitch):
+    """Copies rows of W floats with R reflected ones on each side; row y begins at y * pitch + margin."""
+    for y in range(rows):
+        source, target = start + y * W, y * pitch + margin
+        for x in range(0, W, WIDE):
+            store(padded, target + x, load_wide(plane, source + x))
         for k in range(1, R + 1):
-            padded[margin - k] = padded[margin + k]
-            padded[margin + W - 1 + k] = padded[margin + W - 1 - k]
+            padded[target - k] = plane[source + k]
+            padded[target + W - 1 + k] = plane[source + W - 1 - k]
+
+
+@njit(**FAST)
+def blur_rows(plane, start, rows, W, taps, R, margin, padded):
+    """The horizontal blur of at most STRIP rows of W floats, in place."""
+    # All rows are copied before the first is blurred: a vector read across stores that are still under way waits.
+    pitch = 2 * margin + -(-W // WIDE) * WIDE + SPAN
+    _pad_rows(plane, start, rows, W, R, margin, padded, pitch)
+    center, behind = ROWS + R, STRIP * pitch
+    for y in range(rows):
+        row, target = y * pitch + margin, start + y * W
         for j in range(0, W, SPAN):
             x = min(j, max(W - SPAN, 0))
-            p = margin + x
+            p = row + x
             weight = broadcast(taps, center)
             a = multiply_add(weight, load_wide(padded, p), zero())
             b = multiply_add(weight, load_wide(padded, p + WIDE), zero())
@@ -78,24 +89,23 @@ def blur_rows(plane, start, rows, W, taps, R, margin, padded):
                 a = multiply_add(weight, add(load_wide(padded, p - k), load_wide(padded, p + k)), a)
                 b = multiply_add(weight, add(load_wide(padded, p + WIDE - k), load_wide(padded, p + WIDE + k)), b)
             if W >= SPAN:
-                store(plane, y + x, a)
-                store(plane, y + x + WIDE, b)
+                store(plane, target + x, a)
+                store(plane, target + x + WIDE, b)
             else:
-                # A narrow row goes through memory behind the margins, lest it overwrite the rows below.
-                behind = 2 * margin + W + SPAN
+                # Rows narrower than the vectors go through memory behind the copies, lest they overwrite the next.
                 store(padded, behind, a)
                 store(padded, behind + WIDE, b)
                 for n in range(W):
-                    plane[y + n] = padded[behind + n]
+                    plane[target + n] = padded[behind + n]
 
 
 @njit(**FAST)
 def reflect_rows(plane, start, H, W, R):
     """Fills the R rows above and below the plane with its reflections."""
     for k in range(1, R + 1):
-        for x in range(W):
-            plane[start - k * W + x] = plane[start + k * W + x]
-            plane[start + (H - 1 + k) * W + x] = plane[start + (H - 1 - k) * W + x]
+        above, below = start - k * W, start + (H - 1 + k) * W
+        plane[above : above + W] = plane[start + k * W : start + k * W + W]
+        plane[below : below + W] = plane[below - 2 * k * W : below - 2 * k * W + W]
 
 
 @njit(**FAST)

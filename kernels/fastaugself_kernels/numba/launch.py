@@ -21,7 +21,7 @@ from .. import params as columns
 from . import view
 from .finish import BFLOAT16, FLOAT16, FLOAT32, ROWS, SPAN
 from .pool import Pool
-from .resize import CHUNK, STRIP
+from .resize import CHUNK, STRIP, TILE
 from .simd import LANES, WIDE
 
 log = logging.getLogger(__name__)
@@ -115,20 +115,20 @@ def _plan(H: int, W: int, blur_kernel: int, height: int, width: int) -> _Plan:
     side = -(-max(H, W) // STRIP) * STRIP
     ratio = max(height, width) / min(H, W)
     taps = 2 * math.ceil(max(ratio, 1.0)) + 1
-    group_floats = max(CHUNK, (math.ceil(LANES * ratio) + taps) * 3) + 2 * SPAN
+    group_floats = max(CHUNK, (math.ceil(TILE * ratio) + taps) * 3) + 2 * SPAN
     reach = blur_kernel // 2
     margin = -(-reach // WIDE) * WIDE
     plane = -(-((side + 2 * (reach + ROWS)) * W + SPAN) // WIDE) * WIDE + WIDE
     strip_plane = STRIP * W + SPAN
     sizes = {
-        view.ROWS_WEIGHTS: side * taps,
-        view.COLUMNS_WEIGHTS: side * taps,
+        view.ROWS_WEIGHTS: side * (taps + 2),
+        view.COLUMNS_WEIGHTS: side * (taps + 2),
         view.MIXED: STRIP * group_floats,
         view.COLUMNS: STRIP * group_floats,
-        view.TILE: LANES * 3 * STRIP,
-        view.BLOCK: LANES * LANES,
+        view.TILE: TILE * 3 * STRIP,
+        view.BLOCK: TILE * STRIP,
         view.STRIPS: 3 * strip_plane,
-        view.PADDED: 2 * margin + W + 2 * SPAN,
+        view.PADDED: STRIP * (2 * margin + -(-W // WIDE) * WIDE + SPAN) + SPAN,
         view.GAUSSIAN: 2 * (reach + ROWS) + 1,
         view.SPARE: 3 * LANES,
         view.PLANES: 3 * plane,

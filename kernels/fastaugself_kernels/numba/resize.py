@@ -15,8 +15,8 @@ from .simd import (
     LANES,
     WIDE,
     broadcast,
-    load,
     load_bytes,
+    load_pair,
     load_wide,
     multiply_add,
     prefetch,
@@ -27,9 +27,10 @@ from .simd import (
 )
 
 STRIP = WIDE  # output rows made together
+TILE = WIDE  # output columns made together
 BLOCK = 4 * WIDE  # bytes that the vertical pass mixes together
 LINE = 64  # bytes of a cache line
-CHUNK = 192  # source bytes of a row, at most about, from which the horizontal pass makes a group of output columns
+CHUNK = 256  # source bytes of a row, at most about, from which the horizontal pass makes a group of output columns
 
 EXACT = dict(nogil=True, error_model="numpy", boundscheck=False)
 """No fast-math: taps are computed as PyTorch does, to the last bit of a rounding."""
@@ -37,48 +38,56 @@ FAST = dict(nogil=True, error_model="numpy", boundscheck=False, fastmath=True)
 
 
 @njit(**EXACT)
-def _tap_range(i, n_in, ratio, antialias):
-    """Centre, first input and end of the taps of output i, in PyTorch's mixture of float32 and float64."""
-    center = np.float32(np.float64(ratio) * (i + 0.5))
-    if antialias:
-        support = max(ratio, np.float32(1))
+def fill_taps(n_in, n_out, antialias, reverse, scale, first, weights):
+    """Taps of one axis: output i is the sum over k < K of weights[k * side + i] * input[first[i] + k].
+
+    PyTorch's triangle filter, centres rounded to float32 as there. All taps lie inside the input. `reverse` mirrors
+    the output; `scale` multiplies the weights. The outputs are extended to a multiple of STRIP, repeating the last:
+    `side`, the length of `first`. Returns K.
+    """
+    side = first.size
+    ratio = np.float32(n_in) / np.float32(n_out)
+    support = max(ratio, np.float32(1)) if antialias else np.float32(1)
+    inverse = np.float32(1) / support
+    K = 1
+    for i in range(n_out):
+        center = np.float32(np.float64(ratio) * (i + 0.5))
+        if not antialias:
+            center = max(center, np.float32(0.5))
         low = max(int(center - support + 0.5), 0)
-        return center, low, min(int(center + support + 0.5), n_in)
-    center = max(np.float32(center - np.float32(0.5)), np.float32(0))
-    return np.float32(center + np.float32(0.5)), int(center), min(int(center) + 2, n_in)
+        first[i] = low
+        K = max(K, min(int(center + support + 0.5), n_in) - low)
+    totals, offsets = weights[K * side : K * side + side], weights[K * side + side : K * side + 2 * side]
+    for i in range(side):
+        center = np.float32(np.float64(ratio) * (min(i, n_out - 1) + 0.5))
+        if not antialias:
+            center = max(center, np.float32(0.5))
+        first[i] = min(first[min(i, n_out - 1)], n_in - K)
+        offsets[i] = np.float32(np.float64(first[i]) - center + 0.5) * inverse
+        totals[i] = 0
+    for k in range(K):
+        taps = weights[k * side : k * side + side]
+        for i in range(side):
+            taps[i] = max(np.float32(1) - abs(offsets[i] + np.float32(k) * inverse), np.float32(0))
+            totals[i] += taps[i]
+    for k in range(K):
+        taps = weights[k * side : k * side + side]
+        for i in range(side):
+            taps[i] *= scale / totals[i]
+    if reverse:
+        _reverse(first, n_out)
+        for k in range(K):
+            _reverse(weights[k * side : k * side + side], n_out)
+    return K
 
 
 @njit(**EXACT)
-def fill_taps(n_in, n_out, antialias, reverse, scale, first, weights):
-    """Taps of one axis: output i is the sum over k < K of weights[i * K + k] * input[first[i] + k].
-
-    All taps lie inside the input. `reverse` mirrors the output; `scale` multiplies the weights. Both tables are
-    extended to a multiple of STRIP outputs. Returns K.
-    """
-    ratio = np.float32(n_in) / np.float32(n_out)
-    inverse = np.float32(1) / max(ratio, np.float32(1)) if antialias else np.float32(1)
-    K = 0
-    for i in range(n_out):
-        _, low, high = _tap_range(i, n_in, ratio, antialias)
-        K = max(K, high - low)
-    for i in range(n_out):
-        center, low, high = _tap_range(i, n_in, ratio, antialias)
-        start = min(low, n_in - K)
-        out = n_out - 1 - i if reverse else i
-        total = np.float32(0)
-        for k in range(K):
-            distance = np.float32((np.float64(np.float32(start + k) - center) + 0.5) * inverse)
-            weight = max(np.float32(1) - abs(distance), np.float32(0)) if low <= start + k < high else np.float32(0)
-            weights[out * K + k] = weight
-            total += weight
-        for k in range(K):
-            weights[out * K + k] = weights[out * K + k] / total * scale
-        first[out] = start
-    for i in range(n_out, -(-n_out // STRIP) * STRIP):
-        first[i] = first[n_out - 1]
-        for k in range(K):
-            weights[i * K + k] = weights[(n_out - 1) * K + k]
-    return K
+def _reverse(values, n):
+    """Mirrors the first n values and repeats the new last one after them."""
+    for i in range(n // 2):
+        values[i], values[n - 1 - i] = values[n - 1 - i], values[i]
+    for i in range(n, values.size):
+        values[i] = values[n - 1]
 
 
 @njit(**FAST)
@@ -92,7 +101,7 @@ def _mix(pixels, source, stride, first, weights, K, i0, n, mixed, pitch, ahead, 
         for y in range(ahead + ahead_rows * r // STRIP, ahead + ahead_rows * (r + 1) // STRIP):
             for j in range(0, n + LINE, LINE):
                 prefetch(pixels, source + y * stride + j)
-        row, w, q = source + first[i0 + r] * stride, (i0 + r) * K, r * pitch
+        row, side, q = source + first[i0 + r] * stride, first.size, r * pitch
         # The last block of a row starts early rather than read past it, which may be past the end of `pixels`.
         if n >= BLOCK:
             for j in range(0, n, BLOCK):
@@ -101,14 +110,15 @@ def _mix(pixels, source, stride, first, weights, K, i0, n, mixed, pitch, ahead, 
                 b = zero()
                 c = zero()
                 d = zero()
-                p = row + start
+                p, w = row + start, i0 + r
                 for k in range(K):
-                    weight = broadcast(weights, w + k)
+                    weight = broadcast(weights, w)
                     a = multiply_add(weight, load_bytes(pixels, p), a)
                     b = multiply_add(weight, load_bytes(pixels, p + WIDE), b)
                     c = multiply_add(weight, load_bytes(pixels, p + 2 * WIDE), c)
                     d = multiply_add(weight, load_bytes(pixels, p + 3 * WIDE), d)
                     p += stride
+                    w += side
                 store(mixed, q + start, a)
                 store(mixed, q + start + WIDE, b)
                 store(mixed, q + start + 2 * WIDE, c)
@@ -117,44 +127,55 @@ def _mix(pixels, source, stride, first, weights, K, i0, n, mixed, pitch, ahead, 
             for j in range(0, n, WIDE):
                 start = min(j, n - WIDE)
                 a = zero()
-                p = row + start
+                p, w = row + start, i0 + r
                 for k in range(K):
-                    a = multiply_add(broadcast(weights, w + k), load_bytes(pixels, p), a)
+                    a = multiply_add(broadcast(weights, w), load_bytes(pixels, p), a)
                     p += stride
+                    w += side
                 store(mixed, q + start, a)
         else:
             for j in range(n):
                 total = np.float32(0)
                 for k in range(K):
-                    total += weights[w + k] * np.float32(pixels[row + k * stride + j])
+                    total += weights[k * side + i0 + r] * np.float32(pixels[row + k * stride + j])
                 mixed[q + j] = total
 
 
 @njit(**FAST)
 def _turn(rows, start, pitch, columns, target, target_pitch):
-    """Transposes an 8x8 block: element (r, j) at start + r * pitch + j goes to target + j * target_pitch + r."""
-    block = transpose(
-        load(rows, start),
-        load(rows, start + pitch),
-        load(rows, start + 2 * pitch),
-        load(rows, start + 3 * pitch),
-        load(rows, start + 4 * pitch),
-        load(rows, start + 5 * pitch),
-        load(rows, start + 6 * pitch),
-        load(rows, start + 7 * pitch),
-    )
-    for j in range(LANES):
-        store(columns, target + j * target_pitch, block[j])
+    """Transposes 16 rows of 8: element (r, j) at start + r * pitch + j goes to target + j * target_pitch + r.
+
+    Sixteen rows at a time, because writing whole cache lines takes half as long as writing them by halves.
+    """
+    for j in (0, 4):
+        p = start + j
+        upper = transpose(
+            load_pair(rows, p, p + 4 * pitch),
+            load_pair(rows, p + pitch, p + 5 * pitch),
+            load_pair(rows, p + 2 * pitch, p + 6 * pitch),
+            load_pair(rows, p + 3 * pitch, p + 7 * pitch),
+        )
+        p += LANES * pitch
+        lower = transpose(
+            load_pair(rows, p, p + 4 * pitch),
+            load_pair(rows, p + pitch, p + 5 * pitch),
+            load_pair(rows, p + 2 * pitch, p + 6 * pitch),
+            load_pair(rows, p + 3 * pitch, p + 7 * pitch),
+        )
+        for k in range(4):
+            q = target + (j + k) * target_pitch
+            store(columns, q, upper[k])
+            store(columns, q + LANES, lower[k])
 
 
 @njit(**FAST)
 def _horizontal(columns, base, first, weights, K, x0, rounding, tile):
-    """The horizontal pass: eight output columns, tile[((x - x0) * 3 + c) * STRIP + r], rounded or not.
+    """The horizontal pass: TILE output columns, tile[((x - x0) * 3 + c) * STRIP + r], rounded or not.
 
     `columns` starts at source pixel `base`.
     """
     t = 0
-    for x in range(x0, x0 + LANES, 2):
+    for x in range(x0, x0 + TILE, 2):
         r0 = zero()
         g0 = zero()
         b0 = zero()
@@ -162,18 +183,19 @@ def _horizontal(columns, base, first, weights, K, x0, rounding, tile):
         g1 = zero()
         b1 = zero()
         p0, p1 = (first[x] - base) * 3 * STRIP, (first[x + 1] - base) * 3 * STRIP
-        w = x * K
+        w = x
         for k in range(K):
-            weight = broadcast(weights, w + k)
+            weight = broadcast(weights, w)
             r0 = multiply_add(weight, load_wide(columns, p0), r0)
             g0 = multiply_add(weight, load_wide(columns, p0 + STRIP), g0)
             b0 = multiply_add(weight, load_wide(columns, p0 + 2 * STRIP), b0)
-            weight = broadcast(weights, w + K + k)
+            weight = broadcast(weights, w + 1)
             r1 = multiply_add(weight, load_wide(columns, p1), r1)
             g1 = multiply_add(weight, load_wide(columns, p1 + STRIP), g1)
             b1 = multiply_add(weight, load_wide(columns, p1 + 2 * STRIP), b1)
             p0 += 3 * STRIP
             p1 += 3 * STRIP
+            w += first.size
         if rounding:
             r0 = round_to_255ths(r0)
             g0 = round_to_255ths(g0)
@@ -193,23 +215,22 @@ def _horizontal(columns, base, first, weights, K, x0, rounding, tile):
 @njit(**FAST)
 def _place(tile, H, W, i0, x0, transposed, planes, plane_stride, block):
     """Writes a tile to the planes; at the edges only what lies inside. `transposed` keeps its columns as rows."""
+    inside = i0 + STRIP <= H and x0 + TILE <= W
     for c in range(3):
         plane = c * plane_stride
         if transposed:
-            for j in range(min(LANES, H - x0)):
+            for j in range(min(TILE, H - x0)):
                 for n in range(min(STRIP, W - i0)):
                     planes[plane + (x0 + j) * W + i0 + n] = tile[(3 * j + c) * STRIP + n]
-            continue
-        for half in range(0, STRIP, LANES):
-            i = i0 + half
-            target = plane + i * W + x0
-            if i + LANES <= H and x0 + LANES <= W:
-                _turn(tile, c * STRIP + half, 3 * STRIP, planes, target, W)
-            elif i < H:
-                _turn(tile, c * STRIP + half, 3 * STRIP, block, 0, LANES)
-                for j in range(min(LANES, H - i)):
-                    for n in range(min(LANES, W - x0)):
-                        planes[target + j * W + n] = block[j * LANES + n]
+        elif inside:
+            for half in range(0, STRIP, LANES):
+                _turn(tile, c * STRIP + half, 3 * STRIP, planes, plane + (i0 + half) * W + x0, W)
+        else:
+            for half in range(0, STRIP, LANES):
+                _turn(tile, c * STRIP + half, 3 * STRIP, block, half * TILE, TILE)
+            for j in range(min(STRIP, H - i0)):
+                for n in range(min(TILE, W - x0)):
+                    planes[plane + (i0 + j) * W + x0 + n] = block[j * TILE + n]
 
 
 @njit(**EXACT)
@@ -236,25 +257,23 @@ def resize_strip(
     H, W, i0, transposed, rounding, mixed, columns, tile, block, planes, plane_stride,
 ):  # fmt: skip
     """Rows i0..i0+STRIP of the resized crop whose first byte is `origin` (columns of the output, when transposed)."""
-    width = H if transposed else W
-    ahead, ahead_rows = _rows_of_strip(rows_first, rows_K, i0 + STRIP, W if transposed else H)
-    for g0 in range(0, width, group):
-        last = min(g0 + group, -(-width // LANES) * LANES) - 1
-        base = min(columns_first[g0], columns_first[last])
-        n = (max(columns_first[g0], columns_first[last]) + columns_K - base) * 3
+    rows_out, columns_out = (W, H) if transposed else (H, W)
+    ahead, ahead_rows = _rows_of_strip(rows_first, rows_K, i0 + STRIP, rows_out)
+    for g0 in range(0, columns_out, group):
+        end = min(g0 + group, -(-columns_out // TILE) * TILE)
+        a, b = columns_first[g0], columns_first[end - 1]
+        base, n = min(a, b), (abs(a - b) + columns_K) * 3
         pitch = -(-n // LANES) * LANES
         _mix(pixels, origin + base * 3, stride, rows_first, rows_weights, rows_K, i0, n, mixed, pitch,
              ahead, ahead_rows)  # fmt: skip
-        for half in range(0, STRIP, LANES):
-            for j in range(0, pitch, LANES):
-                _turn(mixed, half * pitch + j, pitch, columns, j * STRIP + half, STRIP)
-        for x0 in range(g0, last, LANES):
+        for j in range(0, pitch, LANES):
+            _turn(mixed, j, pitch, columns, j * STRIP, STRIP)
+        for x0 in range(g0, end, TILE):
             _horizontal(columns, base, columns_first, columns_weights, columns_K, x0, rounding, tile)
             _place(tile, H, W, i0, x0, transposed, planes, plane_stride, block)
 
 
 @njit(**EXACT)
 def columns_of_group(n_in, n_out, K):
-    """Output columns, a multiple of LANES, that CHUNK source bytes suffice for; at least LANES."""
-    pixels = CHUNK // 3 - K
-    return max(LANES, int(pixels * n_out / n_in) // LANES * LANES)
+    """Output columns, a multiple of TILE, that CHUNK source bytes suffice for; at least TILE."""
+    return max(TILE, int((CHUNK // 3 - K) * n_out / n_in) // TILE * TILE)

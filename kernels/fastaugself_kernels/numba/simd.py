@@ -75,6 +75,19 @@ def load(typing_context, array, index):
 
 
 @intrinsic
+def load_pair(typing_context, array, first, second):
+    """Four consecutive floats from `first` on, and four from `second` on."""
+
+    def code(context, builder, signature, args):
+        halves = [
+            _load(context, builder, signature.args[0], args[0], index, _vector(ir.FloatType(), 4)) for index in args[1:]
+        ]
+        return _shuffle(builder, *halves, range(LANES))
+
+    return float32x8(array, first, second), code
+
+
+@intrinsic
 def load_wide(typing_context, array, index):
     """Sixteen consecutive floats of a float32 array."""
 
@@ -228,22 +241,26 @@ def round_to_255ths(typing_context, value):
 
 
 @intrinsic
-def transpose(typing_context, a, b, c, d, e, f, g, h):
-    """The columns of eight rows of eight."""
+def transpose(typing_context, a, b, c, d):
+    """Transposes two 4x4 blocks: four rows of the first in lanes 0..3, of the second in lanes 4..7."""
 
     def code(context, builder, signature, args):
-        rows = list(args)
-        for half in (1, 2, 4):
-            # Swap the off-diagonal blocks of side `half` in every pair of rows that far apart.
-            low = [lane if lane & half == 0 else lane - half + LANES for lane in range(LANES)]
-            high = [lane + half if lane & half == 0 else lane + LANES for lane in range(LANES)]
-            for i in range(LANES):
-                if i & half == 0:
-                    pair = rows[i], rows[i + half]
-                    rows[i], rows[i + half] = _shuffle(builder, *pair, low), _shuffle(builder, *pair, high)
-        return context.make_tuple(builder, signature.return_type, rows)
+        def shuffle(x, y, lanes):  # 0..3 are of x, 4..7 of y, within a block
+            first = [lane if lane < 4 else lane + 4 for lane in lanes]
+            return _shuffle(builder, x, y, [*first, *(lane + 4 for lane in first)])
 
-    return types.UniTuple(float32x8, LANES)(a, b, c, d, e, f, g, h), code
+        a, b, c, d = args
+        ab_low, ab_high = shuffle(a, b, [0, 4, 1, 5]), shuffle(a, b, [2, 6, 3, 7])
+        cd_low, cd_high = shuffle(c, d, [0, 4, 1, 5]), shuffle(c, d, [2, 6, 3, 7])
+        columns = [
+            shuffle(ab_low, cd_low, [0, 1, 4, 5]),
+            shuffle(ab_low, cd_low, [2, 3, 6, 7]),
+            shuffle(ab_high, cd_high, [0, 1, 4, 5]),
+            shuffle(ab_high, cd_high, [2, 3, 6, 7]),
+        ]
+        return context.make_tuple(builder, signature.return_type, columns)
+
+    return types.UniTuple(float32x8, 4)(a, b, c, d), code
 
 
 @intrinsic

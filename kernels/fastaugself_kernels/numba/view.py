@@ -102,6 +102,8 @@ def augment_view(pixels, image, stride, row, floats, halves, target, shift, shap
     rows_out, columns_out = (W, H) if transposed else (H, W)
     reverse_rows = (turns == 2) if not transposed else (flip if turns == 1 else not flip)
     reverse_columns = (turns == 2) != flip if not transposed else turns == 1
+    first_rows = first_rows[: -(-rows_out // STRIP) * STRIP]
+    first_columns = first_columns[: -(-columns_out // STRIP) * STRIP]
     rows_weights = scratch[layout[ROWS_WEIGHTS] : layout[COLUMNS_WEIGHTS]]
     columns_weights = scratch[layout[COLUMNS_WEIGHTS] : layout[MIXED]]
     unit = np.float32(1) if switches[ROUNDING] else np.float32(1 / 255)
@@ -176,7 +178,11 @@ def augment_view(pixels, image, stride, row, floats, halves, target, shift, shap
             color.gray(r, g, b)
         if R > 0:
             for c in range(channels):
-                finish.blur_rows(planes, start + c * plane + a, rows, W, gaussian, R, shape[MARGIN], padded)
+                for i in range(0, rows, STRIP):
+                    finish.blur_rows(
+                        planes, start + c * plane + a + i * W, min(STRIP, rows - i), W, gaussian, R, shape[MARGIN],
+                        padded,
+                    )  # fmt: skip
             continue
         if solarize_last:
             color.solarize(r, threshold)
