@@ -111,7 +111,7 @@ def _mix(pixels, source, stride, first, weights, K, i0, n, mixed, pitch, ahead, 
                 c = zero()
                 d = zero()
                 p, w = row + start, i0 + r
-                for k in range(K):
+                for _ in range(K):
                     weight = broadcast(weights, w)
                     a = multiply_add(weight, load_bytes(pixels, p), a)
                     b = multiply_add(weight, load_bytes(pixels, p + WIDE), b)
@@ -128,7 +128,7 @@ def _mix(pixels, source, stride, first, weights, K, i0, n, mixed, pitch, ahead, 
                 start = min(j, n - WIDE)
                 a = zero()
                 p, w = row + start, i0 + r
-                for k in range(K):
+                for _ in range(K):
                     a = multiply_add(broadcast(weights, w), load_bytes(pixels, p), a)
                     p += stride
                     w += side
@@ -184,7 +184,7 @@ def _horizontal(columns, base, first, weights, K, x0, rounding, tile):
         b1 = zero()
         p0, p1 = (first[x] - base) * 3 * STRIP, (first[x + 1] - base) * 3 * STRIP
         w = x
-        for k in range(K):
+        for _ in range(K):
             weight = broadcast(weights, w)
             r0 = multiply_add(weight, load_wide(columns, p0), r0)
             g0 = multiply_add(weight, load_wide(columns, p0 + STRIP), g0)
