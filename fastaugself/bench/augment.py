@@ -6,6 +6,8 @@ probabilities, parameters drawn anew for every view. Before the timing, ours is 
 views to the colour statistics of ours.
 """
 
+import contextlib
+import importlib.metadata
 import math
 import random
 from collections.abc import Callable
@@ -90,8 +92,17 @@ def augment_benchmark(
     console.print(table)
     if json is not None:
         config = {"photos": [HEIGHT, WIDTH], "size": size, "batch": photos, "views": 2, "rounds": rounds,
-                  "seconds": seconds, "threads": 1 if where.type == "cpu" else None}  # fmt: skip
+                  "seconds": seconds, "threads": 1 if where.type == "cpu" else None, "peers": _versions()}  # fmt: skip
         write_json(json, record(rows, unit="views_per_s", config=config, ratios=compared, device=where))
+
+
+def _versions() -> dict[str, str]:
+    """Versions of the peers that are installed."""
+    found = {}
+    for name in ("pillow", "opencv-python-headless", "albumentationsx", "kornia"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def natural_photos(count: int) -> list[np.ndarray]:
