@@ -10,6 +10,7 @@ import torch
 from fastaugself_kernels import COLUMNS, ViewPolicy, augment, sample_params
 
 pytest.importorskip("numba")
+memory = pytest.importorskip("fastaugself_kernels.numba.memory")
 
 COLUMN = {name: i for i, name in enumerate(COLUMNS)}
 UNIT = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
@@ -19,14 +20,15 @@ EVERYTHING = ViewPolicy(rotation=0.6, jitter=0.9, gray=0.3, blur=0.7, solarize=0
 
 @pytest.fixture(autouse=True)
 def poisoned_memory(monkeypatch):
-    """Fresh memory is NaN: an element that a kernel leaves out shows."""
-    empty = torch.empty
+    """Memory for results is NaN, fresh or used again: an element that a kernel leaves out shows."""
+    empty, reused = torch.empty, memory.empty
 
     def poisoned(*shape, **options):
-        memory = empty(*shape, **options)
-        return memory.fill_(float("nan")) if memory.is_floating_point() else memory
+        fresh = empty(*shape, **options)
+        return fresh.fill_(float("nan")) if fresh.is_floating_point() else fresh
 
     monkeypatch.setattr(torch, "empty", poisoned)
+    monkeypatch.setattr(memory, "empty", lambda *shape, dtype: reused(*shape, dtype=dtype).fill_(float("nan")))
 
 
 @pytest.fixture(scope="module")
