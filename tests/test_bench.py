@@ -60,10 +60,29 @@ def test_photos_can_come_from_a_beton(tmp_path, beton):
 def test_every_contestant_has_its_turn_in_every_round():
     calls = []
     contestants = [Contestant(name, lambda name=name: calls.append(name), 1) for name in "abc"]
-    rows = measure(contestants, device=torch.device("cpu"), rounds=3, seconds=0.0)
+    rows, failed = measure(contestants, device=torch.device("cpu"), rounds=3, seconds=0.0)
+    assert failed == []
     assert calls[:3] == list("abc")
     assert [calls[3 + 3 * r : 6 + 3 * r] for r in range(3)] == [list("abc"), list("bca"), list("cab")]
     assert [len(row.rounds) for row in rows] == [3, 3, 3]
+
+
+def test_a_contestant_that_fails_is_left_out_with_its_reason_and_ends_nothing():
+    def fail():
+        raise RuntimeError("no kernel image\nand more lines")
+
+    late = iter([None, None])
+    contestants = [
+        Contestant("a", lambda: None, 1),
+        Contestant("b", fail, 1),
+        Contestant("c", lambda: next(late), 1),
+    ]
+    rows, failed = measure(contestants, device=torch.device("cpu"), rounds=3, seconds=0.0)
+    assert [row.name for row in rows] == ["a"] and len(rows[0].rounds) == 3
+    assert [(peer.name, peer.reason) for peer in failed] == [
+        ("b", "RuntimeError: no kernel image"),
+        ("c", "StopIteration: StopIteration"),
+    ]
 
 
 def test_ratios_are_round_by_round():

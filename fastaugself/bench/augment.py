@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -26,6 +27,7 @@ from fastaugself_kernels.params import IMAGENET_MEAN, IMAGENET_STD
 from ..data.beton import Beton
 from ..data.demo import load_photos
 from ..errors import RunError
+from . import photo_peers
 from .harness import Contestant, measure, ratios, record, write_json
 
 HEIGHT, WIDTH = 375, 500
@@ -80,7 +82,7 @@ def augment_benchmark(
             console.print(f"{name}: left out, its views differ from ours ({tuple(views.shape)}, {difference:.2f})")
             continue
         contestants.append(Contestant(name, call, units))
-    rows = measure(contestants, device=where, rounds=rounds, seconds=seconds)
+    rows, _ = measure(contestants, device=where, rounds=rounds, seconds=seconds)
     compared = ratios(rows, ours.name)
     table = Table(
         "", "views/s" if where.type == "cuda" else "views/s, one core", "ours is faster by", "lowest", "highest"
@@ -120,7 +122,6 @@ def natural_photos(count: int) -> list[np.ndarray]:
 def resized_photos(source: Path, count: int) -> list[np.ndarray]:
     """The first photos of a .beton file, enlarged or shrunk to 375 x 500, uint8 HWC."""
     import simplejpeg
-    from PIL import Image
 
     with Beton(source) as beton:
         decoded = [simplejpeg.decode_jpeg(beton.read(i % len(beton))) for i in range(count)]
@@ -161,17 +162,6 @@ def _statistics(views: Tensor) -> Tensor:
     return torch.stack([x.mean((0, 2, 3)), x.std((0, 2, 3))]).cpu()
 
 
-def _crop() -> tuple[int, int, int, int]:
-    """torchvision's RandomResizedCrop.get_params in plain Python: (top, left, height, width)."""
-    for _ in range(10):
-        area = HEIGHT * WIDTH * random.uniform(0.2, 1.0)
-        ratio = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))
-        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if 0 < w <= WIDTH and 0 < h <= HEIGHT:
-            return random.randint(0, HEIGHT - h), random.randint(0, WIDTH - w), h, w
-    return 0, (WIDTH - HEIGHT) // 2, HEIGHT, HEIGHT
-
-
 def _one_by_one(images: list[np.ndarray], view: Callable[[int], np.ndarray]) -> tuple[Views, int]:
     """Views of the photos in turn, 8 a call, as one tensor."""
     position = 0
@@ -186,106 +176,18 @@ def _one_by_one(images: list[np.ndarray], view: Callable[[int], np.ndarray]) -> 
 
 
 def _pil(images: list[np.ndarray], size: int) -> tuple[Views, int]:
-    """MoCo's own pipeline on PIL images, without torchvision's wrappers around it."""
-    from PIL import Image, ImageEnhance, ImageFilter
-
-    pictures = [Image.fromarray(image) for image in images]
-    mean, std = np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_STD, np.float32)
-
-    def hue(picture: Image.Image, turns: float) -> Image.Image:
-        h, s, v = picture.convert("HSV").split()
-        shifted = Image.fromarray(np.asarray(h) + np.uint8(int(turns * 255) % 256))
-        return Image.merge("HSV", (shifted, s, v)).convert("RGB")
-
-    def view(i: int) -> np.ndarray:
-        top, left, h, w = _crop()
-        x = pictures[i].resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + w, top + h))
-        if random.random() < 0.8:
-            for op in random.sample(range(4), 4):
-                factor = random.uniform(0.6, 1.4)
-                if op == 0:
-                    x = ImageEnhance.Brightness(x).enhance(factor)
-                elif op == 1:
-                    x = ImageEnhance.Contrast(x).enhance(factor)
-                elif op == 2:
-                    x = ImageEnhance.Color(x).enhance(factor)
-                else:
-                    x = hue(x, random.uniform(-0.1, 0.1))
-        if random.random() < 0.2:
-            x = x.convert("L").convert("RGB")
-        if random.random() < 0.5:
-            x = x.filter(ImageFilter.GaussianBlur(random.uniform(0.1, 2.0)))
-        if random.random() < 0.5:
-            x = x.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        array = (np.asarray(x, np.float32) / 255 - mean) / std
-        return np.ascontiguousarray(array.transpose(2, 0, 1))
-
-    return _one_by_one(images, view)
+    pictures, view = [Image.fromarray(image) for image in images], photo_peers.pil(size)
+    return _one_by_one(images, lambda i: view(pictures[i]))
 
 
 def _opencv(images: list[np.ndarray], size: int) -> tuple[Views, int]:
-    """Hand-written uint8 code with look-up tables, about as fast as OpenCV goes."""
-    import cv2
-
-    cv2.setNumThreads(0)
-    ramp = np.arange(256, dtype=np.float32)
-    mean, std = np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_STD, np.float32)
-    normalise = ((ramp[:, None] / 255 - mean) / std).reshape(1, 256, 3)
-
-    def view(i: int) -> np.ndarray:
-        top, left, h, w = _crop()
-        shrinks = h > size and w > size
-        flag = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        x = cv2.resize(images[i][top : top + h, left : left + w], (size, size), interpolation=flag)
-        if random.random() < 0.8:
-            for op in random.sample(range(4), 4):
-                factor = random.uniform(0.6, 1.4)
-                if op == 0:
-                    x = cv2.convertScaleAbs(x, alpha=factor)
-                elif op == 1:
-                    luma = float(np.dot(cv2.mean(x)[:3], (0.299, 0.587, 0.114)))
-                    x = cv2.LUT(x, np.clip(ramp * factor + (1 - factor) * luma, 0, 255).astype(np.uint8))
-                elif op == 2:
-                    gray = cv2.cvtColor(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-                    x = cv2.addWeighted(x, factor, gray, 1 - factor, 0)
-                else:
-                    hsv = cv2.cvtColor(x, cv2.COLOR_RGB2HSV_FULL)
-                    shifted = cv2.extractChannel(hsv, 0) + np.uint8(int(random.uniform(-0.1, 0.1) * 255) % 256)
-                    x = cv2.cvtColor(cv2.insertChannel(shifted, hsv, 0), cv2.COLOR_HSV2RGB_FULL)
-        if random.random() < 0.2:
-            x = cv2.cvtColor(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-        if random.random() < 0.5:
-            x = cv2.GaussianBlur(x, (23, 23), random.uniform(0.1, 2.0))
-        if random.random() < 0.5:
-            x = cv2.flip(x, 1)
-        return np.ascontiguousarray(cv2.LUT(x, normalise).transpose(2, 0, 1))
-
-    return _one_by_one(images, view)
+    view = photo_peers.opencv(size)
+    return _one_by_one(images, lambda i: view(images[i]))
 
 
 def _albumentationsx(images: list[np.ndarray], size: int) -> tuple[Views, int]:
-    import os
-
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network for its newest version otherwise
-    try:
-        import albumentations as A
-        import cv2
-    except ImportError as error:
-        raise ImportError(f"pip install albumentationsx ({error})") from None
-    cv2.setNumThreads(0)
-    span = (0.6, 1.4)
-    pipeline = A.Compose(
-        [
-            A.RandomResizedCrop((size, size), scale=(0.2, 1.0), area_for_downscale="image"),
-            A.ColorJitter(span, span, span, (-0.1, 0.1), p=0.8),
-            A.ToGray(p=0.2),
-            A.GaussianBlur((23, 23), (0.1, 2.0), p=0.5),
-            A.HorizontalFlip(p=0.5),
-            A.Normalize(IMAGENET_MEAN, IMAGENET_STD),
-        ],
-        seed=0,
-    )
-    return _one_by_one(images, lambda i: np.ascontiguousarray(pipeline(image=images[i])["image"].transpose(2, 0, 1)))
+    view = photo_peers.albumentationsx(size, "image")
+    return _one_by_one(images, lambda i: view(images[i]))
 
 
 def _kornia(device: torch.device) -> Callable[[list[np.ndarray], int], tuple[Views, int]]:

@@ -2,21 +2,26 @@
 
 Shared machines drift and stall: contestants take turns round by round, a rate counts the processor time of this process
 on a CPU and the time between two synchronisations on a GPU, and what is reported is the median over the rounds and the
-spread of the ratios within rounds.
+spread of the ratios within rounds. A contestant that is not installed, computes something else or fails is left out
+with its reason and never ends the run.
 """
 
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from ..training.checkpoint import write_atomically
 from ..training.environment import environment
+
+Record = dict[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -41,18 +46,56 @@ class Row:
         return statistics.median(self.rounds)
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """A contestant without a row. reason: for people, one line."""
+
+    name: str
+    reason: str
+
+
+def attempt(name: str, action: Callable[[], T]) -> T | LeftOut:
+    """The result of `action`, or why there is none: peers fail in ways of their own."""
+    try:
+        return action()
+    except Exception as error:
+        return LeftOut(name, one_line(error))
+
+
+def one_line(error: Exception) -> str:
+    """An error as a reason: its kind where that says something, and the first line of its text."""
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return text if isinstance(error, ImportError | ValueError) else f"{type(error).__name__}: {text}"
+
+
 def measure(
     contestants: Sequence[Contestant], *, device: torch.device, rounds: int = 7, seconds: float = 1.0
-) -> list[Row]:
-    """Times the contestants in turn, `rounds` times about `seconds` each, after one call each to warm up."""
+) -> tuple[list[Row], list[LeftOut]]:
+    """Times the contestants in turn, `rounds` times about `seconds` each, after one call each to warm up.
+
+    Returns the rows in the order of the contestants, and those that failed on the way.
+    """
+    failed: list[LeftOut] = []
+    racing: list[Contestant] = []
     for contestant in contestants:
-        contestant.call()
-    rates: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
+        result = attempt(contestant.name, contestant.call)
+        if isinstance(result, LeftOut):
+            failed.append(result)
+        else:
+            racing.append(contestant)
+    rates: dict[str, list[float]] = {contestant.name: [] for contestant in racing}
     for round_ in range(rounds):
-        shift = round_ % len(contestants)  # nobody always follows the same neighbour
-        for contestant in (*contestants[shift:], *contestants[:shift]):
-            rates[contestant.name].append(_rate(contestant, device, seconds))
-    return [Row(name, values) for name, values in rates.items()]
+        shift = round_ % max(1, len(racing))  # nobody always follows the same neighbour
+        for contestant in (*racing[shift:], *racing[:shift]):
+            if contestant.name not in rates:
+                continue
+            rate = attempt(contestant.name, partial(_rate, contestant, device, seconds))
+            if isinstance(rate, LeftOut):
+                failed.append(rate)
+                del rates[contestant.name]
+            else:
+                rates[contestant.name].append(rate)
+    return [Row(name, values) for name, values in rates.items()], failed
 
 
 def _rate(contestant: Contestant, device: torch.device, seconds: float) -> float:
@@ -74,27 +117,43 @@ def _rate(contestant: Contestant, device: torch.device, seconds: float) -> float
 def ratios(rows: Sequence[Row], ours: str) -> dict[str, dict[str, float]]:
     """How many times faster `ours` is than each other row: median, lowest and highest over the rounds."""
     mine = next(row for row in rows if row.name == ours)
-    found = {}
-    for row in rows:
-        if row.name != ours:
-            values = [a / b for a, b in zip(mine.rounds, row.rounds, strict=True)]
-            found[row.name] = {"median": statistics.median(values), "min": min(values), "max": max(values)}
-    return found
-
-
-def record(
-    rows: Sequence[Row], *, unit: str, config: dict[str, Any], ratios: dict[str, Any], device: torch.device
-) -> dict[str, Any]:
-    """The benchmark as JSON values. unit: such as views_per_s."""
     return {
-        "environment": environment(device),
-        "config": config,
-        "rows": [{"name": row.name, unit: row.rate, "rounds": row.rounds} for row in rows],
-        "ratios": ratios,
+        row.name: spread([a / b for a, b in zip(mine.rounds, row.rounds, strict=True)]) for row in rows if row != mine
     }
 
 
-def write_json(path: Path, values: dict[str, Any]) -> None:
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, lowest and highest."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def record(
+    rows: Sequence[Row],
+    *,
+    unit: str,
+    config: Record,
+    ratios: Record,
+    device: torch.device,
+    left_out: Sequence[LeftOut] = (),
+    details: Mapping[str, Record] | None = None,
+) -> Record:
+    """The benchmark as JSON values.
+
+    unit: such as views_per_s. details: further entries of a row, by its name.
+    """
+    return {
+        "environment": environment(device),
+        "config": config,
+        "rows": [
+            {"name": row.name, unit: row.rate, **(details or {}).get(row.name, {}), "rounds": row.rounds}
+            for row in rows
+        ],
+        "ratios": ratios,
+        "left_out": [{"name": peer.name, "reason": peer.reason} for peer in left_out],
+    }
+
+
+def write_json(path: Path, values: Record) -> None:
     """Writes the record, making its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, (json.dumps(values, indent=2) + "\n").encode())
