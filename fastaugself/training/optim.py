@@ -2,23 +2,25 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from ..errors import UsageError
 from .apex import apex_optimizers
+from .layerwise import Lamb, Lars
 
 
 @dataclass(frozen=True)
 class Optim:
     """The optimizer and its schedule."""
 
-    name: Literal["sgd", "adamw"] = "sgd"
-    """Stochastic gradient descent with momentum, or AdamW."""
+    name: Literal["sgd", "adamw", "lars", "lamb"] = "sgd"
+    """Stochastic gradient descent with momentum, AdamW, or their layer-wise scaled forms for large batches, LARS and
+    LAMB; these two leave norms and biases unscaled."""
     implementation: Literal["torch", "apex"] = "torch"
-    """PyTorch's fused optimizer, or NVIDIA apex's (CUDA only)."""
+    """PyTorch's fused optimizer (LARS and LAMB: this project's), or NVIDIA apex's (CUDA only, not for LARS)."""
     lr: float = 0.03
     """Learning rate for a batch of 256; scaled linearly with --batch-size."""
     momentum: float = 0.9
@@ -30,7 +32,9 @@ class Optim:
     vector_lr: float = 1.0
     """Factor on the learning rate of norms and biases; 0.024 for Barlow Twins."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Decay of AdamW's running averages."""
+    """Decay of AdamW's and LAMB's running averages."""
+    trust: float = 1e-3
+    """LARS's trust coefficient: how long a layer's step is relative to its weights."""
     warmup_epochs: float = 0.0
     """Epochs of linear warm-up from 0."""
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -39,9 +43,16 @@ class Optim:
     """Whether the learning rate moves at every step, or once an epoch as in the published code."""
 
     def __post_init__(self) -> None:
-        for name in ("lr", "momentum", "weight_decay", "warmup_epochs"):
+        for name in ("lr", "momentum", "weight_decay", "warmup_epochs", "trust"):
             if getattr(self, name) < 0:
                 raise UsageError(f"--optim.{name.replace('_', '-')} must be at least 0, got {getattr(self, name)}")
+        if self.implementation == "apex" and self.name == "lars":
+            raise UsageError("apex has no fused LARS; pass --optim.implementation torch")
+        if self.implementation == "apex" and self.name == "lamb" and self.decay_vectors and self.weight_decay:
+            raise UsageError(
+                "apex's LAMB scales every layer with weight decay, norms and biases too; pass "
+                "--optim.no-decay-vectors, or --optim.implementation torch"
+            )
 
 
 def learning_rate(config: Optim, step: int, *, steps_per_epoch: int, epochs: int, batch_size: int) -> float:
@@ -73,20 +84,31 @@ def make_optimizer(model: nn.Module, config: Optim, *, constant_lr: tuple[str, .
             "constant": constant,
             "scale": config.vector_lr if vector else 1.0,
             "weight_decay": config.weight_decay if config.decay_vectors or not vector else 0.0,
+            "adapt": not vector,
         }
         for (constant, vector), group in groups.items()
     ]
     cuda = next(p for p in model.parameters() if p.requires_grad).is_cuda
     if config.implementation == "apex":
-        apex = apex_optimizers()
-        if not cuda:
-            raise UsageError("--optim.implementation apex needs CUDA; pass --optim.implementation torch")
-        if config.name == "sgd":
-            return apex.FusedSGD(parameters, lr=0.0, momentum=config.momentum)
-        return apex.FusedAdam(parameters, lr=0.0, betas=config.betas, adam_w_mode=True)
+        return _apex(parameters, config, cuda)
+    if config.name == "lars":
+        return Lars(parameters, lr=0.0, momentum=config.momentum, trust=config.trust)
+    if config.name == "lamb":
+        return Lamb(parameters, lr=0.0, betas=config.betas)
     if config.name == "sgd":
         return torch.optim.SGD(parameters, lr=0.0, momentum=config.momentum, fused=cuda, foreach=None if cuda else True)
     return torch.optim.AdamW(parameters, lr=0.0, betas=config.betas, fused=cuda, foreach=None if cuda else True)
+
+
+def _apex(parameters: list[dict[str, Any]], config: Optim, cuda: bool) -> torch.optim.Optimizer:
+    apex = apex_optimizers()
+    if not cuda:
+        raise UsageError("--optim.implementation apex needs CUDA; pass --optim.implementation torch")
+    if config.name == "sgd":
+        return apex.FusedSGD(parameters, lr=0.0, momentum=config.momentum)
+    if config.name == "lamb":
+        return apex.FusedLAMB(parameters, lr=0.0, betas=config.betas, adam_w_mode=True, max_grad_norm=math.inf)
+    return apex.FusedAdam(parameters, lr=0.0, betas=config.betas, adam_w_mode=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float, peak: float) -> None:

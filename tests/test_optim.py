@@ -1,0 +1,115 @@
+"""Optimizers against plain formulas and against torch's, and the groups of parameters they get."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from fastaugself.errors import UsageError
+from fastaugself.training.layerwise import Lamb, Lars
+from fastaugself.training.optim import Optim, make_optimizer, set_learning_rate
+
+SHAPES = [(3, 5), (4, 3, 3, 3), (7, 1), (2, 2)]
+
+
+def weights(seed=0):
+    random = torch.Generator().manual_seed(seed)
+    made = [torch.randn(shape, generator=random, dtype=torch.float64) for shape in SHAPES]
+    made[3].zero_()  # a layer whose norm is 0
+    return made
+
+
+def gradients(step):
+    random = torch.Generator().manual_seed(100 + step)
+    return [torch.randn(shape, generator=random, dtype=torch.float64) for shape in SHAPES]
+
+
+def trained(make, steps=4):
+    parameters = [nn.Parameter(w) for w in weights()]
+    optimizer = make(parameters)
+    for step in range(steps):
+        for p, g in zip(parameters, gradients(step), strict=True):
+            p.grad = g.clone()
+        optimizer.step()
+    return [p.detach() for p in parameters]
+
+
+def assert_close(a, b):
+    for x, y in zip(a, b, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-12, atol=1e-14)
+
+
+def test_lars_is_its_formula():
+    lr, momentum, decay, trust = 0.3, 0.9, 0.02, 0.01
+    expected, velocity = weights(), [torch.zeros(s, dtype=torch.float64) for s in SHAPES]
+    for step in range(4):
+        for i, g in enumerate(gradients(step)):
+            w = expected[i]
+            u = g + decay * w
+            ratio = trust * w.norm() / u.norm() if w.norm() > 0 and u.norm() > 0 else 1.0
+            velocity[i] = momentum * velocity[i] + ratio * u
+            expected[i] = w - lr * velocity[i]
+    assert_close(trained(lambda p: Lars(p, lr, momentum=momentum, weight_decay=decay, trust=trust)), expected)
+
+
+def test_lamb_is_its_algorithm():
+    lr, (b1, b2), eps, decay = 0.05, (0.8, 0.95), 1e-3, 0.02
+    expected = weights()
+    m, v = ([torch.zeros(s, dtype=torch.float64) for s in SHAPES] for _ in range(2))
+    for step in range(4):
+        for i, g in enumerate(gradients(step)):
+            w = expected[i]
+            m[i], v[i] = b1 * m[i] + (1 - b1) * g, b2 * v[i] + (1 - b2) * g * g
+            t = step + 1
+            r = (m[i] / (1 - b1**t)) / ((v[i] / (1 - b2**t)).sqrt() + eps) + decay * w
+            ratio = w.norm() / r.norm() if w.norm() > 0 and r.norm() > 0 else 1.0
+            expected[i] = w - lr * ratio * r
+    assert_close(trained(lambda p: Lamb(p, lr, betas=(b1, b2), eps=eps, weight_decay=decay)), expected)
+
+
+def test_unscaled_they_are_sgd_and_adamw_of_torch():
+    plain = {"adapt": False}
+    lars = trained(lambda p: Lars([{"params": p, **plain}], 0.1, momentum=0.9, weight_decay=0.03))
+    assert_close(lars, trained(lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, weight_decay=0.03)))
+    lamb = trained(lambda p: Lamb([{"params": p, **plain}], 0.1, eps=1e-8, weight_decay=0.03))
+    adamw = trained(lambda p: torch.optim.AdamW(p, 0.1, eps=1e-8, weight_decay=0.03))
+    assert_close(lamb, adamw)
+
+
+@pytest.mark.parametrize("name", ["lars", "lamb", "sgd", "adamw"])
+def test_a_step_after_saving_and_loading_is_the_same_step(name):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    config = Optim(name=name, weight_decay=0.1)
+
+    def step(model, optimizer):
+        set_learning_rate(optimizer, 0.1, 0.1)
+        optimizer.zero_grad()
+        model(torch.linspace(-1, 1, 15).view(3, 5)).square().sum().backward()
+        optimizer.step()
+
+    optimizer = make_optimizer(model, config)
+    step(model, optimizer)
+    again = copy.deepcopy(model)
+    resumed = make_optimizer(again, config)
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    step(model, optimizer)
+    step(again, resumed)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("decay_vectors", [True, False])
+def test_norms_and_biases_are_never_scaled_and_decay_only_where_wanted(decay_vectors):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    optimizer = make_optimizer(model, Optim(name="lars", weight_decay=0.1, decay_vectors=decay_vectors))
+    groups = {len(group["params"]): group for group in optimizer.param_groups}
+    assert groups[1]["adapt"] and groups[1]["weight_decay"] == 0.1  # the kernel
+    assert not groups[3]["adapt"] and groups[3]["weight_decay"] == (0.1 if decay_vectors else 0.0)
+
+
+def test_what_apex_cannot_do_is_refused_before_it_is_looked_for():
+    with pytest.raises(UsageError, match="apex has no fused LARS"):
+        Optim(name="lars", implementation="apex")
+    with pytest.raises(UsageError, match=r"--optim\.no-decay-vectors"):
+        Optim(name="lamb", implementation="apex")
