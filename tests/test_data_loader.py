@@ -23,6 +23,7 @@ from fastaugself.data.demo import load_photos
 from fastaugself.data.loader import Loader
 from fastaugself.data.order import epoch_batches
 from fastaugself.data.sidecar import Sidecar
+from fastaugself.data.source import allocate
 from fastaugself.data.writer import BetonWriter
 from fastaugself.errors import RunError, UsageError
 
@@ -155,6 +156,23 @@ def test_batches_belong_to_the_consumer(source, varied):
         for canvas, snapshot in zip(kept, snapshots, strict=True):
             assert torch.equal(canvas.pixels, snapshot)
             canvas.pixels.zero_()  # and may be written to
+
+
+def test_memory_of_a_batch_serves_again_only_when_nobody_has_it():
+    """Touching fresh pages costs a third of decoding into them; 2 MB, since small tensors come from PyTorch."""
+    sizes = np.full((4, 2), 420, np.int32)
+    first, _ = allocate(sizes, pin=False)
+    second, _ = allocate(sizes, pin=False)
+    image, address = first[420:].numpy(), first.data_ptr()
+    del first  # `image` still needs it
+    third, _ = allocate(sizes - 1, pin=False)
+    assert len({address, second.data_ptr(), third.data_ptr()}) == 3
+    del image
+    fourth, offsets = allocate(sizes - 1, pin=False)  # a little smaller: batches of photos never have equal sizes
+    assert fourth.data_ptr() == address
+    for start in offsets:
+        end = int(start) + 419 * 419 * 3
+        assert not fourth[end : -(-end // 16) * 16].any()
 
 
 def test_labels_without_a_sidecar_are_named_by_number(copy):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 WORTHWHILE = 1 << 20  # bytes; smaller tensors come from PyTorch
-KEPT = 4  # free blocks that are kept, the latest ones
+KEPT = 6  # free blocks that are kept, the latest ones
 
 _free: deque[np.ndarray] = deque()
 _lock = threading.RLock()  # a block can be freed by the garbage collector while this thread is in `_take`
