@@ -21,7 +21,7 @@ from fastaugself_kernels import COLUMNS, Targets, ViewPolicy, augment, augself_t
 
 from .data.beton import Beton
 from .data.canvas import Canvas
-from .data.folder import list_photos
+from .data.inputs.folder import list_photos
 from .data.native import decode_into
 from .data.photo import load_photo
 from .errors import RunError, UsageError
@@ -161,7 +161,7 @@ def spread(labels_N: Sequence[int] | NDArray[np.int64], count: int) -> list[int]
 def read_photo(path: Path) -> Tensor:
     """The pixels of a photo as `fastaugself write` would store and training decode them, uint8 [H, W, 3]."""
     photo = load_photo(path)
-    with Image.open(io.BytesIO(photo.jpeg)) as image:
+    with Image.open(io.BytesIO(bytes(photo.image))) as image:
         return torch.from_numpy(np.array(image.convert("RGB")))
 
 
@@ -239,9 +239,7 @@ def describe(
                 photo_HWC=sample.pixels_HWC.numpy(),
                 boxes=tuple((row["top"], row["left"], row["height"], row["width"]) for row in rows),
                 views_HWC=(views_VBHWC[0, b], views_VBHWC[1, b]),
-                words=tuple(
-                    words(row, (height, width), policy) for row, policy in zip(rows, policies, strict=True)
-                ),
+                words=tuple(words(row, (height, width), policy) for row, policy in zip(rows, policies, strict=True)),
                 differences=differences(targets, b, policies),
             )
         )

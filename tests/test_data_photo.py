@@ -52,7 +52,7 @@ def test_jpeg_bytes_pass_through(kind, photo, tmp_path):
     path = tmp_path / "x.jpg"
     PASSED[kind](photo, path)
     result = load_photo(path, max_side=120)
-    assert result.jpeg == path.read_bytes()
+    assert result.image == path.read_bytes()
     assert result.reencoded is None
     assert (result.width, result.height) == Image.open(path).size
 
@@ -69,7 +69,7 @@ CONVERTED = {
     "rgba": (lambda photo, path: save(photo.convert("RGBA"), path, "PNG"), "PNG"),
     "gray with alpha": (lambda photo, path: save(photo.convert("LA"), path, "PNG"), "PNG"),
     "palette": (lambda photo, path: save(photo.quantize(256), path, "PNG"), "PNG"),
-    "16 bit": (deep, "PNG"),
+    "16 bit": (deep, "16-bit PNG"),
     "black and white": (lambda photo, path: save(photo.convert("1"), path, "PNG"), "PNG"),
     "cmyk": (lambda photo, path: save(photo.convert("CMYK"), path, "JPEG", quality=95), "CMYK"),
     "exif rotation": (lambda photo, path: save(photo, path, "JPEG", quality=95, **turned()), "EXIF rotation"),
@@ -82,12 +82,12 @@ def test_other_photos_become_rgb_jpegs_that_look_the_same(kind, photo, tmp_path)
     path = tmp_path / "x.jpg"
     make(photo, path)
     result = load_photo(path, quality=95)
-    pixels = simplejpeg.decode_jpeg(result.jpeg)
+    pixels = simplejpeg.decode_jpeg(result.image)
     expected = photo.transpose(Image.Transpose.ROTATE_270) if kind == "exif rotation" else photo
     if kind in ("gray with alpha", "16 bit", "black and white"):
         expected = expected.convert("1" if kind == "black and white" else "L").convert("RGB")
     assert result.reencoded == reason
-    assert simplejpeg.decode_jpeg_header(result.jpeg)[2:] == ("YCbCr", "420")
+    assert simplejpeg.decode_jpeg_header(result.image)[2:] == ("YCbCr", "420")
     assert pixels.shape == (result.height, result.width, 3) == (expected.height, expected.width, 3)
     # JPEG at quality 95 moves a pixel of this photo by 2 levels; a palette, or dots of pure black and white, by more.
     assert difference(pixels, expected) < {"palette": 8, "black and white": 20}.get(kind, 4)
@@ -98,7 +98,7 @@ def test_a_photo_larger_than_max_side_is_made_smaller(photo, tmp_path):
     result = load_photo(path, max_side=100, quality=95)
     assert (result.height, result.width, result.reencoded) == (75, 100, "larger than max-side")
     smaller = photo.resize((100, 75), Image.Resampling.LANCZOS)
-    assert difference(simplejpeg.decode_jpeg(result.jpeg), smaller) < 4
+    assert difference(simplejpeg.decode_jpeg(result.image), smaller) < 4
 
 
 def test_a_harmless_decoder_warning_is_reported_and_the_photo_written_anew(photo, tmp_path):
@@ -109,7 +109,7 @@ def test_a_harmless_decoder_warning_is_reported_and_the_photo_written_anew(photo
     result = load_photo(path, quality=95)
     assert result.reencoded == "unusual JPEG"
     assert "extraneous bytes" in result.warning
-    assert difference(simplejpeg.decode_jpeg(result.jpeg), photo) < 4
+    assert difference(simplejpeg.decode_jpeg(result.image), photo) < 4
 
 
 def truncated_jpeg(photo, path):

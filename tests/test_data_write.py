@@ -17,7 +17,7 @@ from PIL import Image
 from fastaugself.data import ffcv_source, sidecar, writer
 from fastaugself.data.beton import Beton
 from fastaugself.data.demo import load_photos
-from fastaugself.data.folder import list_photos
+from fastaugself.data.inputs.folder import list_photos
 from fastaugself.data.write import ensure_beton, write_photos
 from fastaugself.data.writer import BetonWriter
 from fastaugself.errors import RunError, UsageError
@@ -96,8 +96,8 @@ def test_folders_that_mean_something_else_are_refused(names, message, photo, tmp
 def test_missing_folder_and_wrong_options_are_refused(photo_folder, beton, tmp_path):
     out = tmp_path / "out.beton"
     for source, arguments, message in [
-        (tmp_path / "none", {}, "none: no such folder"),
-        (beton, {}, "is a file: pass a folder"),
+        (tmp_path / "none", {}, "none: no such file or folder"),
+        (beton, {}, "not a kind of collection that is known"),
         (photo_folder, {"max_side": -1}, "max_side is -1"),
         (photo_folder, {"quality": 0}, "quality is 0"),
         (photo_folder, {"workers": -1}, "workers is -1"),

@@ -1,16 +1,18 @@
-"""One photo file to the JPEG bytes that are stored: untouched where they can be, re-encoded where they must be."""
+"""One photo to the bytes that are stored: a JPEG untouched where it can be, re-encoded where it must be."""
 
 import io
 import math
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..errors import RunError
 from .beton import MAX_SIDE
+from .inputs.samples import UnreadablePhoto, read_file
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs
 _ORIENTATION = 0x0112  # EXIF tag
@@ -18,12 +20,12 @@ _SUBSAMPLINGS = frozenset({"444", "422", "420", "440", "411", "Gray"})  # what e
 
 
 class Photo(NamedTuple):
-    """jpeg: bytes to store, known to decode. height, width: pixels.
+    """image: what to store, JPEG bytes that are known to decode, or uint8 pixels [H, W, 3]. height, width: pixels.
 
-    reencoded: why the bytes are not the file's own, None where they are. warning: of the decoder, "" if none.
+    reencoded: why that is not what came, None where it is. warning: of the decoder, "" if none.
     """
 
-    jpeg: bytes
+    image: bytes | NDArray[np.uint8]
     height: int
     width: int
     reencoded: str | None
@@ -31,36 +33,63 @@ class Photo(NamedTuple):
 
 
 def load_photo(path: Path, *, max_side: int = 0, quality: int = 90) -> Photo:
-    """Reads a photo and decodes it once, so that what is stored is known to be whole.
+    """The photo in a file, see `convert`."""
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise UnreadablePhoto(f"{path} cannot be read: {error.strerror}") from error
+    return convert(str(path), read_file(path, size), max_side=max_side, quality=quality)
 
-    max_side: longest side in pixels, 0 for no limit. quality: of JPEG, where the photo must be encoded again: larger
-    than max_side, no 8-bit RGB or gray JPEG, rotated by its EXIF tag, unusual subsampling. Transparency is dropped, as
-    torchvision's ImageFolder does; of an animation the first frame is taken.
 
-    Raises RunError naming the file if it is unreadable, truncated or too large.
+def convert(place: str, data: bytes, *, max_side: int = 0, quality: int = 90) -> Photo:
+    """Decodes the bytes of an image file once, so that what is stored is known to be whole.
+
+    place: what to call it in messages. max_side: longest side in pixels, 0 for no limit. quality: of JPEG, where the
+    photo must be encoded again: larger than max_side, no 8-bit RGB or gray JPEG, rotated by its EXIF tag, unusual
+    subsampling. Transparency is dropped, as torchvision's ImageFolder does; of an animation the first frame is taken.
+
+    Raises UnreadablePhoto naming the place if it is no image, truncated or too large; no pixel is allocated before
+    the size in its header is known to be within MAX_PIXELS.
     """
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror}") from error
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return _convert(path, data, image, max_side, quality)
+        with Image.open(io.BytesIO(data), formats=_formats()) as image:
+            return _convert(place, data, image, max_side, quality)
     except UnidentifiedImageError:
-        raise RunError(f"{path} is not an image that can be read ({_what(data)}): replace or remove it") from None
+        raise UnreadablePhoto(
+            f"{place} is not an image that can be read ({_what(data)}): replace or remove it"
+        ) from None
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise RunError(f"{path} cannot be decoded: {error}; replace or remove it") from error
+        raise UnreadablePhoto(f"{place} cannot be decoded: {error}; replace or remove it") from error
+
+
+def convert_pixels(place: str, pixels: NDArray[np.uint8], *, max_side: int = 0) -> Photo:
+    """Pixels [H, W, 3] to be stored as they are, unless a side is longer than max_side."""
+    side, reason = max(pixels.shape[:2]), None
+    if side > (max_side or MAX_SIDE):
+        if not max_side:
+            raise UnreadablePhoto(_too_long(place, side))
+        pixels, reason = np.asarray(_shrink(Image.fromarray(pixels), max_side)), "larger than max-side"
+    return Photo(pixels, pixels.shape[0], pixels.shape[1], reason)
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """What Pillow may take a file for, whatever its name: it would hand PostScript in a file.jpg to Ghostscript."""
+    Image.init()
+    return tuple(
+        name for name in ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF") if name in Image.OPEN
+    )
 
 
 def _what(data: bytes) -> str:
     return "it is empty" if not data else f"{len(data)} bytes, starting with {data[:4].hex(' ')}"
 
 
-def _convert(path: Path, data: bytes, image: Image.Image, max_side: int, quality: int) -> Photo:
+def _convert(place: str, data: bytes, image: Image.Image, max_side: int, quality: int) -> Photo:
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise RunError(
-            f"{path} has {width} x {height} pixels, more than the limit of {MAX_PIXELS // 10**6} million: "
+        raise UnreadablePhoto(
+            f"{place} has {width} x {height} pixels, more than the limit of {MAX_PIXELS // 10**6} million: "
             f"make it smaller or remove it"
         )
     reason, warning = _must_reencode(data, image, max_side)
@@ -75,23 +104,32 @@ def _convert(path: Path, data: bytes, image: Image.Image, max_side: int, quality
                 raise
             reason, warning = "unusual JPEG", str(error)
     rgb = _rgb(image)
-    if (side := max(rgb.size)) > (limit := max_side or MAX_SIDE):
+    if (side := max(rgb.size)) > (max_side or MAX_SIDE):
         if not max_side:
-            raise RunError(
-                f"{path} has a side of {side} pixels, more than the format holds ({MAX_SIDE}): pass "
-                f"--max-side {MAX_SIDE} or less"
-            )
-        size = tuple(max(1, math.floor(s * limit / side + 0.5)) for s in rgb.size)
-        rgb = rgb.resize((size[0], size[1]), Image.Resampling.LANCZOS, reducing_gap=3.0)
+            raise UnreadablePhoto(_too_long(place, side))
+        rgb = _shrink(rgb, max_side)
     out = io.BytesIO()
     rgb.save(out, "JPEG", quality=quality)
     return Photo(out.getvalue(), rgb.height, rgb.width, reason, warning)
 
 
+def _too_long(place: str, side: int) -> str:
+    return (
+        f"{place} has a side of {side} pixels, more than the format holds ({MAX_SIDE}): pass "
+        f"--max-side {MAX_SIDE} or less"
+    )
+
+
+def _shrink(rgb: Image.Image, max_side: int) -> Image.Image:
+    side = max(rgb.size)
+    width, height = (max(1, math.floor(s * max_side / side + 0.5)) for s in rgb.size)
+    return rgb.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
+
+
 def _must_reencode(data: bytes, image: Image.Image, max_side: int) -> tuple[str | None, str]:
     """Why the bytes cannot be stored as they are, if so, and what the decoder said."""
     if image.format not in ("JPEG", "MPO"):
-        return image.format or "unknown format", ""
+        return f"{'16-bit ' if _deep(image) else ''}{image.format or 'unknown format'}", ""
     if image.mode not in ("RGB", "L"):
         return image.mode, ""
     if _rotated(image):
@@ -103,6 +141,11 @@ def _must_reencode(data: bytes, image: Image.Image, max_side: int) -> tuple[str 
     except ValueError as error:
         return "unusual JPEG", str(error)
     return (None, "") if subsampling in _SUBSAMPLINGS else ("unusual JPEG", f"subsampling {subsampling}")
+
+
+def _deep(image: Image.Image) -> bool:
+    """More than 8 bits a channel; Pillow calls 16-bit colour plainly RGB, and tells only where it unpacks it."""
+    return image.mode.startswith("I") or any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
 
 
 def _rotated(image: Image.Image) -> bool:

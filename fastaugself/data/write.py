@@ -7,6 +7,7 @@ import warnings
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,8 +19,9 @@ from ..errors import RunError, UsageError
 from . import sidecar
 from .beton import MAX_SIDE, Beton
 from .cores import available_cores
-from .folder import Folder, list_photos
-from .photo import Photo, load_photo
+from .inputs import open_samples
+from .inputs.samples import Sample, Samples
+from .photo import Photo, convert, convert_pixels
 from .sidecar import Sidecar
 from .writer import BetonWriter, claim, partial_path, release
 
@@ -83,7 +85,7 @@ def write_photos(
         raise UsageError(f"{out} is a folder: give the name of the file to write, such as {out / 'train.beton'}")
     if out.exists() and not overwrite:
         raise UsageError(f"{out} exists: pass --overwrite to replace it, or another name")
-    return _write(list_photos(source), out, max_side=max_side, quality=quality, workers=workers, progress=progress)
+    return _write(open_samples(source), out, max_side=max_side, quality=quality, workers=workers, progress=progress)
 
 
 def ensure_beton(path: str | os.PathLike[str], *, max_side: int = 0, progress: bool = True) -> Path:
@@ -99,11 +101,11 @@ def ensure_beton(path: str | os.PathLike[str], *, max_side: int = 0, progress: b
         if not path.exists():
             raise UsageError(f"{path}: no such file or folder; pass a .beton file or a folder of photos")
         return path
-    folder = list_photos(path)
+    samples = open_samples(path)
     out = Path(f"{os.path.abspath(path)}.beton")
     options = {"max_side": max_side, "quality": 90}
-    if _is_current(out, folder, options):
-        log.info("using %s, written earlier from %s (%d photos)", out, path, len(folder.files))
+    if _is_current(out, samples, options):
+        log.info("using %s, written earlier from %s (%d photos)", out, path, samples.count)
         return out
     try:
         fd = claim(partial_path(out), wait=True)
@@ -112,16 +114,16 @@ def ensure_beton(path: str | os.PathLike[str], *, max_side: int = 0, progress: b
             f"{out} cannot be written beside the photos ({error}): write it to another place with "
             f"`fastaugself write {path} OUT.beton` and pass that"
         ) from error
-    if _is_current(out, folder, options):  # written by another process while this one waited
+    if _is_current(out, samples, options):  # written by another process while this one waited
         release(partial_path(out), fd)
         return out
     what = "the photos or options changed: writing again" if out.exists() else "writing, once,"
     log.info("%s %s from the photos in %s", what, out, path)
-    log.info("%s", _write(folder, out, **options, progress=progress, claimed=fd))
+    log.info("%s", _write(samples, out, **options, progress=progress, claimed=fd))
     return out
 
 
-def _is_current(out: Path, folder: Folder, options: dict[str, int]) -> bool:
+def _is_current(out: Path, samples: Samples, options: dict[str, int]) -> bool:
     if not out.exists():
         return False
     try:
@@ -130,11 +132,11 @@ def _is_current(out: Path, folder: Folder, options: dict[str, int]) -> bool:
     except (UsageError, RunError) as error:
         log.warning("%s; it is written again", error)
         return False
-    return found is not None and found.fingerprint == folder.fingerprint and found.options == options
+    return found is not None and found.fingerprint == samples.fingerprint and found.options == options
 
 
 def _write(
-    folder: Folder,
+    samples: Samples,
     out: Path,
     *,
     max_side: int,
@@ -146,37 +148,39 @@ def _write(
     start = time.perf_counter()
     reasons: Counter[str] = Counter()
     complaints: list[str] = []
+    names: list[str] = []
     pixels = 0
-    with BetonWriter(out, len(folder.files), claimed=claimed) as writer, warnings.catch_warnings():
+    with BetonWriter(out, samples.count, claimed=claimed) as writer, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata
-        for name, label, photo in _load_all(folder, max_side, quality, workers or available_cores(), progress):
-            writer.add(photo.jpeg, label)
+        for sample, photo in _load_all(samples, max_side, quality, workers or available_cores(), progress):
+            writer.add(photo.image, sample.label)
+            names.append(sample.name)
             pixels += photo.height * photo.width
             if photo.reencoded:
                 reasons[photo.reencoded] += 1
             if photo.warning:
-                complaints.append(f"{name}: {photo.warning}")
-                log.warning("%s: encoded again, because its decoder says: %s", folder.root / name, photo.warning)
-        passed_through = len(folder.files) - reasons.total()
+                complaints.append(f"{sample.name}: {photo.warning}")
+                log.warning("%s: encoded again, because its decoder says: %s", sample.place, photo.warning)
+        passed_through = samples.count - reasons.total()
         again = dict(sorted(reasons.items()))
         writer.sidecar = Sidecar(
-            classes=folder.classes,
-            source=str(folder.root),
+            classes=samples.classes,
+            source=samples.source,
             options={"max_side": max_side, "quality": quality},
-            fingerprint=folder.fingerprint,
-            counts={"samples": len(folder.files), "passed_through": passed_through, "reencoded": again},
-            files=folder.files,
+            fingerprint=samples.fingerprint,
+            counts={"samples": samples.count, "passed_through": passed_through, "reencoded": again},
+            files=names,
         )
     written = Written(
         path=out,
-        samples=len(folder.files),
-        classes=len(folder.classes),
+        samples=samples.count,
+        classes=len(samples.classes),
         bytes=out.stat().st_size,
         passed_through=passed_through,
         reencoded=again,
         warnings=complaints,
-        ignored=folder.ignored,
-        mean_pixels=pixels // len(folder.files),
+        ignored=samples.ignored,
+        mean_pixels=pixels // samples.count,
         seconds=time.perf_counter() - start,
     )
     if written.mean_pixels > _LARGE and not max_side:
@@ -185,28 +189,39 @@ def _write(
             "`fastaugself write %s OUT.beton --max-side 500` loading is many times faster",
             out,
             written.mean_pixels / 1e6,
-            folder.root,
+            samples.source,
         )
     return written
 
 
 def _load_all(
-    folder: Folder, max_side: int, quality: int, workers: int, progress: bool
-) -> Iterator[tuple[str, int, Photo]]:
+    samples: Samples, max_side: int, quality: int, workers: int, progress: bool
+) -> Iterator[tuple[Sample, Photo]]:
     """Every photo in order, read and decoded by `workers` threads that run at most a few photos ahead."""
-    ahead: deque[Future[Photo]] = deque()
+    ahead: deque[tuple[Sample, Future[Photo]]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="write")
-    with _progress(progress) as bar:
-        task = bar.add_task("writing", total=len(folder.files))
+    with _progress(progress) as bar, closing(samples.samples()) as todo:
+        task = bar.add_task("writing", total=samples.count)
         try:
-            for i, (name, label) in enumerate(zip(folder.files, folder.labels, strict=True)):
-                while len(ahead) < 4 * workers and (j := i + len(ahead)) < len(folder.files):
-                    path = folder.root / folder.files[j]
-                    ahead.append(pool.submit(load_photo, path, max_side=max_side, quality=quality))
-                yield name, label, ahead.popleft().result()
+            for sample in todo:
+                ahead.append((sample, pool.submit(_load, sample, max_side, quality)))
+                if len(ahead) > 4 * workers:
+                    sample, future = ahead.popleft()
+                    yield sample, future.result()
+                    bar.advance(task)
+            while ahead:
+                sample, future = ahead.popleft()
+                yield sample, future.result()
                 bar.advance(task)
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _load(sample: Sample, max_side: int, quality: int) -> Photo:
+    data = sample.read()
+    if isinstance(data, bytes):
+        return convert(sample.place, data, max_side=max_side, quality=quality)
+    return convert_pixels(sample.place, data, max_side=max_side)
 
 
 class _Rate(ProgressColumn):

@@ -1,12 +1,13 @@
 """The photos of a folder, in a fixed order, with the class each belongs to."""
 
-import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import UsageError
+from ...errors import UsageError
+from .samples import Columns, Sample, Samples, fingerprint, read_file
 
 EXTENSIONS = frozenset(
     f".{name}"
@@ -18,17 +19,37 @@ _SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test"})
 class Folder(NamedTuple):
     """root: the folder. files: paths below it, '/'-separated, sorted. labels: class of each file, -1 without classes.
 
-    classes: names by label. fingerprint: changes with any name, size or modification time. largest: bytes of the
-    largest file. ignored: files that are no photos by their names.
+    sizes: bytes of each file. classes: names by label. fingerprint: changes with any name, size or modification time.
+    ignored: files that are no photos by their names.
     """
 
     root: Path
     files: list[str]
     labels: list[int]
+    sizes: list[int]
     classes: list[str]
     fingerprint: str
-    largest: int
     ignored: int
+
+
+class FolderSamples(Samples):
+    """The photos of a folder."""
+
+    def __init__(self, source: str):
+        self.source, self._folder = source, list_photos(source)
+        self.count, self.classes = len(self._folder.files), self._folder.classes
+        self.fingerprint, self.ignored = self._folder.fingerprint, self._folder.ignored
+
+    def samples(self, start: int = 0) -> Generator[Sample]:
+        root, files, labels, sizes = self._folder.root, self._folder.files, self._folder.labels, self._folder.sizes
+        for i in range(start, self.count):
+            path = root / files[i]
+            yield Sample(files[i], labels[i], str(path), partial(read_file, path, sizes[i]))
+
+
+def open_folder(source: str, columns: Columns) -> Samples | None:
+    """The photos of a folder; of any folder, so other kinds are asked first."""
+    return FolderSamples(source) if os.path.isdir(source) else None
 
 
 def list_photos(root: str | os.PathLike[str]) -> Folder:
@@ -59,16 +80,13 @@ def list_photos(root: str | os.PathLike[str]) -> Folder:
     found.sort()
     classes = _classes(root, [name for name, _, _ in found])
     index = {name: i for i, name in enumerate(classes)}
-    digest = hashlib.blake2b(repr(classes).encode("utf-8", "surrogateescape"), digest_size=16)
-    for entry in found:
-        digest.update(repr(entry).encode("utf-8", "surrogateescape"))
     return Folder(
         root=root,
         files=[name for name, _, _ in found],
         labels=[index[name.split("/", 1)[0]] if classes else -1 for name, _, _ in found],
+        sizes=[size for _, size, _ in found],
         classes=classes,
-        fingerprint=digest.hexdigest(),
-        largest=max(size for _, size, _ in found),
+        fingerprint=fingerprint([classes, *found]),
         ignored=ignored,
     )
 
