@@ -298,7 +298,7 @@ def test_a_sample_that_cannot_be_decoded_is_named(kind, source, copy):
     data = bytearray(copy.read_bytes())
     damage(data, start, length)
     copy.write_bytes(data)
-    with Loader(copy, batch_size=5, shuffle=False, source=source) as loader:
+    with Loader(copy, batch_size=5, order="sequential", source=source) as loader:
         batches = loader.epoch(0)
         assert [next(batches).ids_B[0].item() for _ in range(4)] == [0, 5, 10, 15]
         with pytest.raises(RunError) as caught:
@@ -310,7 +310,7 @@ def test_a_sample_that_cannot_be_decoded_is_named(kind, source, copy):
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_file_cut_while_it_is_read_is_an_error_and_not_a_crash(source, copy):
     """Reading a memory map beyond the end of its file is a SIGBUS, which kills the process without a word."""
-    with Loader(copy, batch_size=1, shuffle=False, source=source) as loader:
+    with Loader(copy, batch_size=1, order="sequential", source=source) as loader:
         batches = loader.epoch(0)
         next(batches)
         os.truncate(copy, HEADER.itemsize + 5000)
@@ -331,6 +331,7 @@ def test_a_file_cut_while_it_is_read_is_an_error_and_not_a_crash(source, copy):
         ({"batch_size": 0}, "batch_size is 0"),
         ({"batch_size": 4, "rank": 4, "world": 4}, "rank is 4 of 4 ranks"),
         ({"batch_size": 4, "workers": -2}, "workers is -2"),
+        ({"batch_size": 4, "order": "shuffled"}, "order is 'shuffled', expected random, quasi-random, sequential"),
         ({"batch_size": 4, "source": "dali"}, "source is 'dali', expected auto, ffcv or native"),
     ],
 )

@@ -6,9 +6,18 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from fastaugself.data.order import epoch_batches, num_batches, sample_at
+from fastaugself.data.order import (
+    BLOCK,
+    OPEN_BLOCKS,
+    blocks_of,
+    epoch_batches,
+    num_batches,
+    quasi_sample_at,
+    sample_at,
+)
 from fastaugself.errors import UsageError
 
+ORDERS = ["random", "quasi-random", "sequential"]
 SIZES = [*range(1, 301), *(2**k + d for k in range(9, 18) for d in (-1, 0, 1))]
 
 
@@ -85,15 +94,75 @@ def test_a_position_outside_is_refused(position):
         sample_at(np.array([position]), num_samples=10, seed=0, epoch=0)
 
 
+# --- quasi-random -----------------------------------------------------------------------------------------------------
+
+WINDOW = BLOCK * OPEN_BLOCKS
+BOUNDARIES = [n + d for n in (1, BLOCK, 2 * BLOCK, 1000, WINDOW, WINDOW + BLOCK, 2 * WINDOW) for d in (-1, 0, 1)][1:]
+
+
+def quasi(num_samples, together, *, seed=0, epoch=0):
+    return quasi_sample_at(
+        np.arange(num_samples), num_samples=num_samples, global_batch=together, seed=seed, epoch=epoch
+    )
+
+
+@pytest.mark.parametrize("together", [1, 3, 8, 24, 100, 255, 256, 1000, 4096])
+def test_quasi_random_is_a_permutation_around_every_boundary(together):
+    for n in BOUNDARIES:
+        assert np.array_equal(np.sort(quasi(n, together, seed=n)), np.arange(n)), n
+
+
+def test_a_quasi_random_position_is_computed_alone_as_with_all_others():
+    n = 2 * WINDOW + 77
+    everything = quasi(n, 96, seed=7, epoch=2)
+    for some in (np.array([5]), np.array([n - 1, 0, WINDOW])):
+        assert np.array_equal(quasi_sample_at(some, num_samples=n, global_batch=96, seed=7, epoch=2), everything[some])
+
+
+def test_seed_and_epoch_each_give_another_quasi_random_order():
+    orders = [quasi(1000, 8, seed=s, epoch=e) for s in (0, 1) for e in (0, 1)]
+    for i, a in enumerate(orders):
+        assert all(np.count_nonzero(a == b) < 12 for b in orders[:i])
+
+
+@pytest.mark.parametrize("world", [1, 2, 8])
+def test_a_rank_reads_quasi_random_blocks_once_and_few_at_a_time(world):
+    """A thousand random samples would be of a thousand blocks."""
+    n, batch_size = 40 * WINDOW, 256 // world
+    batches = list(epoch_batches(n, batch_size, rank=world - 1, world=world, order="quasi-random", seed=1, epoch=1))
+    of_batch = [set(blocks_of(ids, num_samples=n, seed=1, epoch=1).tolist()) for ids in batches]
+    reads = Counter(block for blocks in of_batch for block in blocks)
+    # Lanes end within a block, which is then read from both sides; all other blocks belong to one lane.
+    assert len(reads) <= n // BLOCK // world + OPEN_BLOCKS // world
+    for k in range(0, len(batches) - BLOCK, 500):
+        open_now = set().union(*of_batch[k : k + BLOCK])
+        assert len(open_now) <= 2 * OPEN_BLOCKS // world
+    # A block is used up within the two windows that its lane may need for it.
+    last = {}
+    for k, blocks in enumerate(of_batch):
+        for block in blocks:
+            last.setdefault(block, [k, k])[1] = k
+    spans = np.array([b - a for a, b in last.values()])
+    assert np.quantile(spans, 0.95) < BLOCK
+
+
+def test_quasi_random_batches_come_from_all_over_the_data():
+    n = 20 * WINDOW
+    for ids in list(epoch_batches(n, 256, order="quasi-random", seed=2))[::200]:
+        assert len(np.unique(ids // BLOCK)) > 240
+        assert np.abs(np.corrcoef(np.arange(256), ids)[0, 1]) < 0.3
+        assert 0.4 < ids.mean() / n < 0.6
+
+
 # --- shards -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("world", range(1, 9))
-@pytest.mark.parametrize("shuffle", [True, False])
-def test_without_drop_last_every_sample_is_seen_exactly_once(world, shuffle):
-    for n in [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 127, 128, 129, 300]:
-        for batch_size in (1, 2, 5, 16):
-            ranks = all_ranks(n, batch_size, world, shuffle=shuffle, drop_last=False, epoch=1)
+@pytest.mark.parametrize("order", ORDERS)
+def test_without_drop_last_every_sample_is_seen_exactly_once(world, order):
+    for n in [1, 2, 7, 8, 9, 15, 16, 17, 63, 64, 65, 127, 128, 129, 300]:
+        for batch_size in (2, 5, 16):
+            ranks = all_ranks(n, batch_size, world, order=order, drop_last=False, epoch=1)
             seen = np.concatenate([ids for batches in ranks for ids in batches])
             assert np.array_equal(np.sort(seen), np.arange(n)), (n, batch_size)
             sizes = [sum(map(len, batches)) for batches in ranks]
@@ -104,10 +173,11 @@ def test_without_drop_last_every_sample_is_seen_exactly_once(world, shuffle):
 
 
 @pytest.mark.parametrize("world", range(1, 9))
-def test_with_drop_last_ranks_have_equal_full_batches_and_nothing_twice(world):
-    for n in [1, 8, 9, 63, 64, 65, 127, 128, 129, 300]:
-        for batch_size in (1, 3, 8):
-            ranks = all_ranks(n, batch_size, world, epoch=1)
+@pytest.mark.parametrize("order", ORDERS)
+def test_with_drop_last_ranks_have_equal_full_batches_and_nothing_twice(world, order):
+    for n in [1, 8, 63, 64, 65, 128, 129, 300]:
+        for batch_size in (3, 8):
+            ranks = all_ranks(n, batch_size, world, order=order, epoch=1)
             full = n // (batch_size * world)
             assert all(len(batches) == full for batches in ranks)
             assert all(len(ids) == batch_size for batches in ranks for ids in batches)
@@ -115,26 +185,28 @@ def test_with_drop_last_ranks_have_equal_full_batches_and_nothing_twice(world):
             assert len(seen) == len(set(seen)) == full * batch_size * world
 
 
-def test_a_global_batch_is_the_same_on_any_number_of_ranks():
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_global_batch_is_the_same_on_any_number_of_ranks(order):
     n, together = 1000, 24
-    alone = [set(ids.tolist()) for ids in epoch_batches(n, together, seed=3, epoch=4)]
+    alone = [set(ids.tolist()) for ids in epoch_batches(n, together, seed=3, epoch=4, order=order)]
     for world in (2, 3, 4, 6, 8):
-        ranks = all_ranks(n, together // world, world, seed=3, epoch=4)
+        ranks = all_ranks(n, together // world, world, seed=3, epoch=4, order=order)
         for k, batch in enumerate(alone):
             assert set(np.concatenate([batches[k] for batches in ranks]).tolist()) == batch
 
 
-def test_start_goes_on_where_another_number_of_ranks_stopped():
-    before = all_ranks(200, 12, 2, seed=1)
-    after = all_ranks(200, 6, 4, seed=1, start=5)
+@pytest.mark.parametrize("order", ORDERS)
+def test_start_goes_on_where_another_number_of_ranks_stopped(order):
+    before = all_ranks(200, 12, 2, seed=1, order=order)
+    after = all_ranks(200, 6, 4, seed=1, order=order, start=5)
     seen = [int(i) for batches in before for ids in batches[:5] for i in ids]
     seen += [int(i) for batches in after for ids in batches for i in ids]
-    whole = [int(i) for ids in epoch_batches(200, 24, seed=1) for i in ids]
+    whole = [int(i) for ids in epoch_batches(200, 24, seed=1, order=order) for i in ids]
     assert sorted(seen) == sorted(whole)
 
 
 def test_evaluation_is_in_the_order_of_the_file():
-    ids = np.concatenate(list(epoch_batches(50, 8, shuffle=False, drop_last=False)))
+    ids = np.concatenate(list(epoch_batches(50, 8, order="sequential", drop_last=False)))
     assert np.array_equal(ids, np.arange(50))
 
 

@@ -10,6 +10,7 @@ Shape suffixes: N samples, A allocation records, 2 = (height, width).
 
 import os
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ _METADATA: dict[int, Any] = {0: "<f8", TYPE_INT: "<i8", TYPE_IMAGE: IMAGE, 3: _B
 # A Huffman-coded JPEG spends at least one bit on every 8x8 block of its finest component; a size beyond that is a lie
 # that would only make us allocate memory.
 _PIXELS_PER_BYTE = 512
+_CHUNK = 1 << 16  # records that are read at a time
 _MAGIC = {
     b"\xff\xd8\xff": "a JPEG image",
     b"\x89PNG": "a PNG image",
@@ -86,8 +88,7 @@ class Beton:
         descriptors_end = HEADER.itemsize + int(header["num_fields"]) * FIELD.itemsize
         if size < descriptors_end:
             raise RunError(f"{path} is truncated: {size} bytes end inside its header; copy or write it again")
-        memory = np.memmap(path, np.uint8, mode="r")
-        fields = np.frombuffer(memory, FIELD, int(header["num_fields"]), HEADER.itemsize)
+        fields = np.frombuffer(self._read_at(HEADER.itemsize, descriptors_end - HEADER.itemsize), FIELD)
         type_ids = [int(t) for t in fields["type_id"]]
         names = [bytes(name).split(b"\0")[0].decode("ascii", "replace") for name in fields["name"]]
         _check_fields(path, names, type_ids)
@@ -95,40 +96,60 @@ class Beton:
         record = metadata_type(type_ids)
         metadata_end = descriptors_end + self.num_samples * record.itemsize
         _check_extent(path, size, metadata_end, table_start, self.num_samples)
-        metadata = np.frombuffer(memory, record, self.num_samples, descriptors_end)
-        self.index_crc32 = zlib.crc32(memory[:metadata_end].data)
-
         image = _pick(names, type_ids, TYPE_IMAGE, "image")
         if image is None:
             raise RunError(f"{path} has no image field among {', '.join(names)}: write it with an RGBImageField")
         label = _pick(names, type_ids, TYPE_INT, "label")
         self.field_names, self.image_field = names, names[image]
-        images = metadata[f"f{image}"]
-        self.modes_N = images["mode"].copy()
-        self.sizes_N2 = np.stack([images["height"], images["width"]], 1).astype(np.int32)
-        self.labels_N = (
-            np.full(self.num_samples, -1, np.int64) if label is None else metadata[f"f{label}"].astype(np.int64)
-        )
-        table = np.frombuffer(memory, ALLOCATION, (size - table_start) // ALLOCATION.itemsize, table_start)
-        self.pointers_N, self.bytes_N = _locate(path, images["data_ptr"], table, metadata_end, table_start)
+        stated_N = self._read_metadata(descriptors_end, record, f"f{image}", None if label is None else f"f{label}")
+        starts_A = np.empty((size - table_start) // ALLOCATION.itemsize, np.int64)
+        sizes_A = np.empty_like(starts_A)
+        for part, records in self._records(table_start, ALLOCATION, len(starts_A)):
+            starts_A[part], sizes_A[part] = records["ptr"].astype(np.int64), records["size"].astype(np.int64)
+        self.pointers_N, self.bytes_N = _locate(path, stated_N, starts_A, sizes_A, metadata_end, table_start)
         _check_images(path, self.modes_N, self.sizes_N2, self.bytes_N)
+
+    def _read_metadata(self, start: int, record: np.dtype[Any], image: str, label: str | None) -> NDArray[np.int64]:
+        """Fills in what the records say of every sample, and returns where they say its data stands."""
+        count = self.num_samples
+        self.modes_N = np.empty(count, np.uint8)
+        self.sizes_N2 = np.empty((count, 2), np.int32)
+        self.labels_N = np.full(count, -1, np.int64)
+        stated_N = np.empty(count, np.int64)
+        self.index_crc32 = zlib.crc32(self._read_at(0, start))
+        for part, records in self._records(start, record, count):
+            self.index_crc32 = zlib.crc32(records.data, self.index_crc32)
+            images = records[image]
+            self.modes_N[part], stated_N[part] = images["mode"], images["data_ptr"].astype(np.int64)
+            self.sizes_N2[part, 0], self.sizes_N2[part, 1] = images["height"], images["width"]
+            if label is not None:
+                self.labels_N[part] = records[label]
+        return stated_N
+
+    def _records(self, start: int, kind: np.dtype[Any], count: int) -> Iterator[tuple[slice, NDArray[np.void]]]:
+        """`count` records from byte `start` on, some at a time."""
+        for first in range(0, count, _CHUNK):
+            part = slice(first, min(first + _CHUNK, count))
+            data = self._read_at(start + first * kind.itemsize, (part.stop - first) * kind.itemsize)
+            yield part, np.frombuffer(data, kind)
+
+    def _read_at(self, start: int, length: int) -> bytes:
+        # pread and no memory map: a lost disk or a cut file is then an error to report, not a SIGBUS that kills the
+        # process without a word.
+        try:
+            data = os.pread(self._fd, length, start)
+        except OSError as error:
+            raise RunError(f"{self.path} cannot be read ({error.strerror}); is its disk there?") from error
+        if len(data) != length:
+            raise RunError(f"{self.path} became shorter while it was in use; copy or write it again")
+        return data
 
     def __len__(self) -> int:
         return self.num_samples
 
     def read(self, sample: int) -> bytes:
         """The stored bytes of one image. Raises RunError where the disk fails or the file has become shorter."""
-        length = int(self.bytes_N[sample])
-        try:
-            # pread and not the memory map: a lost disk is then an error to report, not a SIGBUS that kills the process.
-            data = os.pread(self._fd, length, int(self.pointers_N[sample]))
-        except OSError as error:
-            raise RunError(
-                f"{self.path}: reading sample {sample} failed ({error.strerror}); is its disk there?"
-            ) from error
-        if len(data) != length:
-            raise RunError(f"{self.path} became shorter while it was in use; copy or write it again")
-        return data
+        return self._read_at(int(self.pointers_N[sample]), int(self.bytes_N[sample]))
 
     def check_unchanged(self) -> None:
         """Raises RunError if the file was replaced, cut or rewritten since it was opened."""
@@ -227,13 +248,35 @@ def _pick(names: list[str], type_ids: list[int], type_id: int, name: str) -> int
 
 
 def _locate(
-    path: Path, stated_N: NDArray[np.uint64], table_A: NDArray[np.void], data_start: int, table_start: int
+    path: Path,
+    pointers_N: NDArray[np.int64],
+    starts_A: NDArray[np.int64],
+    sizes_A: NDArray[np.int64],
+    data_start: int,
+    table_start: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Start and length of every sample's data: the allocation record of its pointer."""
-    pointers_N, starts_A = stated_N.astype(np.int64), table_A["ptr"].astype(np.int64)
-    count = len(pointers_N)
     if len(starts_A) == 0:
         raise RunError(f"{path} is truncated in its allocation table: no record is left; copy or write it again")
+    if np.array_equal(starts_A, pointers_N):  # written in the order of the samples
+        bytes_N = sizes_A
+    else:
+        bytes_N = sizes_A[_find(path, pointers_N, starts_A)]
+    # In this order the sum cannot overflow: every length is first known to be no longer than the file.
+    outside = (bytes_N <= 0) | (bytes_N > table_start) | (pointers_N < data_start)
+    outside |= pointers_N + np.where(outside, 0, bytes_N) > table_start
+    if outside.any():
+        i = int(np.flatnonzero(outside)[0])
+        raise RunError(
+            f"{path} is damaged: sample {i} is said to be {bytes_N[i]} bytes at byte {pointers_N[i]}, "
+            f"outside the image data ({data_start} to {table_start}); copy or write it again"
+        )
+    return pointers_N, bytes_N
+
+
+def _find(path: Path, pointers_N: NDArray[np.int64], starts_A: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Index of every sample's record in the allocation table."""
+    count = len(pointers_N)
     order_A, order_N = _order(starts_A), _order(pointers_N)
     starts_A = starts_A[order_A]
     # Sorted values are looked up ten times faster than shuffled ones, since neighbours are found near one another.
@@ -251,18 +294,8 @@ def _locate(
             f"{path} is damaged: sample {missing[0]} points to byte {pointers_N[missing[0]]}, where no data "
             f"was stored ({len(missing)} such of {count}); copy or write it again"
         )
-    del starts_A
-    bytes_N = table_A["size"][order_A[found_N]].astype(np.int64)
-    # In this order the sum cannot overflow: every length is first known to be no longer than the file.
-    outside = (bytes_N <= 0) | (bytes_N > table_start) | (pointers_N < data_start)
-    outside |= pointers_N + np.where(outside, 0, bytes_N) > table_start
-    if outside.any():
-        i = int(np.flatnonzero(outside)[0])
-        raise RunError(
-            f"{path} is damaged: sample {i} is said to be {bytes_N[i]} bytes at byte {pointers_N[i]}, "
-            f"outside the image data ({data_start} to {table_start}); copy or write it again"
-        )
-    return pointers_N, bytes_N
+    found: NDArray[np.int64] = order_A[found_N]
+    return found
 
 
 def _order(values: NDArray[np.int64]) -> NDArray[np.int64]:

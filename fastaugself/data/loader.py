@@ -5,6 +5,7 @@ Shape suffixes: B images of a batch, N samples, 2 = (height, width).
 
 import logging
 import os
+import typing
 import weakref
 from collections.abc import Generator, Iterator
 from contextlib import closing
@@ -20,7 +21,7 @@ from .beton import Beton
 from .canvas import Canvas
 from .cores import available_cores
 from .native import NativeSource, decode_into
-from .order import epoch_batches, num_batches
+from .order import Order, epoch_batches, num_batches
 from .source import Packed, Source
 
 log = logging.getLogger(__name__)
@@ -33,9 +34,9 @@ class Loader:
 
     path: a `.beton` file. batch_size: per rank. seed: of the order. rank, world: this process among the training's.
     source: who reads and decodes: "ffcv", "native" (simplejpeg), or "auto": FFCV where it can be used. Both give the
-    same pixels in the same order. workers: decoding threads, 0 for all cores this rank may use. shuffle: a permutation
-    per epoch, else the order of the file. drop_last: full global batches only; else every sample exactly once.
-    device: where the batches are to be.
+    same pixels in the same order. workers: decoding threads, 0 for all cores this rank may use. order: "random",
+    "quasi-random" for disks that are slow at random access, or "sequential" (order.py). drop_last: full global batches
+    only; else every sample exactly once. device: where the batches are to be.
 
     num_samples, batches: samples of the file; batches of an epoch of this rank. classes: names by label.
     sizes_N2, labels_N: int32 (height, width) and int64 of every sample, by sample id.
@@ -54,16 +55,18 @@ class Loader:
         world: int = 1,
         source: Literal["auto", "ffcv", "native"] = "auto",
         workers: int = 0,
-        shuffle: bool = True,
+        order: Order = "random",
         drop_last: bool = True,
         device: torch.device = CPU,
     ):
         if source not in ("auto", "ffcv", "native"):
             raise UsageError(f"source is {source!r}, expected auto, ffcv or native")
+        if order not in typing.get_args(Order):
+            raise UsageError(f"order is {order!r}, expected {', '.join(typing.get_args(Order))}")
         if workers < 0:
             raise UsageError(f"workers is {workers}, expected a number of threads, or 0 for one a core")
         self.batch_size, self.seed, self.rank, self.world = batch_size, seed, rank, world
-        self.shuffle, self.drop_last, self.device = shuffle, drop_last, device
+        self.order, self.drop_last, self.device = order, drop_last, device
         self._beton = Beton(path)
         self._epochs: weakref.WeakSet[Generator[Canvas]] = weakref.WeakSet()
         try:
@@ -100,7 +103,7 @@ class Loader:
             epoch=epoch,
             rank=self.rank,
             world=self.world,
-            shuffle=self.shuffle,
+            order=self.order,
             drop_last=self.drop_last,
             start=start,
         )

@@ -34,8 +34,8 @@ class OnlineCheck:
         common: dict[str, Any] = {"batch_size": batch_size, "source": "native", "workers": config.data.workers}
         assert config.data.train is not None
         self.loaders = (
-            Loader(config.data.train, shuffle=True, drop_last=False, device=device, **common),
-            Loader(config.data.val, shuffle=False, drop_last=False, device=device, **common),
+            Loader(config.data.train, order="random", drop_last=False, device=device, **common),
+            Loader(config.data.val, order="sequential", drop_last=False, device=device, **common),
         )
 
     def close(self) -> None:
