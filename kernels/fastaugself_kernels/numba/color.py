@@ -96,20 +96,20 @@ def solarize(x, threshold):
 
 
 @njit(**FAST)
-def add_sums(r, g, b, sums):
-    """Adds the sums of the planes to float64 sums[0..2]."""
+def add_sums(r, g, b, sums, at):
+    """Adds the sums of the planes to float64 sums[at : at + 3]."""
     widest_vectors()
     red, green, blue = _ZERO, _ZERO, _ZERO
     for i in range(r.size):
         red += r[i]
         green += g[i]
         blue += b[i]
-    sums[0] += red
-    sums[1] += green
-    sums[2] += blue
+    sums[at] += red
+    sums[at + 1] += green
+    sums[at + 2] += blue
 
 
 @njit(**FAST)
-def luma(sums, size):
-    """The mean luma of `size` pixels from the sums of their channels."""
-    return np.float32((_RED * sums[0] + _GREEN * sums[1] + _BLUE * sums[2]) / size)
+def luma(sums, at, size):
+    """The mean luma of `size` pixels whose channels' sums are sums[at : at + 3]."""
+    return np.float32((_RED * sums[at] + _GREEN * sums[at + 1] + _BLUE * sums[at + 2]) / size)

@@ -15,6 +15,8 @@ from .simd import (
     add,
     broadcast,
     interleave,
+    join,
+    keep_apart,
     load,
     load_wide,
     multiply_add,
@@ -71,13 +73,15 @@ def _pad_rows(plane, start, rows, W, R, margin, padded, pitch):
 
 @njit(**FAST)
 def blur_rows(plane, start, rows, W, taps, R, margin, padded):
-    """The horizontal blur of at most STRIP rows of W floats, in place."""
-    # All rows are copied before the first is blurred: a vector read across stores that are still under way waits.
+    """The horizontal blur of rows of W floats, in place."""
+    keep_apart()
     pitch = 2 * margin + -(-W // WIDE) * WIDE + SPAN
-    _pad_rows(plane, start, rows, W, R, margin, padded, pitch)
     center, behind = ROWS + R, STRIP * pitch
     for y in range(rows):
-        row, target = y * pitch + margin, start + y * W
+        if y % STRIP == 0:
+            # Rows are copied well before they are blurred: a vector read across stores still under way would wait.
+            _pad_rows(plane, start + y * W, min(STRIP, rows - y), W, R, margin, padded, pitch)
+        row, target = y % STRIP * pitch + margin, start + y * W
         for j in range(0, W, SPAN):
             x = min(j, max(W - SPAN, 0))
             p = row + x
@@ -100,12 +104,20 @@ def blur_rows(plane, start, rows, W, taps, R, margin, padded):
 
 
 @njit(**FAST)
+def _copy(plane, source, target, n):
+    # Slices, because LLVM vectorises indices only that it knows not to be negative.
+    x, y = plane[source : source + n], plane[target : target + n]
+    for i in range(n):
+        y[i] = x[i]
+
+
+@njit(**FAST)
 def reflect_rows(plane, start, H, W, R):
     """Fills the R rows above and below the plane with its reflections."""
+    last = start + (H - 1) * W
     for k in range(1, R + 1):
-        above, below = start - k * W, start + (H - 1 + k) * W
-        plane[above : above + W] = plane[start + k * W : start + k * W + W]
-        plane[below : below + W] = plane[below - 2 * k * W : below - 2 * k * W + W]
+        _copy(plane, start + k * W, start - k * W, W)
+        _copy(plane, last - k * W, last + k * W, W)
 
 
 @njit(**FAST)
@@ -114,6 +126,7 @@ def blur_columns(plane, start, W, taps, R, strip, target):
 
     Four rows at a time share their loads. Past the end of a row it writes what the next row, or nobody, overwrites.
     """
+    keep_apart()
     for y in range(0, STRIP * W, ROWS * W):
         for j in range(0, W, SPAN):
             x = y + min(j, max(W - SPAN, 0))
@@ -154,59 +167,69 @@ def blur_columns(plane, start, W, taps, R, strip, target):
 
 
 @njit(**FAST)
-def _normalised(planes, r, g, b, scale, bias):
-    """Eight pixels, normalised and interleaved: three vectors."""
-    red = multiply_add(load(planes, r), load(scale, 0), load(bias, 0))
-    green = multiply_add(load(planes, g), load(scale, LANES), load(bias, LANES))
-    blue = multiply_add(load(planes, b), load(scale, 2 * LANES), load(bias, 2 * LANES))
+def _interleaved(planes, at, channel, scale, bias):
+    """Eight pixels, normalised and interleaved: three vectors of eight."""
+    red = multiply_add(load(planes, at), load(scale, 0), load(bias, 0))
+    green = multiply_add(load(planes, at + channel), load(scale, LANES), load(bias, LANES))
+    blue = multiply_add(load(planes, at + 2 * channel), load(scale, 2 * LANES), load(bias, 2 * LANES))
     return interleave(red, green, blue)
 
 
 @njit(**FAST)
-def _store_vectors(planes, r, g, b, n, scale, bias, floats, halves, kind, o):
-    for j in range(0, n, LANES):
-        i = min(j, n - LANES)
-        block = _normalised(planes, r + i, g + i, b + i, scale, bias)
-        for q in range(3):
-            p = o + 3 * i + q * LANES
-            if kind == FLOAT32:
-                store(floats, p, block[q])
-            elif kind == FLOAT16:
-                store(halves, p, to_half(block[q]))
-            else:
-                store(halves, p, to_bfloat(block[q]))
+def _sixteen(planes, at, channel, scale, bias):
+    """Sixteen pixels, normalised and interleaved: three vectors of sixteen."""
+    x = _interleaved(planes, at, channel, scale, bias)
+    y = _interleaved(planes, at + LANES, channel, scale, bias)
+    return join(x[0], x[1]), join(x[2], y[0]), join(y[1], y[2])
 
 
 @njit(**FAST)
-def _stream_vectors(planes, r, g, b, n, scale, bias, floats, halves, kind, o):
+def _store_vectors(planes, at, channel, n, scale, bias, floats, halves, kind, o):
+    for j in range(0, n, WIDE):
+        i = min(j, n - WIDE)
+        pixels = _sixteen(planes, at + i, channel, scale, bias)
+        for q in range(3):
+            p = o + 3 * i + q * WIDE
+            if kind == FLOAT32:
+                store(floats, p, pixels[q])
+            elif kind == FLOAT16:
+                store(halves, p, to_half(pixels[q]))
+            else:
+                store(halves, p, to_bfloat(pixels[q]))
+
+
+@njit(**FAST)
+def _stream_vectors(planes, at, channel, n, scale, bias, floats, halves, kind, o):
     # A function of its own: as two branches of one loop, LLVM merges the stores and takes both for aligned.
-    for i in range(0, n, LANES):
-        block = _normalised(planes, r + i, g + i, b + i, scale, bias)
+    for i in range(0, n, WIDE):
+        pixels = _sixteen(planes, at + i, channel, scale, bias)
         for q in range(3):
-            p = o + 3 * i + q * LANES
+            p = o + 3 * i + q * WIDE
             if kind == FLOAT32:
-                stream(floats, p, block[q])
+                stream(floats, p, pixels[q])
             elif kind == FLOAT16:
-                stream(halves, p, to_half(block[q]))
+                stream(halves, p, to_half(pixels[q]))
             else:
-                stream(halves, p, to_bfloat(block[q]))
+                stream(halves, p, to_bfloat(pixels[q]))
 
 
 @njit(**FAST)
-def emit(planes, r, g, b, n, scale, bias, floats, halves, kind, streaming, o, spare):
-    """Writes n pixels, whose channels start at r, g and b of `planes`, from element o of the output on.
+def emit(planes, at, channel, n, scale, bias, floats, halves, kind, streaming, o, spare):
+    """Writes n pixels, whose channels start at `at` of `planes` and every `channel` from there, from element o of the
+    output on.
 
     scale, bias: eight copies for each channel. The output is `floats`, or its bits in the uint16 `halves`.
-    streaming: past the caches; n must be a multiple of LANES and element o at a multiple of a vector's size.
+    streaming: past the caches; n must be a multiple of WIDE and element o at a multiple of a vector's size.
     """
+    keep_apart()
     if streaming:
-        _stream_vectors(planes, r, g, b, n, scale, bias, floats, halves, kind, o)
-    elif n >= LANES:
-        _store_vectors(planes, r, g, b, n, scale, bias, floats, halves, kind, o)
+        _stream_vectors(planes, at, channel, n, scale, bias, floats, halves, kind, o)
+    elif n >= WIDE:
+        _store_vectors(planes, at, channel, n, scale, bias, floats, halves, kind, o)
     else:
         # Fewer pixels than a vector: through `spare`, lest it overwrite the next view.
         spare_halves = spare.view(np.uint16)
-        _store_vectors(planes, r, g, b, LANES, scale, bias, spare, spare_halves, kind, 0)
+        _store_vectors(planes, at, channel, np.int64(WIDE), scale, bias, spare, spare_halves, kind, np.int64(0))
         for i in range(3 * n):
             if kind == FLOAT32:
                 floats[o + i] = spare[i]

@@ -4,7 +4,6 @@ Shape suffixes: V views, B batch, C channels, H W, P parameter columns.
 """
 
 import logging
-import math
 import threading
 import time
 import zlib
@@ -27,6 +26,8 @@ from .simd import LANES, WIDE
 log = logging.getLogger(__name__)
 KINDS = {torch.float32: FLOAT32, torch.float16: FLOAT16, torch.bfloat16: BFLOAT16}
 CHUNK_MICROSECONDS = 2000.0  # work that a thread takes at a time: much longer than taking it costs
+PLANS_KEPT = 4  # layouts of the scratch memory that a thread keeps
+STRIP_PIXELS = 2048  # about the pixels to which a colour operation is applied at a time
 STREAMED_BYTES = 16 << 20  # views beyond this size are not read again from a cache
 
 _pool = Pool()
@@ -82,7 +83,7 @@ def augment_numba(
     kernel = _kernel()
 
     def work(first: int, last: int) -> None:
-        kernel(first, last, *arguments, *_buffers(scratch.floats, scratch.side), scratch.layout)
+        kernel(first, last, *arguments, *_buffers(scratch))
 
     threads = torch.get_num_threads()
     _pool.run(work, V * B, _chunk(V, B, H * W, threads), threads)
@@ -90,7 +91,7 @@ def augment_numba(
 
 def _streams(output: Tensor, size: int) -> bool:
     """Whether to write past the caches: where they could not keep the views anyway, and whole vectors line up."""
-    return output.nbytes >= STREAMED_BYTES and output.data_ptr() % 64 == 0 and size % LANES == 0
+    return output.nbytes >= STREAMED_BYTES and output.data_ptr() % 64 == 0 and size % WIDE == 0
 
 
 def _chunk(V: int, B: int, size: int, threads: int) -> int:
@@ -102,53 +103,62 @@ def _chunk(V: int, B: int, size: int, threads: int) -> int:
 
 
 class _Plan(NamedTuple):
-    """The scratch memory of one thread: its geometry, where each buffer starts, and how much there is of it."""
+    """Scratch memory of one thread: whole numbers that the kernel wants to know of it, and the floats of each buffer.
 
-    geometry: tuple[int, int, int, int]
-    layout: np.ndarray
-    floats: int
+    `side` is the length of the two tables of first taps; `sizes` are in the order of the kernel's arguments.
+    """
+
+    geometry: tuple[int, int, int, int, int]
     side: int
+    sizes: tuple[int, ...]
 
 
 def _plan(H: int, W: int, blur_kernel: int, height: int, width: int) -> _Plan:
-    """Scratch for H x W outputs from crops of up to height x width pixels."""
+    """Scratch for H x W outputs from crops of up to height x width pixels, the same for crops nearly as large."""
     side = -(-max(H, W) // STRIP) * STRIP
-    ratio = max(height, width) / min(H, W)
-    taps = 2 * math.ceil(max(ratio, 1.0)) + 1
-    group_floats = max(CHUNK, (math.ceil(TILE * ratio) + taps) * 3) + 2 * SPAN
+    ratio = -(-max(height, width) // min(H, W))
+    taps = 2 * ratio + 1
+    group = max(CHUNK, (TILE * ratio + taps) * 3) + 2 * SPAN
     reach = blur_kernel // 2
     margin = -(-reach // WIDE) * WIDE
     plane = -(-((side + 2 * (reach + ROWS)) * W + SPAN) // WIDE) * WIDE + WIDE
     strip_plane = STRIP * W + SPAN
-    sizes = {
-        view.ROWS_WEIGHTS: side * (taps + 2),
-        view.COLUMNS_WEIGHTS: side * (taps + 2),
-        view.MIXED: STRIP * group_floats,
-        view.COLUMNS: STRIP * group_floats,
-        view.TILE: TILE * 3 * STRIP,
-        view.BLOCK: TILE * STRIP,
-        view.STRIPS: 3 * strip_plane,
-        view.PADDED: STRIP * (2 * margin + -(-W // WIDE) * WIDE + SPAN) + SPAN,
-        view.GAUSSIAN: 2 * (reach + ROWS) + 1,
-        view.SPARE: 3 * LANES,
-        view.PLANES: 3 * plane,
-    }
-    starts = [0]
-    for buffer in range(view.END):
-        starts.append(starts[-1] + -(-sizes[buffer] // WIDE) * WIDE)
-    geometry = (margin, reach + ROWS, plane, strip_plane)
-    return _Plan(geometry, np.array(starts, np.int64), starts[-1], side)
+    strip_rows = STRIP * max(1, STRIP_PIXELS // (STRIP * W))
+    return _Plan(
+        geometry=(margin, reach + ROWS, plane, strip_plane, strip_rows),
+        side=side,
+        sizes=(
+            side * (taps + 2),  # weights of the rows' taps
+            side * (taps + 2),  # and of the columns'
+            STRIP * group,  # rows mixed by the vertical pass
+            STRIP * group,  # the same transposed
+            TILE * 3 * STRIP,  # a tile of the output
+            TILE * STRIP,  # one channel of a tile at the edge
+            3 * plane,
+            3 * strip_plane,  # a strip after the blur
+            STRIP * (2 * margin + -(-W // WIDE) * WIDE + SPAN) + SPAN,  # rows with reflected borders
+            2 * (reach + ROWS) + 1,  # the Gaussian
+            3 * WIDE,  # a few pixels of the output
+        ),
+    )
 
 
-def _buffers(floats: int, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """This thread's scratch, made once and grown when a batch needs more. Zeroed: unused lanes must be finite."""
-    if getattr(_thread, "floats", 0) < floats:
-        memory = np.zeros(floats * 4 + 64, np.uint8)
-        start = -memory.ctypes.data % 64  # whole cache lines
-        _thread.memory, _thread.floats = memory[start : start + floats * 4].view(np.float32), floats
-    if getattr(_thread, "side", 0) < side:
-        _thread.rows, _thread.columns, _thread.side = np.zeros(side, np.int64), np.zeros(side, np.int64), side
-    return _thread.memory, _thread.rows, _thread.columns
+def _buffers(plan: _Plan) -> tuple[np.ndarray, ...]:
+    """This thread's scratch for the plan, made once: a few plans are kept, for views of several sizes."""
+    kept: dict[_Plan, tuple[np.ndarray, ...]] = _thread.__dict__.setdefault("buffers", {})
+    if plan not in kept:
+        if len(kept) == PLANS_KEPT:
+            kept.clear()
+        starts = [0]
+        for size in plan.sizes:
+            starts.append(starts[-1] + -(-size // WIDE) * WIDE)
+        # Zeros, because lanes that are computed and not used must be finite. The start is that of a cache line.
+        memory = np.zeros(starts[-1] * 4 + 64, np.uint8)
+        aligned = memory[-memory.ctypes.data % 64 :][: starts[-1] * 4].view(np.float32)
+        rows, columns, *others = (aligned[a : a + n] for a, n in zip(starts[:-1], plan.sizes, strict=True))
+        firsts = np.zeros((2, plan.side), np.int64)
+        kept[plan] = (firsts[0], rows, firsts[1], columns, *others, np.zeros(9))
+    return kept[plan]
 
 
 def _kernel() -> Callable[..., Any]:

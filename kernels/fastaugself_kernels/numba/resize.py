@@ -32,9 +32,9 @@ BLOCK = 4 * WIDE  # bytes that the vertical pass mixes together
 LINE = 64  # bytes of a cache line
 CHUNK = 256  # source bytes of a row, at most about, from which the horizontal pass makes a group of output columns
 
-EXACT = dict(nogil=True, error_model="numpy", boundscheck=False)
+EXACT = dict(nogil=True, error_model="numpy", boundscheck=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 """No fast-math: taps are computed as PyTorch does, to the last bit of a rounding."""
-FAST = dict(nogil=True, error_model="numpy", boundscheck=False, fastmath=True)
+FAST = dict(**EXACT, fastmath=True)
 
 
 @njit(**EXACT)
@@ -213,11 +213,11 @@ def _horizontal(columns, base, first, weights, K, x0, rounding, tile):
 
 
 @njit(**FAST)
-def _place(tile, H, W, i0, x0, transposed, planes, plane_stride, block):
+def _place(tile, H, W, i0, x0, transposed, planes, start, plane_stride, block):
     """Writes a tile to the planes; at the edges only what lies inside. `transposed` keeps its columns as rows."""
     inside = i0 + STRIP <= H and x0 + TILE <= W
     for c in range(3):
-        plane = c * plane_stride
+        plane = start + c * plane_stride
         if transposed:
             for j in range(min(TILE, H - x0)):
                 for n in range(min(STRIP, W - i0)):
@@ -254,7 +254,7 @@ def prefetch_strip(pixels, origin, stride, width, first, K, n_out):
 @njit(**FAST)
 def resize_strip(
     pixels, origin, stride, rows_first, rows_weights, rows_K, columns_first, columns_weights, columns_K, group,
-    H, W, i0, transposed, rounding, mixed, columns, tile, block, planes, plane_stride,
+    H, W, i0, transposed, rounding, mixed, columns, tile, block, planes, start, plane_stride,
 ):  # fmt: skip
     """Rows i0..i0+STRIP of the resized crop whose first byte is `origin` (columns of the output, when transposed)."""
     rows_out, columns_out = (W, H) if transposed else (H, W)
@@ -270,7 +270,7 @@ def resize_strip(
             _turn(mixed, j, pitch, columns, j * STRIP, STRIP)
         for x0 in range(g0, end, TILE):
             _horizontal(columns, base, columns_first, columns_weights, columns_K, x0, rounding, tile)
-            _place(tile, H, W, i0, x0, transposed, planes, plane_stride, block)
+            _place(tile, H, W, i0, x0, transposed, planes, start, plane_stride, block)
 
 
 @njit(**EXACT)

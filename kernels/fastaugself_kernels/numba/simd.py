@@ -33,7 +33,7 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(manager, vector, _vector(ir.FloatType() if vector.bits == 32 else _SHORT, vector.lanes))
 
 
-float32x8, float32x16, float16x8 = Vector(32, LANES), Vector(32, WIDE), Vector(16, LANES)
+float32x8, float32x16, float16x16 = Vector(32, LANES), Vector(32, WIDE), Vector(16, WIDE)
 _SHORT, _INT = ir.IntType(16), ir.IntType(32)
 
 
@@ -184,26 +184,26 @@ def fence(typing_context):
 
 @intrinsic
 def to_half(typing_context, value):
-    """Eight float16, rounded to nearest even."""
+    """Sixteen float16, rounded to nearest even, as bits."""
 
     def code(context, builder, signature, args):
-        return builder.bitcast(builder.fptrunc(args[0], _vector(ir.HalfType())), _vector(_SHORT))
+        return builder.bitcast(builder.fptrunc(args[0], _vector(ir.HalfType(), WIDE)), _vector(_SHORT, WIDE))
 
-    return float16x8(value), code
+    return float16x16(value), code
 
 
 @intrinsic
 def to_bfloat(typing_context, value):
-    """Eight bfloat16, rounded to nearest even."""
+    """Sixteen bfloat16, rounded to nearest even, as bits."""
 
     def code(context, builder, signature, args):
-        words = _vector(_INT)
+        words = _vector(_INT, WIDE)
         bits = builder.bitcast(args[0], words)
         odd = builder.and_(builder.lshr(bits, _constant(words, 16)), _constant(words, 1))
         rounded = builder.add(builder.add(bits, _constant(words, 0x7FFF)), odd)
-        return builder.trunc(builder.lshr(rounded, _constant(words, 16)), _vector(_SHORT))
+        return builder.trunc(builder.lshr(rounded, _constant(words, 16)), _vector(_SHORT, WIDE))
 
-    return float16x8(value), code
+    return float16x16(value), code
 
 
 @intrinsic
@@ -288,6 +288,16 @@ def interleave(typing_context, r, g, b):
     return types.UniTuple(float32x8, 3)(r, g, b), code
 
 
+@intrinsic
+def join(typing_context, a, b):
+    """The eight lanes of a, then those of b."""
+
+    def code(context, builder, signature, args):
+        return _shuffle(builder, *args, range(WIDE))
+
+    return float32x16(a, b), code
+
+
 def _prefers_512_bits() -> bool:
     # LLVM keeps to 256 bits because the first AVX-512 processors lowered their clock for 512; from Ice Lake and Zen 4
     # on (which brought VBMI2) they do not, and the colour loops run 1.4 times as fast.
@@ -303,6 +313,17 @@ def widest_vectors(typing_context):
         if prefer:
             # llvmlite's own `add` knows no attributes with a value.
             set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        return context.get_dummy_value()
+
+    return types.none(), code
+
+
+@intrinsic
+def keep_apart(typing_context):
+    """Keeps the calling function out of its callers: inlining it costs seconds of compilation and gains nothing."""
+
+    def code(context, builder, signature, args):
+        builder.function.attributes.add("noinline")
         return context.get_dummy_value()
 
     return types.none(), code

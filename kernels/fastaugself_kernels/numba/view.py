@@ -35,16 +35,13 @@ from ..params import (
 )
 from . import color, finish
 from .resize import EXACT, STRIP, columns_of_group, fill_taps, prefetch_strip, resize_strip
-from .simd import fence
+from .simd import fence, keep_apart
 
-# Buffers carved out of a thread's float scratch; `layout` holds where each starts.
-(
-    ROWS_WEIGHTS, COLUMNS_WEIGHTS, MIXED, COLUMNS, TILE, BLOCK, STRIPS, PADDED, GAUSSIAN, SPARE, PLANES, END,
-) = range(12)  # fmt: skip
-# Numbers that do not change within a batch: `shape` holds them.
-VIEWS, BATCH, OUT_H, OUT_W, KERNEL, KIND, MARGIN, TOP_ROWS, PLANE, STRIP_PLANE = range(10)
-# Switches that do not change within a batch: `switches` holds them.
+# What does not change within a batch: whole numbers, and switches.
+VIEWS, BATCH, OUT_H, OUT_W, KERNEL, KIND, MARGIN, TOP_ROWS, PLANE, STRIP_PLANE, STRIP_ROWS = range(11)
 ANTIALIAS, ROUNDING, SOLARIZE_FIRST, WANT_SHIFT, STREAMING = range(5)
+# Where the float64 scratch holds the sums of the three channels.
+BEFORE_JITTER, BEFORE_CONTRAST, AFTER_JITTER, NOWHERE = 0, 3, 6, -1
 
 
 @njit(**EXACT)
@@ -56,8 +53,17 @@ def _next_contrast(order, position):
 
 
 @njit(**EXACT)
-def _adjust(r, g, b, row, order, first, last, mean):
-    """The colour operations at positions first..last of the order, in place."""
+def _adjust(planes, start, plane, n, row, order, first, last, mean, sums, before, after):
+    """The colour operations at positions first..last of the order, on n pixels of the planes, in place.
+
+    Adds the sums of the channels before and after them to sums[before:] and sums[after:].
+    """
+    keep_apart()
+    r = planes[start : start + n]
+    g = planes[start + plane : start + plane + n]
+    b = planes[start + 2 * plane : start + 2 * plane + n]
+    if before != NOWHERE:
+        color.add_sums(r, g, b, sums, before)
     for position in range(first, last):
         op = (order >> (2 * position)) & 3
         if op == OP_BRIGHTNESS:
@@ -68,155 +74,142 @@ def _adjust(r, g, b, row, order, first, last, mean):
             color.saturation(r, g, b, row[SATURATION])
         else:
             color.hue(r, g, b, row[HUE])
+    if after != NOWHERE:
+        color.add_sums(r, g, b, sums, after)
 
 
 @njit(**EXACT)
-def _strip_rows(W):
-    """Rows of the strips of stages A and B: whole strips of the resize, of about 2048 pixels."""
-    return STRIP * max(1, 2048 // (STRIP * W))
+def _solarize(planes, start, plane, channels, n, threshold):
+    keep_apart()
+    for c in range(channels):
+        color.solarize(planes[start + c * plane : start + c * plane + n], threshold)
 
 
 @njit(**EXACT)
-def augment_view(pixels, image, stride, row, floats, halves, target, shift, shape, switches, scale, bias, scratch,
-                 layout, first_rows, first_columns):  # fmt: skip
-    """One view of the image that starts at byte `image`, from its parameter row to element `target` of the output."""
-    H, W, kernel = shape[OUT_H], shape[OUT_W], shape[KERNEL]
-    size, plane = H * W, shape[PLANE]
-    planes = scratch[layout[PLANES] :]
-    gaussian = scratch[layout[GAUSSIAN] : layout[SPARE]]
-    strips = scratch[layout[STRIPS] : layout[PADDED]]
-    padded = scratch[layout[PADDED] : layout[GAUSSIAN]]
-    start = shape[TOP_ROWS] * W  # of the image within each plane
-    red, green, blue = start, start + plane, start + 2 * plane
-
-    jitter, order = row[JITTER] > 0.5, int(row[ORDER])
-    contrast = _next_contrast(order, 0) if jitter else 4
-    done = contrast if jitter else 0
-    sums, before, after = np.zeros(3), np.zeros(3), np.zeros(3)
-    mean = np.float32(0)
-    shifted = jitter and switches[WANT_SHIFT]
-
-    # Stage A. A rotation by 180 degrees and a flip reverse the taps; by 90, the planes are written transposed.
-    turns = int(row[ROTATION]) % 4
-    transposed, flip = turns % 2 == 1, row[FLIP] > 0.5
-    rows_out, columns_out = (W, H) if transposed else (H, W)
-    reverse_rows = (turns == 2) if not transposed else (flip if turns == 1 else not flip)
-    reverse_columns = (turns == 2) != flip if not transposed else turns == 1
-    first_rows = first_rows[: -(-rows_out // STRIP) * STRIP]
-    first_columns = first_columns[: -(-columns_out // STRIP) * STRIP]
-    rows_weights = scratch[layout[ROWS_WEIGHTS] : layout[COLUMNS_WEIGHTS]]
-    columns_weights = scratch[layout[COLUMNS_WEIGHTS] : layout[MIXED]]
-    unit = np.float32(1) if switches[ROUNDING] else np.float32(1 / 255)
-    height, width, antialias = int(row[HEIGHT]), int(row[WIDTH]), switches[ANTIALIAS]
-    rows_K = fill_taps(height, rows_out, antialias, reverse_rows, unit, first_rows, rows_weights)
-    origin = image + int(row[TOP]) * stride + int(row[LEFT]) * 3
-    prefetch_strip(pixels, origin, stride, width, first_rows, rows_K, rows_out)
-    columns_K = fill_taps(
-        width, columns_out, antialias, reverse_columns, np.float32(1), first_columns, columns_weights
+def _to_gray(planes, start, plane, n):
+    keep_apart()
+    color.gray(
+        planes[start : start + n],
+        planes[start + plane : start + plane + n],
+        planes[start + 2 * plane : start + 2 * plane + n],
     )
+
+
+@njit(**EXACT)
+def _stage_a(pixels, image, stride, row, planes, start, plane, H, W, strip_rows, switches, order, contrast,
+             sums, rows_first, rows_weights, columns_first, columns_weights, mixed, columns, tile, block):  # fmt: skip
+    """Crop, resize, rotation, flip, and the colour operations at positions 0..contrast, none when that is -1."""
+    keep_apart()
+    # A rotation by 180 degrees and a flip reverse the taps; by 90 degrees, the planes are written transposed.
+    turns, flip = int(row[ROTATION]) % 4, row[FLIP] > 0.5
+    transposed, rounding = turns % 2 == 1, switches[ROUNDING]
+    reverse_rows = (flip if turns == 1 else not flip) if transposed else turns == 2
+    reverse_columns = turns == 1 if transposed else (turns == 2) != flip
+    rows_out, columns_out = (W, H) if transposed else (H, W)
+    rows_first = rows_first[: -(-rows_out // STRIP) * STRIP]
+    columns_first = columns_first[: -(-columns_out // STRIP) * STRIP]
+    height, width = int(row[HEIGHT]), int(row[WIDTH])
+    origin = image + int(row[TOP]) * stride + int(row[LEFT]) * 3
+    one = np.float32(1)
+    unit = one if rounding else np.float32(1 / 255)
+    rows_K = fill_taps(height, rows_out, switches[ANTIALIAS], reverse_rows, unit, rows_first, rows_weights)
+    prefetch_strip(pixels, origin, stride, width, rows_first, rows_K, rows_out)
+    columns_K = fill_taps(width, columns_out, switches[ANTIALIAS], reverse_columns, one, columns_first, columns_weights)
     group = columns_of_group(width, columns_out, columns_K)
-    mixed = scratch[layout[MIXED] : layout[COLUMNS]]
-    columns = scratch[layout[COLUMNS] : layout[TILE]]
-    tile = scratch[layout[TILE] : layout[BLOCK]]
-    block = scratch[layout[BLOCK] : layout[STRIPS]]
-    step = _strip_rows(W)
-    for y in range(0, rows_out, step):
-        for i in range(y, min(y + step, rows_out), STRIP):
-            resize_strip(
-                pixels, origin, stride, first_rows, rows_weights, rows_K, first_columns, columns_weights, columns_K,
-                group, H, W, i, transposed, switches[ROUNDING], mixed, columns, tile, block, planes[start:], plane,
-            )  # fmt: skip
-        if jitter and not transposed:
-            a, n = y * W, min(step, H - y) * W
-            r, g, b = (
-                planes[red + a : red + a + n],
-                planes[green + a : green + a + n],
-                planes[blue + a : blue + a + n],
-            )
-            if shifted:
-                color.add_sums(r, g, b, before)
-            _adjust(r, g, b, row, order, 0, contrast, mean)
-            if contrast < 4:
-                color.add_sums(r, g, b, sums)
-    if jitter and transposed:
-        r, g, b = planes[red : red + size], planes[green : green + size], planes[blue : blue + size]
-        if shifted:
-            color.add_sums(r, g, b, before)
-        _adjust(r, g, b, row, order, 0, contrast, mean)
-        if contrast < 4:
-            color.add_sums(r, g, b, sums)
-    if contrast < 4:
-        mean = color.luma(sums, size)
-        following = _next_contrast(order, contrast + 1)
-        while following < 4:
-            # Only for orders that are no permutation and name the contrast more than once.
-            r, g, b = planes[red : red + size], planes[green : green + size], planes[blue : blue + size]
-            _adjust(r, g, b, row, order, done, following, mean)
-            sums[:] = 0
-            color.add_sums(r, g, b, sums)
-            mean = color.luma(sums, size)
-            done, following = following, _next_contrast(order, following + 1)
+    before = BEFORE_JITTER if switches[WANT_SHIFT] else NOWHERE
+    after = BEFORE_CONTRAST if contrast < 4 else NOWHERE
+    done = 0
+    for y in range(0, rows_out, STRIP):
+        resize_strip(
+            pixels, origin, stride, rows_first, rows_weights, rows_K, columns_first, columns_weights, columns_K, group,
+            H, W, y, transposed, rounding, mixed, columns, tile, block, planes, start, plane,
+        )  # fmt: skip
+        # The strip is still in the cache, unless it is transposed: then it is complete at the end only.
+        ready = min(y + STRIP, rows_out)
+        if contrast >= 0 and (ready == rows_out or (ready - done >= strip_rows and not transposed)):
+            n = (ready - done) * W
+            _adjust(planes, start + done * W, plane, n, row, order, 0, contrast, one, sums, before, after)
+            done = ready
+
+
+@njit(**EXACT)
+def augment_view(pixels, image, stride, row, floats, halves, target, shift, shape, switches, scale, bias,
+                 rows_first, rows_weights, columns_first, columns_weights, mixed, columns, tile, block, planes, strips,
+                 padded, gaussian, spare, sums):  # fmt: skip
+    """One view of the image that starts at byte `image`, from its parameter row to element `target` of the output."""
+    keep_apart()
+    H, W, plane, strip_rows = shape[OUT_H], shape[OUT_W], shape[PLANE], shape[STRIP_ROWS]
+    start, size = shape[TOP_ROWS] * W, H * W  # of the image within each plane
+    jitter, order = row[JITTER] > 0.5, int(row[ORDER])
+    for i in range(sums.size):
+        sums[i] = 0
+    mean = np.float32(0)
+    done = _next_contrast(order, 0) if jitter else 4
+    _stage_a(pixels, image, stride, row, planes, start, plane, H, W, strip_rows, switches, order,
+             done if jitter else -1, sums, rows_first, rows_weights, columns_first, columns_weights, mixed, columns,
+             tile, block)  # fmt: skip
+    while done < 4:
+        mean = color.luma(sums, BEFORE_CONTRAST, size)
+        following = _next_contrast(order, done + 1)
+        if following == 4:
+            break
+        # Only for an order that is no permutation and names the contrast again.
+        for i in range(BEFORE_CONTRAST, AFTER_JITTER):
+            sums[i] = 0
+        _adjust(planes, start, plane, size, row, order, done, following, mean, sums, NOWHERE, BEFORE_CONTRAST)
+        done = following
 
     # Stage B.
     is_gray, sigma, threshold = row[GRAY] > 0.5, row[SIGMA], row[SOLARIZE]
-    R = finish.fill_gaussian(kernel, sigma, gaussian) if sigma > 0 else 0
-    solarize_last = not switches[SOLARIZE_FIRST] and threshold <= 1
+    R = finish.fill_gaussian(shape[KERNEL], sigma, gaussian) if sigma > 0 else 0
     channels = 1 if is_gray else 3
-    for y in range(0, H, step):
-        a, rows = y * W, min(step, H - y)
+    solarize_first, solarize_last = threshold <= 1 and switches[SOLARIZE_FIRST], threshold <= 1
+    solarize_last = solarize_last and not solarize_first
+    after = AFTER_JITTER if switches[WANT_SHIFT] else NOWHERE
+    second = 0 if is_gray else plane
+    for y in range(0, H, strip_rows):
+        rows, at = min(strip_rows, H - y), start + y * W
         n = rows * W
-        r, g, b = planes[red + a : red + a + n], planes[green + a : green + a + n], planes[blue + a : blue + a + n]
         if jitter:
-            _adjust(r, g, b, row, order, done, 4, mean)
-            if shifted:
-                color.add_sums(r, g, b, after)
-        if switches[SOLARIZE_FIRST] and threshold <= 1:
-            color.solarize(r, threshold)
-            color.solarize(g, threshold)
-            color.solarize(b, threshold)
+            _adjust(planes, at, plane, n, row, order, done, 4, mean, sums, NOWHERE, after)
+        if solarize_first:
+            _solarize(planes, at, plane, 3, n, threshold)
         if is_gray:
-            color.gray(r, g, b)
+            _to_gray(planes, at, plane, n)
         if R > 0:
             for c in range(channels):
-                for i in range(0, rows, STRIP):
-                    finish.blur_rows(
-                        planes, start + c * plane + a + i * W, min(STRIP, rows - i), W, gaussian, R, shape[MARGIN],
-                        padded,
-                    )  # fmt: skip
+                finish.blur_rows(planes, at + c * plane, rows, W, gaussian, R, shape[MARGIN], padded)
             continue
         if solarize_last:
-            color.solarize(r, threshold)
-            if not is_gray:
-                color.solarize(g, threshold)
-                color.solarize(b, threshold)
-        finish.emit(
-            planes, red + a, (red if is_gray else green) + a, (red if is_gray else blue) + a, n, scale, bias, floats,
-            halves, shape[KIND], switches[STREAMING], target + 3 * a, scratch[layout[SPARE] :],
-        )  # fmt: skip
-    for c in range(3 if switches[WANT_SHIFT] else 0):
-        shift[c] = (before[c] - after[c]) / size
+            _solarize(planes, at, plane, channels, n, threshold)
+        finish.emit(planes, at, second, n, scale, bias, floats, halves, shape[KIND], switches[STREAMING],
+                    target + 3 * y * W, spare)  # fmt: skip
+    if switches[WANT_SHIFT]:
+        for c in range(3):
+            shift[c] = (sums[BEFORE_JITTER + c] - sums[AFTER_JITTER + c]) / size
 
     # Stage C.
     if R > 0:
         for c in range(channels):
             finish.reflect_rows(planes, start + c * plane, H, W, R)
+        second, first = 0 if is_gray else shape[STRIP_PLANE], np.int64(0)
         for y in range(0, H, STRIP):
             n = min(STRIP, H - y) * W
             for c in range(channels):
-                target_c = c * shape[STRIP_PLANE]
-                finish.blur_columns(planes, start + c * plane + y * W, W, gaussian, R, strips, target_c)
-                if solarize_last:
-                    color.solarize(strips[target_c : target_c + n], threshold)
-            second = shape[STRIP_PLANE] if not is_gray else 0
-            finish.emit(
-                strips, 0, second, 2 * second, n, scale, bias, floats, halves, shape[KIND], switches[STREAMING],
-                target + 3 * y * W, scratch[layout[SPARE] :],
-            )  # fmt: skip
+                finish.blur_columns(
+                    planes, start + c * plane + y * W, W, gaussian, R, strips, c * shape[STRIP_PLANE]
+                )
+            if solarize_last:
+                _solarize(strips, first, shape[STRIP_PLANE], channels, n, threshold)
+            finish.emit(strips, first, second, n, scale, bias, floats, halves, shape[KIND], switches[STREAMING],
+                        target + 3 * y * W, spare)  # fmt: skip
 
 
 SIGNATURE = (
     "void(int64, int64, uint8[::1], int64[::1], int64[::1], float32[::1], float32[::1], uint16[::1], float32[::1], "
-    "int64[::1], boolean[::1], float32[::1], float32[::1], float32[::1], int64[::1], int64[::1], int64[::1])"
+    "int64[::1], boolean[::1], float32[::1], float32[::1], "
+    "int64[::1], float32[::1], int64[::1], float32[::1], float32[::1], float32[::1], float32[::1], float32[::1], "
+    "float32[::1], float32[::1], float32[::1], float32[::1], float32[::1], float64[::1])"
 )
 
 
@@ -227,10 +220,11 @@ def make_kernel(sources: int, *, keep: bool) -> Any:
     because the function mentions it.
     """
 
-    @njit(cache=keep, **EXACT)
+    @njit(cache=keep, nogil=True)
     def augment_items(
-        first, last, pixels, offsets, strides, params, floats, halves, shift, shape, switches, scale, bias, scratch,
-        first_rows, first_columns, layout,
+        first, last, pixels, offsets, strides, params, floats, halves, shift, shape, switches, scale, bias,
+        rows_first, rows_weights, columns_first, columns_weights, mixed, columns, tile, block, planes, strips, padded,
+        gaussian, spare, sums,
     ):  # fmt: skip
         if sources < 0:
             return
@@ -242,7 +236,8 @@ def make_kernel(sources: int, *, keep: bool) -> Any:
             augment_view(
                 pixels, offsets[b], strides[b], params[n * P : n * P + P], floats, halves,
                 n * 3 * shape[OUT_H] * shape[OUT_W], shift[3 * n : 3 * n + 3], shape, switches, scale, bias,
-                scratch, layout, first_rows, first_columns,
+                rows_first, rows_weights, columns_first, columns_weights, mixed, columns, tile, block, planes, strips,
+                padded, gaussian, spare, sums,
             )  # fmt: skip
         if switches[STREAMING]:
             fence()
