@@ -1,5 +1,9 @@
 """What only a CUDA device can show: the kernels on it against the oracle on the CPU, and steps without a host sync."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -100,6 +104,25 @@ def test_a_batch_is_made_without_a_host_sync_and_within_a_graph():
     captured.zero_()
     graph.replay()
     assert torch.equal(captured, expected)
+
+
+def test_the_debug_mode_finds_wrong_rows_on_the_device():
+    script = """
+import torch
+from fastaugself_kernels import ViewPolicy, augment, sample_params
+sizes = torch.full((4, 2), 40, device="cuda")
+params = sample_params(torch.arange(4).cuda(), sizes, (ViewPolicy(),), seed=0, epoch=0)
+pixels = torch.zeros(4, 40, 40, 3, dtype=torch.uint8, device="cuda")
+torch.cuda.set_sync_debug_mode("error")
+augment(pixels, None, sizes, params, size=32)
+params[0, 2, 0] = 41.0
+torch.cuda.set_sync_debug_mode("default")
+augment(pixels, None, sizes, params, size=32)
+torch.cuda.synchronize()
+"""
+    environment = os.environ | {"FASTAUGSELF_DEBUG": "1"}
+    result = subprocess.run([sys.executable, "-P", "-c", script], env=environment, capture_output=True, text=True)
+    assert result.returncode != 0 and "a row of params_VBP crops outside its image" in result.stdout + result.stderr
 
 
 def test_augment_compiles_whole():

@@ -157,6 +157,17 @@ def test_half_precision_is_the_rounded_float32(dtype, canvas):
     assert torch.equal(half, whole.to(dtype))
 
 
+@pytest.mark.parametrize("size", [1, 5, 51, 64, 224], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_fourth_channel_is_of_zeros_and_changes_no_other(size, dtype, canvas):
+    source = draw(canvas, EVERYTHING, repeats=8)  # at 224 pixels larger than a cache
+    options = dict(size=size, dtype=dtype, blur_kernel=min(23, 2 * size - 1), backend="numba")
+    views = augment(*source, channels=4, **options)
+    assert views.shape[2] == 4 and views[0].is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(views[:, :, :3], augment(*source, **options))
+    assert (views[:, :, 3] == 0).all()
+
+
 def test_bits_do_not_depend_on_threads_batch_order_or_shard(canvas):
     pixels, offsets, sizes, params = draw(canvas, EVERYTHING, repeats=4)
     whole = augment(pixels, offsets, sizes, params, size=48, backend="numba")
@@ -199,8 +210,8 @@ def test_the_operation_is_registered_as_pytorch_wants_it(canvas):
 
     pixels, offsets, sizes, params = draw(canvas, NOTHING)
     strides = sizes[:, 1] * 3
-    arguments = (pixels, offsets, strides, sizes, params, 24, 24, [0.5] * 3, [0.5] * 3, torch.float32, True, True, True,
-                 5, False)  # fmt: skip
+    arguments = (pixels, offsets, strides, sizes, params, 24, 24, [0.5] * 3, [0.5] * 3, torch.float32, 3, True, True,
+                 True, 5, False)  # fmt: skip
     for backend in ("numba", "reference"):
         torch.library.opcheck(augment_op, (*arguments, backend))
 
@@ -244,6 +255,7 @@ def changed(tensor, index, value):
         ({"blur_kernel": lambda s: 65}, "blur_kernel must be odd and below twice"),
         ({"dtype": lambda s: torch.float64}, "dtype must be one of"),
         ({"std": lambda s: (1, 0, 1)}, "std above 0"),
+        ({"channels": lambda s: 5}, "channels must be 3"),
         ({"rounding": lambda s: "up"}, '"uint8" or "none"'),
         ({"backend": lambda s: "cuda"}, "backend must be"),
     ],
@@ -262,3 +274,16 @@ def test_a_quarter_turn_needs_a_square(canvas):
     source = draw(canvas, dataclasses.replace(NOTHING, rotation=1.0))
     with pytest.raises(ValueError, match="a quarter turn needs a square output"):
         augment(*source, size=(32, 40))
+
+
+def test_the_checks_of_the_debug_mode_read_nothing_from_another_device(monkeypatch):
+    from fastaugself_kernels.augment import _check_rows
+
+    asserted = []
+    monkeypatch.setattr(torch, "_assert_async", lambda condition, message: asserted.append((condition.device, message)))
+    with torch.device("meta"):  # whatever reads a value raises
+        sizes, params = torch.empty(4, 2, dtype=torch.int32), torch.empty(2, 4, len(COLUMNS))
+        _check_rows(torch.empty(768, dtype=torch.uint8), torch.arange(4), sizes[:, 1] * 3, sizes, params, 4, 5)
+    assert len(asserted) == 4 and all(device.type == "meta" for device, _ in asserted)
+    assert "a row of params_VBP crops outside its image" in asserted[2][1]
+

@@ -258,6 +258,20 @@ def test_everything_together(size, blur_kernel, dtype):
 
 
 @interpreted
+@pytest.mark.parametrize(
+    "size,dtype", [(32, torch.float16), ((17, 29), torch.float32), ((40, 45), torch.bfloat16), (72, torch.float32)]
+)
+def test_a_fourth_channel_is_of_zeros_and_changes_no_other(size, dtype):
+    pixels, offsets, sizes = photos((90, 71), (20, 24))
+    params = sample_params(torch.tensor([5, 9]), sizes, (replace(EVERYTHING, rotation=0.0),) * 2, seed=8, epoch=0)
+    options = dict(size=size, dtype=dtype, blur_kernel=9, backend="triton")
+    views = augment(pixels, offsets, sizes, params, channels=4, **options)
+    assert views.shape[2] == 4 and views[0].is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(views[:, :, :3], augment(pixels, offsets, sizes, params, **options))
+    assert (views[:, :, 3] == 0).all()
+
+
+@interpreted
 @pytest.mark.parametrize("antialias", [True, False])
 @pytest.mark.parametrize("size", [24, 40])
 def test_shrinking_by_much(size, antialias):

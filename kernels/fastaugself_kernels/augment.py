@@ -7,6 +7,7 @@ Shape suffixes: V views, B batch, C channels, H W, P parameter columns, N bytes.
 """
 
 import importlib.util
+import os
 from collections.abc import Callable, Sequence
 from typing import Literal, overload
 
@@ -18,6 +19,8 @@ from .params import HEIGHT, IMAGENET_MEAN, IMAGENET_STD, LEFT, ROTATION, TOP, WI
 from .reference import augment_reference
 
 INSTALLED = {name: importlib.util.find_spec(name) is not None for name in ("triton", "numba")}  # not imported yet
+DEBUG = os.environ.get("FASTAUGSELF_DEBUG", "0") not in ("", "0")
+"""Whether rows are checked on a GPU too, by assertions on the device (an extra launch or two for each of them)."""
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -32,6 +35,7 @@ def augment(
     mean: Sequence[float] = ...,
     std: Sequence[float] = ...,
     dtype: torch.dtype = ...,
+    channels: Literal[3, 4] = ...,
     color_shift: Literal[False] = ...,
     rounding: Rounding = ...,
     antialias: bool = ...,
@@ -50,6 +54,7 @@ def augment(
     mean: Sequence[float] = ...,
     std: Sequence[float] = ...,
     dtype: torch.dtype = ...,
+    channels: Literal[3, 4] = ...,
     color_shift: Literal[True],
     rounding: Rounding = ...,
     antialias: bool = ...,
@@ -69,6 +74,7 @@ def augment(
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
     dtype: torch.dtype = torch.float32,
+    channels: Literal[3, 4] = 3,
     color_shift: bool = False,
     rounding: Rounding = "uint8",
     antialias: bool = True,
@@ -88,6 +94,7 @@ def augment(
     size: side of the output in pixels, or (height, width).
     mean, std: three values each, of images in [0, 1].
     dtype: torch.float32, float16 or bfloat16; everything inside is float32.
+    channels: 3, or 4 for a fourth channel of zeros, for first convolutions that want pixels of whole words.
     color_shift: also return the mean colour [V, B, 3] before the jitter minus after it, in [0, 1] (0 where the jitter
         is off): CASSLE's `color_diff`.
     rounding: "uint8" rounds the resized image to whole 1/255, as PIL and the published recipes do; "none" does not.
@@ -98,10 +105,12 @@ def augment(
 
     Returns views_VBCHW of `dtype`, each view channels-last contiguous, and with `color_shift` also shift_VB3 float32.
     Raises ValueError for a wrong dtype, shape, layout or device, and on the CPU for rows that cannot be applied (a
-    crop outside its image, NaN); on CUDA the values of rows are not read, to keep the call free of host syncs.
+    crop outside its image, NaN). On CUDA the values of rows are not read, to keep the call free of host syncs; with
+    FASTAUGSELF_DEBUG=1 in the environment they are checked on the device, where a wrong one ends the process with
+    PyTorch's device-side assertion that says which.
     """
     height, width = (size, size) if isinstance(size, int) else size
-    _check(pixels, offsets_B, sizes_B2, params_VBP, height, width, mean, std, dtype, rounding, blur_kernel)
+    _check(pixels, offsets_B, sizes_B2, params_VBP, height, width, mean, std, dtype, channels, rounding, blur_kernel)
     if offsets_B is None:
         B, rows, columns, _ = pixels.shape
         offsets_B = torch.arange(B, dtype=torch.int64, device=pixels.device) * (rows * columns * 3)
@@ -120,6 +129,7 @@ def augment(
         [float(m) for m in mean],
         [float(s) for s in std],
         dtype,
+        channels,
         color_shift,
         rounding == "uint8",
         antialias,
@@ -142,6 +152,7 @@ def _augment(
     mean: list[float],
     std: list[float],
     dtype: torch.dtype,
+    channels: int,
     color_shift: bool,
     rounding: bool,
     antialias: bool,
@@ -149,11 +160,11 @@ def _augment(
     solarize_before_gray: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    """The registered operation: views [V, B, H, W, 3] and colour shift ([V, B, 3], or [0, B, 3] when not asked for)."""
-    if not pixels.is_cuda:
+    """The registered operation: views [V, B, H, W, C] and colour shift ([V, B, 3], or [0, B, 3] when not asked for)."""
+    if not pixels.is_cuda or DEBUG:
         _check_rows(pixels, offsets_B, strides_B, sizes_B2, params_VBP, height, width)
     V, B, _ = params_VBP.shape
-    views_VBHWC = _allocate(backend, V, B, height, width, 3, dtype=dtype, device=pixels.device)
+    views_VBHWC = _allocate(backend, V, B, height, width, channels, dtype=dtype, device=pixels.device)
     shift_VB3 = torch.empty(V if color_shift else 0, B, 3, dtype=torch.float32, device=pixels.device)
     run = _implementation(backend)
     run(
@@ -200,12 +211,12 @@ augment_op = torch.library.custom_op(op_name("augment"), _augment, mutates_args=
 
 @augment_op.register_fake
 def _(  # type: ignore[no-untyped-def]
-    pixels, offsets_B, strides_B, sizes_B2, params_VBP, height, width, mean, std, dtype, color_shift, rounding,
-    antialias, blur_kernel, solarize_before_gray, backend,
+    pixels, offsets_B, strides_B, sizes_B2, params_VBP, height, width, mean, std, dtype, channels, color_shift,
+    rounding, antialias, blur_kernel, solarize_before_gray, backend,
 ):  # fmt: skip
     V, B, _ = params_VBP.shape
     return (
-        torch.empty(V, B, height, width, 3, dtype=dtype, device=pixels.device),
+        torch.empty(V, B, height, width, channels, dtype=dtype, device=pixels.device),
         torch.empty(V if color_shift else 0, B, 3, dtype=torch.float32, device=pixels.device),
     )
 
@@ -236,6 +247,7 @@ def _check(
     mean: Sequence[float],
     std: Sequence[float],
     dtype: torch.dtype,
+    channels: int,
     rounding: str,
     blur_kernel: int,
 ) -> None:
@@ -275,6 +287,8 @@ def _check(
         raise ValueError(f"mean and std must be three values each, std above 0, got {tuple(mean)} and {tuple(std)}")
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(map(str, DTYPES))}, got {dtype}")
+    if channels not in (3, 4):
+        raise ValueError(f"channels must be 3 (RGB) or 4 (RGB and zeros), got {channels!r}")
     if rounding not in ("uint8", "none"):
         raise ValueError(f'rounding must be "uint8" or "none", got {rounding!r}')
     if blur_kernel < 1 or blur_kernel % 2 == 0 or blur_kernel // 2 >= min(height, width):
@@ -296,23 +310,33 @@ def _check_rows(
     """What only the values show: rows that would read outside their image."""
     ends_B = offsets_B + strides_B.long() * (sizes_B2[:, 0].long() - 1) + sizes_B2[:, 1].long() * 3
     wrong_B = (offsets_B < 0) | (sizes_B2.amin(1) < 1) | (ends_B > pixels.numel())
-    if wrong_B.any():
+    if _any(wrong_B, "an image does not fit the bytes of pixels: see offsets_B and sizes_B2"):
         b = int(wrong_B.nonzero()[0])
         raise ValueError(
             f"image {b} at offset {offsets_B[b].item()} of size {sizes_B2[b].tolist()} does not fit the "
             f"{pixels.numel()} bytes of pixels"
         )
-    if not torch.isfinite(params_VBP).all():
-        v, b, p = (~torch.isfinite(params_VBP)).nonzero()[0].tolist()
+    unknown_VBP = ~torch.isfinite(params_VBP)
+    if _any(unknown_VBP, "params_VBP has a column that is not finite"):
+        v, b, p = unknown_VBP.nonzero()[0].tolist()
         raise ValueError(f"params_VBP[{v}, {b}, {p}] is {params_VBP[v, b, p].item()}; every column must be finite")
     y, x, h, w = (params_VBP[..., column] for column in (TOP, LEFT, HEIGHT, WIDTH))
     H, W = sizes_B2.float().unbind(1)
     outside_VB = (y < 0) | (x < 0) | (h < 1) | (w < 1) | (y + h > H) | (x + w > W)
-    if outside_VB.any():
+    if _any(outside_VB, "a row of params_VBP crops outside its image"):
         v, b = outside_VB.nonzero()[0].tolist()
         raise ValueError(
             f"params_VBP[{v}, {b}] crops (top, left, height, width) = {params_VBP[v, b, :4].tolist()} outside its "
             f"image of (height, width) = {sizes_B2[b].tolist()}"
         )
-    if height != width and (params_VBP[..., ROTATION].long() % 2 == 1).any():
+    turned_VB = params_VBP[..., ROTATION].long() % 2 == 1
+    if height != width and _any(turned_VB, "a quarter turn needs a square output"):
         raise ValueError(f"a quarter turn needs a square output, got size {(height, width)}")
+
+
+def _any(wrong: Tensor, message: str) -> bool:
+    """Whether one is True; on a GPU, where reading it would wait, an assertion on the device that it is not."""
+    if wrong.device.type == "cpu":
+        return bool(wrong.any())
+    torch._assert_async(~wrong.any(), message)
+    return False

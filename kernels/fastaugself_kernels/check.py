@@ -100,6 +100,7 @@ def launches(
     blur_kernel: int = 23,
     solarize_first: bool = False,
     shift: bool = False,
+    channels: int = 3,
 ) -> list[Launch]:
     """The launches of one augmentation, on tensors without memory."""
     V, B = 2, 256
@@ -111,7 +112,7 @@ def launches(
             torch.empty(B, dtype=torch.int64),
             torch.empty(B, dtype=torch.int32),
             torch.empty(V, B, P),
-            torch.empty(V, B, height, width, 3, dtype=dtype).permute(0, 1, 4, 2, 3),
+            torch.empty(V, B, height, width, channels, dtype=dtype).permute(0, 1, 4, 2, 3),
             torch.empty(V, B, 3) if shift else None,
             norm=[0.5] * 6,
             antialias=antialias,
@@ -136,10 +137,13 @@ def cases(shapes: Config) -> Iterator[Case]:
         ("224 bf16, 33 taps", 224, bfloat16, {"blur_kernel": 33}),
         ("96 bf16, 9 taps, shift", 96, bfloat16, {"blur_kernel": 9, "shift": True}),
         ("225x150 bf16, shift", (225, 150), bfloat16, {"shift": True}),
+        ("224 bf16, 4 channels", 224, bfloat16, {"channels": 4}),
+        ("224 fp32, 4 channels", 224, single, {"channels": 4}),
         ("64 bf16, shift", 64, bfloat16, {"shift": True}),
         ("64 fp32, shift", 64, single, {"shift": True}),
         ("32 bf16, shift", 32, bfloat16, {"shift": True}),
         ("32 fp32, shift", 32, single, {"shift": True}),
+        ("32 fp16, 4 channels", 32, half, {"channels": 4}),
         ("32 bf16, not rounded", 32, bfloat16, {"rounding": False}),
     ]
     seen = set()

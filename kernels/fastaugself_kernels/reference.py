@@ -165,6 +165,7 @@ def augment_reference(
 ) -> None:
     """Fills `views_VBCHW` (any float dtype, any layout) and `shift_VB3` from flat uint8 `pixels`.
 
+    views_VBCHW: a fourth channel is filled with zeros.
     offsets_B: byte offset of each image. strides_B: bytes per image row. Other arguments as in `augment`.
     """
     V, B, _, H, W = views_VBCHW.shape
@@ -184,6 +185,7 @@ def augment_reference(
                 blur_kernel=blur_kernel,
                 solarize_before_gray=solarize_before_gray,
             )
-            views_VBCHW[v, b].copy_((x_CHW - mean_C11) / std_C11)
+            views_VBCHW[v, b, :3].copy_((x_CHW - mean_C11) / std_C11)
+            views_VBCHW[v, b, 3:] = 0
             if shift_VB3 is not None:
                 shift_VB3[v, b] = shift_3

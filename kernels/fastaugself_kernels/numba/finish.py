@@ -15,6 +15,7 @@ from .simd import (
     add,
     broadcast,
     interleave,
+    interleave_padded,
     join,
     keep_apart,
     load,
@@ -167,70 +168,105 @@ def blur_columns(plane, start, W, taps, R, strip, target):
 
 
 @njit(**FAST)
-def _interleaved(planes, at, channel, scale, bias):
-    """Eight pixels, normalised and interleaved: three vectors of eight."""
+def _normalised(planes, at, channel, scale, bias):
+    """Eight pixels of each channel."""
     red = multiply_add(load(planes, at), load(scale, 0), load(bias, 0))
     green = multiply_add(load(planes, at + channel), load(scale, LANES), load(bias, LANES))
     blue = multiply_add(load(planes, at + 2 * channel), load(scale, 2 * LANES), load(bias, 2 * LANES))
-    return interleave(red, green, blue)
+    return red, green, blue
 
 
 @njit(**FAST)
 def _sixteen(planes, at, channel, scale, bias):
     """Sixteen pixels, normalised and interleaved: three vectors of sixteen."""
-    x = _interleaved(planes, at, channel, scale, bias)
-    y = _interleaved(planes, at + LANES, channel, scale, bias)
+    r, g, b = _normalised(planes, at, channel, scale, bias)
+    x = interleave(r, g, b)
+    r, g, b = _normalised(planes, at + LANES, channel, scale, bias)
+    y = interleave(r, g, b)
     return join(x[0], x[1]), join(x[2], y[0]), join(y[1], y[2])
 
 
 @njit(**FAST)
-def _store_vectors(planes, at, channel, n, scale, bias, floats, halves, kind, o):
-    for j in range(0, n, WIDE):
-        i = min(j, n - WIDE)
-        pixels = _sixteen(planes, at + i, channel, scale, bias)
-        for q in range(3):
-            p = o + 3 * i + q * WIDE
-            if kind == FLOAT32:
-                store(floats, p, pixels[q])
-            elif kind == FLOAT16:
-                store(halves, p, to_half(pixels[q]))
-            else:
-                store(halves, p, to_bfloat(pixels[q]))
+def _eight_padded(planes, at, channel, scale, bias):
+    """Eight pixels, normalised and interleaved with a fourth channel of zeros: two vectors of sixteen."""
+    r, g, b = _normalised(planes, at, channel, scale, bias)
+    x = interleave_padded(r, g, b)
+    return join(x[0], x[1]), join(x[2], x[3])
 
 
 @njit(**FAST)
-def _stream_vectors(planes, at, channel, n, scale, bias, floats, halves, kind, o):
+def _store(floats, halves, kind, p, value):
+    if kind == FLOAT32:
+        store(floats, p, value)
+    elif kind == FLOAT16:
+        store(halves, p, to_half(value))
+    else:
+        store(halves, p, to_bfloat(value))
+
+
+@njit(**FAST)
+def _stream(floats, halves, kind, p, value):
+    if kind == FLOAT32:
+        stream(floats, p, value)
+    elif kind == FLOAT16:
+        stream(halves, p, to_half(value))
+    else:
+        stream(halves, p, to_bfloat(value))
+
+
+@njit(**FAST)
+def _store_vectors(planes, at, channel, n, scale, bias, floats, halves, kind, channels, o):
+    if channels == 3:
+        for j in range(0, n, WIDE):
+            i = min(j, n - WIDE)
+            pixels = _sixteen(planes, at + i, channel, scale, bias)
+            for q in range(3):
+                _store(floats, halves, kind, o + 3 * i + q * WIDE, pixels[q])
+    else:
+        for j in range(0, n, LANES):
+            i = min(j, n - LANES)
+            eight = _eight_padded(planes, at + i, channel, scale, bias)
+            for q in range(2):
+                _store(floats, halves, kind, o + 4 * i + q * WIDE, eight[q])
+
+
+@njit(**FAST)
+def _stream_vectors(planes, at, channel, n, scale, bias, floats, halves, kind, channels, o):
     # A function of its own: as two branches of one loop, LLVM merges the stores and takes both for aligned.
-    for i in range(0, n, WIDE):
-        pixels = _sixteen(planes, at + i, channel, scale, bias)
-        for q in range(3):
-            p = o + 3 * i + q * WIDE
-            if kind == FLOAT32:
-                stream(floats, p, pixels[q])
-            elif kind == FLOAT16:
-                stream(halves, p, to_half(pixels[q]))
-            else:
-                stream(halves, p, to_bfloat(pixels[q]))
+    if channels == 3:
+        for i in range(0, n, WIDE):
+            pixels = _sixteen(planes, at + i, channel, scale, bias)
+            for q in range(3):
+                _stream(floats, halves, kind, o + 3 * i + q * WIDE, pixels[q])
+    else:
+        for i in range(0, n, LANES):
+            eight = _eight_padded(planes, at + i, channel, scale, bias)
+            for q in range(2):
+                _stream(floats, halves, kind, o + 4 * i + q * WIDE, eight[q])
 
 
 @njit(**FAST)
-def emit(planes, at, channel, n, scale, bias, floats, halves, kind, streaming, o, spare):
+def emit(planes, at, channel, n, scale, bias, floats, halves, kind, channels, streaming, o, spare):
     """Writes n pixels, whose channels start at `at` of `planes` and every `channel` from there, from element o of the
     output on.
 
     scale, bias: eight copies for each channel. The output is `floats`, or its bits in the uint16 `halves`.
+    channels: of the output, 3, or 4 for one of zeros.
     streaming: past the caches; n must be a multiple of WIDE and element o at a multiple of a vector's size.
     """
     keep_apart()
     if streaming:
-        _stream_vectors(planes, at, channel, n, scale, bias, floats, halves, kind, o)
+        _stream_vectors(planes, at, channel, n, scale, bias, floats, halves, kind, channels, o)
     elif n >= WIDE:
-        _store_vectors(planes, at, channel, n, scale, bias, floats, halves, kind, o)
+        _store_vectors(planes, at, channel, n, scale, bias, floats, halves, kind, channels, o)
     else:
         # Fewer pixels than a vector: through `spare`, lest it overwrite the next view.
         spare_halves = spare.view(np.uint16)
-        _store_vectors(planes, at, channel, np.int64(WIDE), scale, bias, spare, spare_halves, kind, np.int64(0))
-        for i in range(3 * n):
+        start = np.int64(0)
+        _store_vectors(
+            planes, at, channel, np.int64(WIDE), scale, bias, spare, spare_halves, kind, channels, start
+        )
+        for i in range(channels * n):
             if kind == FLOAT32:
                 floats[o + i] = spare[i]
             else:

@@ -55,10 +55,10 @@ def augment_numba(
     Uses torch.get_num_threads() threads; neither their number nor the rest of the batch changes a bit of the result.
     Arguments as in `augment_reference`. Raises ValueError for another memory layout of the views.
     """
-    V, B, _, H, W = views_VBCHW.shape
+    V, B, C, H, W = views_VBCHW.shape
     views_VBHWC = views_VBCHW.permute(0, 1, 3, 4, 2)
     if not views_VBHWC.is_contiguous():
-        raise ValueError(f"views must be contiguous as [V, B, H, W, 3], got strides {views_VBHWC.stride()}")
+        raise ValueError(f"views must be contiguous as [V, B, H, W, C], got strides {views_VBHWC.stride()}")
     kind = KINDS[views_VBCHW.dtype]
     output = views_VBHWC.reshape(-1)
     floats = output.numpy() if kind == FLOAT32 else np.empty(0, np.float32)
@@ -75,7 +75,7 @@ def augment_numba(
         floats,
         halves,
         shift,
-        np.array([V, B, H, W, blur_kernel, kind, *scratch.geometry], np.int64),
+        np.array([V, B, H, W, blur_kernel, kind, *scratch.geometry, C], np.int64),
         np.array([antialias, rounding, solarize_before_gray, shift_VB3 is not None, _streams(output, H * W)]),
         np.repeat(1 / deviation, LANES).astype(np.float32),
         np.repeat(-np.asarray(mean, np.float64) / deviation, LANES).astype(np.float32),
@@ -138,7 +138,7 @@ def _plan(H: int, W: int, blur_kernel: int, height: int, width: int) -> _Plan:
             3 * strip_plane,  # a strip after the blur
             STRIP * (2 * margin + -(-W // WIDE) * WIDE + SPAN) + SPAN,  # rows with reflected borders
             2 * (reach + ROWS) + 1,  # the Gaussian
-            3 * WIDE,  # a few pixels of the output
+            4 * WIDE,  # a few pixels of the output
         ),
     )
 

@@ -289,6 +289,23 @@ def interleave(typing_context, r, g, b):
 
 
 @intrinsic
+def interleave_padded(typing_context, r, g, b):
+    """rrrrrrrr gggggggg bbbbbbbb to rgb0rgb0 rgb0rgb0 rgb0rgb0 rgb0rgb0."""
+
+    def code(context, builder, signature, args):
+        r, g, b = args
+        zeros = _constant(r.type, 0.0)
+        outputs = []
+        for i in range(0, LANES, 2):
+            rg = _shuffle(builder, r, g, [i, LANES + i] * 2 + [i + 1, LANES + i + 1] * 2)
+            b0 = _shuffle(builder, b, zeros, [i, LANES] * 2 + [i + 1, LANES] * 2)
+            outputs.append(_shuffle(builder, rg, b0, [0, 1, LANES, LANES + 1, 4, 5, LANES + 4, LANES + 5]))
+        return context.make_tuple(builder, signature.return_type, outputs)
+
+    return types.UniTuple(float32x8, 4)(r, g, b), code
+
+
+@intrinsic
 def join(typing_context, a, b):
     """The eight lanes of a, then those of b."""
 

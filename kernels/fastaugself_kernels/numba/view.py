@@ -38,7 +38,7 @@ from .resize import EXACT, STRIP, columns_of_group, fill_taps, prefetch_strip, r
 from .simd import fence, keep_apart
 
 # What does not change within a batch: whole numbers, and switches.
-VIEWS, BATCH, OUT_H, OUT_W, KERNEL, KIND, MARGIN, TOP_ROWS, PLANE, STRIP_PLANE, STRIP_ROWS = range(11)
+VIEWS, BATCH, OUT_H, OUT_W, KERNEL, KIND, MARGIN, TOP_ROWS, PLANE, STRIP_PLANE, STRIP_ROWS, CHANNELS = range(12)
 ANTIALIAS, ROUNDING, SOLARIZE_FIRST, WANT_SHIFT, STREAMING = range(5)
 # Where the float64 scratch holds the sums of the three channels.
 BEFORE_JITTER, BEFORE_CONTRAST, AFTER_JITTER, NOWHERE = 0, 3, 6, -1
@@ -182,8 +182,8 @@ def augment_view(pixels, image, stride, row, floats, halves, target, shift, shap
             continue
         if solarize_last:
             _solarize(planes, at, plane, channels, n, threshold)
-        finish.emit(planes, at, second, n, scale, bias, floats, halves, shape[KIND], switches[STREAMING],
-                    target + 3 * y * W, spare)  # fmt: skip
+        finish.emit(planes, at, second, n, scale, bias, floats, halves, shape[KIND], shape[CHANNELS],
+                    switches[STREAMING], target + shape[CHANNELS] * y * W, spare)  # fmt: skip
     if switches[WANT_SHIFT]:
         for c in range(3):
             shift[c] = (sums[BEFORE_JITTER + c] - sums[AFTER_JITTER + c]) / size
@@ -201,8 +201,8 @@ def augment_view(pixels, image, stride, row, floats, halves, target, shift, shap
                 )
             if solarize_last:
                 _solarize(strips, first, shape[STRIP_PLANE], channels, n, threshold)
-            finish.emit(strips, first, second, n, scale, bias, floats, halves, shape[KIND], switches[STREAMING],
-                        target + 3 * y * W, spare)  # fmt: skip
+            finish.emit(strips, first, second, n, scale, bias, floats, halves, shape[KIND], shape[CHANNELS],
+                        switches[STREAMING], target + shape[CHANNELS] * y * W, spare)  # fmt: skip
 
 
 SIGNATURE = (
@@ -235,9 +235,9 @@ def make_kernel(sources: int, *, keep: bool) -> Any:
             n = v * B + b
             augment_view(
                 pixels, offsets[b], strides[b], params[n * P : n * P + P], floats, halves,
-                n * 3 * shape[OUT_H] * shape[OUT_W], shift[3 * n : 3 * n + 3], shape, switches, scale, bias,
-                rows_first, rows_weights, columns_first, columns_weights, mixed, columns, tile, block, planes, strips,
-                padded, gaussian, spare, sums,
+                n * shape[CHANNELS] * shape[OUT_H] * shape[OUT_W], shift[3 * n : 3 * n + 3], shape, switches, scale,
+                bias, rows_first, rows_weights, columns_first, columns_weights, mixed, columns, tile, block, planes,
+                strips, padded, gaussian, spare, sums,
             )  # fmt: skip
         if switches[STREAMING]:
             fence()

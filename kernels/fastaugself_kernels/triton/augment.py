@@ -34,14 +34,15 @@ def augment_triton(
 ) -> None:
     """Fills `views_VBCHW` and `shift_VB3` as `augment_reference` does, without a host sync.
 
-    views_VBCHW: each view channels-last contiguous, that is, storage [V, B, H, W, C]. Images smaller than 2 GiB.
+    views_VBCHW: each view channels-last contiguous, that is, storage [V, B, H, W, C], 3 or 4
+    channels, the fourth of zeros. Images smaller than 2 GiB.
     One launch for outputs of up to 64 pixels (32 in float32), else two, and one more for the colour shift.
     """
     require_device(pixels, resize_kernel)
     if not views_VBCHW.permute(0, 1, 3, 4, 2).is_contiguous():
         raise ValueError(
             f"views_VBCHW must be channels-last contiguous, got strides {views_VBCHW.stride()}; "
-            "pass torch.empty(V, B, H, W, 3).permute(0, 1, 4, 2, 3)"
+            "pass torch.empty(V, B, H, W, C).permute(0, 1, 4, 2, 3)"
         )
     if blur_kernel // 2 > MAX_RADIUS:
         raise ValueError(
@@ -84,13 +85,13 @@ def augment_launches(
 
     norm: red, green and blue factor, then offset, of the normalisation.
     """
-    V, B, _, H, W = views_VBCHW.shape
+    V, B, C, H, W = views_VBCHW.shape
     VB, shift = V * B, shift_VB3 is not None
     half = views_VBCHW.dtype != torch.float32
     view = {"OH": H, "OW": W, "ROUND": rounding, "SHIFT": shift}
     # float16 keeps what half outputs keep, at the tensor cores' full rate.
     dot = {"DOT": tl.float16 if half else tl.float32, "PRECISION": "ieee" if half else shapes.float32_products}
-    color = {"RADIUS": radius, "SOLARIZE_FIRST": solarize_first, **dot}
+    color = {"CHANNELS": C, "RADIUS": radius, "SOLARIZE_FIRST": solarize_first, **dot}
     ptx = {"PTX": shapes.ptx and isinstance(resize_kernel, triton.JITFunction)}
     gather = {"ANTIALIAS": antialias, **ptx}
     source = (pixels, offsets_B, strides_B, params_VBP)

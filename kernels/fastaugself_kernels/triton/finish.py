@@ -70,7 +70,7 @@ def finish_kernel(
     p_params,  # float32 [V * B, P]
     p_sums,  # float32 [V * B, TILES]: luma where contrast takes its mean
     p_after,  # float32 [3, V * B, STRIPS]: red, green, blue after jitter, if SHIFT
-    p_out,  # float16, bfloat16 or float32 [V * B, OH, OW, 3]
+    p_out,  # float16, bfloat16 or float32 [V * B, OH, OW, CHANNELS]
     scale_r,
     scale_g,
     scale_b,
@@ -82,6 +82,7 @@ def finish_kernel(
     OW: tl.constexpr,
     RB: tl.constexpr,  # rows of a strip, halo included
     CB: tl.constexpr,  # columns of a block, at least RADIUS
+    CHANNELS: tl.constexpr,  # of the output: 3, or 4 for one of zeros
     RADIUS: tl.constexpr,  # of the blur, 0 = none
     STRIPS: tl.constexpr,  # programs of a view
     TILES: tl.constexpr,
@@ -104,7 +105,7 @@ def finish_kernel(
     PLANE: tl.constexpr = OH * OW
     p_row = p_params + vb.to(tl.int64) * P
     p_image = p_scratch + vb.to(tl.int64) * (3 * PLANE)
-    p_view = p_out + vb.to(tl.int64) * (3 * PLANE)
+    p_view = p_out + vb.to(tl.int64) * (CHANNELS * PLANE)
     sigma = tl.load(p_row + SIGMA)
     threshold = tl.load(p_row + SOLARIZE)
     first_step, last_step, order, factors = load_color(p_row)
@@ -143,7 +144,7 @@ def finish_kernel(
                 r, g, b = solarize(r, g, b, threshold)
             store_rgb(
                 p_view, first, PLANE - first, r, g, b, scale_r, scale_g, scale_b, bias_r, bias_g, bias_b,
-                RB, CB, (PLANE % 8 == 0) & (CB % 8 == 0),
+                RB, CB, CHANNELS, (PLANE % 8 == 0) & (CB % 8 == 0),
             )  # fmt: skip
     else:
         if RADIUS > 0:
@@ -212,7 +213,8 @@ def finish_kernel(
                         count = tl.where(complete, OW - first_x, 0)
                         store_rgb(
                             p_view, y * OW + first_x, count, r, g, b,
-                            scale_r, scale_g, scale_b, bias_r, bias_g, bias_b, RB, CB, (OW % 8 == 0) & (CB % 8 == 0),
+                            scale_r, scale_g, scale_b, bias_r, bias_g, bias_b,
+                            RB, CB, CHANNELS, (OW % 8 == 0) & (CB % 8 == 0),
                         )  # fmt: skip
                     r_l = r_m
                     g_l = g_m

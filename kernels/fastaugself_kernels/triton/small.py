@@ -17,7 +17,7 @@ def small_kernel(
     p_strides,  # int32 [B], bytes per image row
     p_params,  # float32 [V * B, P]
     p_shift,  # float32 [V * B, 3]: mean colour before jitter minus after, if SHIFT
-    p_out,  # float16, bfloat16 or float32 [V * B, OH, OW, 3]
+    p_out,  # float16, bfloat16 or float32 [V * B, OH, OW, CHANNELS]
     scale_r,
     scale_g,
     scale_b,
@@ -29,6 +29,7 @@ def small_kernel(
     OW: tl.constexpr,
     RB: tl.constexpr,  # OH and OW rounded up to powers of 2, at least 16
     CB: tl.constexpr,
+    CHANNELS: tl.constexpr,  # of the output: 3, or 4 for one of zeros
     RADIUS: tl.constexpr,  # of the blur, 0 = none
     ROUND: tl.constexpr,
     ANTIALIAS: tl.constexpr,
@@ -91,6 +92,6 @@ def small_kernel(
     if not SOLARIZE_FIRST:
         r, g, b = solarize(r, g, b, threshold)
     store_rgb(
-        p_out + vb.to(tl.int64) * (3 * COUNT), y * OW, tl.where(y < OH, OW, 0), r, g, b,
-        scale_r, scale_g, scale_b, bias_r, bias_g, bias_b, RB, CB, OW % 8 == 0,
+        p_out + vb.to(tl.int64) * (CHANNELS * COUNT), y * OW, tl.where(y < OH, OW, 0), r, g, b,
+        scale_r, scale_g, scale_b, bias_r, bias_g, bias_b, RB, CB, CHANNELS, OW % 8 == 0,
     )  # fmt: skip
