@@ -281,9 +281,10 @@ def test_the_checks_of_the_debug_mode_read_nothing_from_another_device(monkeypat
 
     asserted = []
     monkeypatch.setattr(torch, "_assert_async", lambda condition, message: asserted.append((condition.device, message)))
-    with torch.device("meta"):  # whatever reads a value raises
-        sizes, params = torch.empty(4, 2, dtype=torch.int32), torch.empty(2, 4, len(COLUMNS))
-        _check_rows(torch.empty(768, dtype=torch.uint8), torch.arange(4), sizes[:, 1] * 3, sizes, params, 4, 5)
+    # Tensors without values: whatever reads one raises.
+    pixels, sizes = torch.empty(768, dtype=torch.uint8), torch.full((4, 2), 8)
+    source = (pixels, torch.arange(4), sizes[:, 1] * 3, sizes, torch.ones(2, 4, len(COLUMNS)))
+    _check_rows(*(tensor.to("meta") for tensor in source), 4, 5)
     assert len(asserted) == 4 and all(device.type == "meta" for device, _ in asserted)
     assert "a row of params_VBP crops outside its image" in asserted[2][1]
 
