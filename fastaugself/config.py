@@ -120,7 +120,12 @@ class Pretrain:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Type of the activations; auto is bf16 on CUDA and fp32 on the CPU. Weights stay fp32."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile of the step; auto compiles on CUDA, where it pays."""
+    """torch.compile of the step; auto compiles on CUDA, where it pays, and goes on without where that fails."""
+    cuda_graphs: bool = False
+    """Record the compiled kernels and replay them: for small batches, where launching takes longer than computing."""
+    accumulate: int = 1
+    """Parts into which each process cuts its share of the batch, one forward and backward each, before the optimizer's
+    step: the global batch on fewer devices. Batch norm sees one part at a time."""
     channels_last: bool = True
     """Memory layout of images and convolutions."""
 
@@ -132,6 +137,10 @@ class Pretrain:
             refuse("epochs", self.epochs, "at least 1")
         if self.batch_size < 2:
             refuse("batch-size", self.batch_size, "at least 2 (batch norm and the pairs need it)")
+        if self.accumulate < 1:
+            refuse("accumulate", self.accumulate, "at least 1")
+        if self.cuda_graphs and self.accumulate > 1:
+            raise UsageError("--cuda-graphs replays into the gradients it summed before; pass --accumulate 1 with it")
         if self.max_steps is not None and self.max_steps < 1:
             refuse("max-steps", self.max_steps, "at least 1")
         if self.log.every < 1:
@@ -176,7 +185,7 @@ class Pretrain:
 
 
 # What may differ between a run and its resumption: it changes where and how fast the run goes, not what it computes.
-RESUMABLE = ("run", "max_steps", "log", "checkpoint", "data", "compile")
+RESUMABLE = ("run", "max_steps", "log", "checkpoint", "data", "compile", "cuda_graphs")
 
 
 def to_dict(config: Any) -> Any:

@@ -178,12 +178,12 @@ def test_training_steps_on_cuda_learn_without_a_host_sync(beton, tmp_path):
     try:
         with torch.random.fork_rng():
             batches = trainer.batches()
-            losses = [trainer.train_step(canvas, epoch).loss for epoch, canvas in (next(batches) for _ in range(3))]
-            canvas = next(batches)[1]
+            losses = [trainer.train_step(batch).loss for batch in (next(batches) for _ in range(3))]
+            batch = next(batches)
             torch.cuda.synchronize()
             torch.cuda.set_sync_debug_mode("error")
             try:
-                losses.append(trainer.train_step(canvas, 0).loss)
+                losses.append(trainer.train_step(batch).loss)
             finally:
                 torch.cuda.set_sync_debug_mode("default")
             batches.close()

@@ -59,6 +59,8 @@ class Method(nn.Module):
     backbone: nn.Module
     constant_lr: ClassVar[tuple[str, ...]] = ()
     """Submodules whose learning rate stays at its peak."""
+    separable: ClassVar[bool] = False
+    """Whether the loss is a mean over samples: the gradients of parts of a batch then add up to that of the whole."""
 
     def forward(self, views: Views) -> Output:
         raise NotImplementedError

@@ -37,6 +37,8 @@ class Byol:
 class ByolMethod(Method):
     """Online encoder, projector and predictor; target encoder and projector."""
 
+    separable = True
+
     def __init__(self, config: Byol, parts: Parts) -> None:
         super().__init__()
         self.config = config

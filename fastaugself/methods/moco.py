@@ -60,6 +60,7 @@ class MoCo:
 class MoCoMethod(Method):
     """Query encoder, momentum key encoder and queue."""
 
+    separable = True
     queue_KE: Tensor
     pointer: Tensor
 

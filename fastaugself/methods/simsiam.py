@@ -37,6 +37,7 @@ class SimSiam:
 class SimSiamMethod(Method):
     """Encoder, projector and a predictor whose learning rate stays constant."""
 
+    separable = True
     constant_lr = ("predictor",)
 
     def __init__(self, config: SimSiam, parts: Parts) -> None:

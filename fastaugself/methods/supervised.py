@@ -25,6 +25,8 @@ class Supervised:
 class SupervisedMethod(Method):
     """Encoder and a linear classifier."""
 
+    separable = True
+
     def __init__(self, config: Supervised, parts: Parts) -> None:
         super().__init__()
         if parts.classes < 2:

@@ -3,7 +3,7 @@
 Shape suffixes: V views, B batch, C channels, H W, P parameter columns.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +13,14 @@ from fastaugself_kernels import Targets, augment, augself_targets, descriptors, 
 from ..config import Pretrain
 from ..data.canvas import Canvas
 from ..methods.base import Views
+
+
+class Batch(NamedTuple):
+    """What one step is made of. epoch: of the batch, from 0."""
+
+    epoch: int
+    views: Views
+    targets: tuple[Targets, Targets]
 
 
 def make_views(config: Pretrain, canvas: Canvas, epoch: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -37,7 +45,8 @@ def make_batch(
     if condition:
         omega_VBn = descriptors(params_VBP, canvas.sizes_B2, policies, shift_VB3, include=config.cassle.include)
     targets = augself_targets(params_VBP, canvas.sizes_B2, policies, mode=config.augself.mode)
-    return Views(x_VBCHW, canvas.labels_B, omega_VBn, small_VBCHW), targets
+    # A copy: the batch is the loader's again once its views are made.
+    return Views(x_VBCHW, canvas.labels_B.clone(), omega_VBn, small_VBCHW), targets
 
 
 def _apply(

@@ -3,36 +3,34 @@
 Shape suffixes: V views, B batch, C channels, H W, P parameter columns.
 """
 
-import inspect
 import json
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import closing, nullcontext
-from typing import Any, cast
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from typing import Any
 
 import torch
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
-from fastaugself_kernels import Targets, augself_targets, sample_params
+from fastaugself_kernels import augself_targets, sample_params
 
 from ..config import Pretrain, to_dict
 from ..data.canvas import Canvas
 from ..data.loader import Loader
 from ..errors import RunError, UsageError
-from ..methods.base import Views
 from ..methods.build import build_learner
 from ..methods.learner import Step
 from ..models.norm import use_native_sync
 from . import checkpoint
-from .batch import make_batch
+from .batch import Batch, make_batch
 from .distributed import World, mean_over_processes
 from .environment import environment
 from .logs import Rate, RunLog, duration
 from .online import OnlineCheck
 from .optim import learning_rate, make_optimizer, set_learning_rate
+from .overlap import CudaStream, beside
 from .signals import StopRequest
+from .step import TrainStep, keep_compiled_code
 
 log = logging.getLogger(__name__)
 
@@ -67,10 +65,20 @@ class Trainer:
         if config.backbone.sync and self.device.type == "cuda" and world.size > 1:
             use_native_sync(self.learner)
         self.optimizer = make_optimizer(self.learner, config.optim, constant_lr=self.learner.method.constant_lr)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        self._check_accumulation()
+        keep_compiled_code(config.run / "compiled")
+        self.train = TrainStep(
+            self.learner,
+            self.optimizer,
+            device=self.device,
+            dtype=self.dtype,
+            processes=world.size,
+            compile=config.compile,
+            accumulate=config.accumulate,
+            cuda_graphs=config.cuda_graphs,
+        )
         self.step = 0
         self._resume()
-        self.module = self._wrap()
         self._predict_nothing: dict[str, float] = {}
 
     def _dtype(self) -> torch.dtype:
@@ -94,19 +102,32 @@ class Trainer:
             device=self.device,
         )
 
-    def _wrap(self) -> nn.Module:
-        module: nn.Module = self.learner
-        if self.world.size > 1:
-            ids = [self.device.index] if self.device.type == "cuda" else None
-            # Buffers stay each process's own; torch 2.13 renamed the option.
-            known = inspect.signature(DistributedDataParallel.__init__).parameters
-            own = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-            options: dict[str, Any] = {own: False}
-            module = DistributedDataParallel(module, device_ids=ids, gradient_as_bucket_view=True, **options)
-        wanted = self.config.compile
-        self.compiled = wanted == "on" or (wanted == "auto" and self.device.type == "cuda")
-        self.eager = module
-        return cast(nn.Module, torch.compile(module, dynamic=False)) if self.compiled else module
+    @property
+    def compiled(self) -> bool:
+        """Whether steps run compiled code."""
+        return self.train.compiled
+
+    def _check_accumulation(self) -> None:
+        """Refuses to accumulate gradients where the sum over parts is not the gradient of the whole."""
+        config, parts = self.config, self.config.accumulate
+        if parts == 1:
+            return
+        if not self.learner.method.separable:
+            raise UsageError(
+                f"--accumulate {parts}: the loss of this method compares all samples of a batch, so parts of it give "
+                "another gradient; pass --accumulate 1, and more processes or a smaller --batch-size"
+            )
+        if config.augself.solarize > 0 and config.augself.mode == "published":
+            raise UsageError(
+                f"--accumulate {parts}: the published solarize loss compares all samples of a batch; pass "
+                "--augself.mode fixed, or --accumulate 1"
+            )
+        share = self.world.size * parts
+        if config.batch_size % share or config.batch_size < 2 * share:
+            raise UsageError(
+                f"--batch-size {config.batch_size} must be a multiple of {share} (processes x --accumulate {parts}), "
+                f"and at least twice that; pass --batch-size {max(2, -(-config.batch_size // share)) * share}"
+            )
 
     def _resume(self) -> None:
         folder = self.config.run / "checkpoints"
@@ -123,7 +144,7 @@ class Trainer:
             )
         self.learner.load_state_dict(state["learner"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        self.train.scaler.load_state_dict(state["scaler"])
         self.step = found["step"]
 
     def state(self) -> dict[str, Any]:
@@ -132,7 +153,7 @@ class Trainer:
             "samples": self.loader.num_samples,
             "learner": self.learner.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
+            "scaler": self.train.scaler.state_dict(),
         }
 
     def save(self) -> None:
@@ -158,18 +179,11 @@ class Trainer:
             self._predict_nothing = losses
         return self._predict_nothing
 
-    def train_step(self, canvas: Canvas, epoch: int) -> Step:
-        """One step on one batch: views, forward, backward, optimizer, momentum encoder and queue."""
-        views, targets = make_batch(self.config, canvas, epoch, self.dtype)
+    def train_step(self, batch: Batch) -> Step:
+        """One step on one batch: forward, backward, optimizer, momentum encoder and queue."""
         set_learning_rate(self.optimizer, self.learning_rate(), self.peak)
-        self.optimizer.zero_grad(set_to_none=True)
-        step = self._forward(views, targets)
-        self.scaler.scale(step.loss).backward()
-        self.learner.method.after_backward(self.step)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        step = self.train(batch.views, batch.targets, step=self.step, progress=(self.step + 1) / self.total)
         self.step += 1
-        self.learner.method.after_step(step.carry, self.step / self.total)
         return step
 
     def learning_rate(self) -> float:
@@ -187,29 +201,26 @@ class Trainer:
         """The learning rate after the warm-up, scaled to the batch."""
         return self.config.optim.lr * self.config.batch_size / 256
 
-    def _forward(self, views: Views, targets: tuple[Targets, Targets]) -> Step:
-        half = self.dtype != torch.float32
-        context = torch.autocast(self.device.type, dtype=self.dtype) if half else nullcontext()
-        with context:
-            if not self.compiled:
-                return self.module(views, targets)
-            try:
-                return self.module(views, targets)
-            except torch._dynamo.exc.TorchDynamoException as error:
-                if self.config.compile == "on":
-                    raise
-                log.warning("torch.compile failed (%s); training goes on without it", str(error).splitlines()[0])
-                self.module, self.compiled = self.eager, False
-                return self.module(views, targets)
+    def batches(self) -> Iterator[Batch]:
+        """The batches from the current step to the last, views and targets made; on CUDA beside the step before."""
+        stream = CudaStream(self.device) if self.device.type == "cuda" else None
+        with closing(beside(self._canvases(), self._make, stream)) as batches:
+            yield from batches
 
-    def batches(self) -> Iterator[tuple[int, Canvas]]:
-        """(epoch, batch) from the current step to the last."""
-        while self.step < self.end:
-            epoch, start = divmod(self.step, self.steps_per_epoch)
-            with closing(self.loader.epoch(epoch, start)) as batches:
-                for canvas in batches:
+    def _make(self, item: tuple[int, Canvas]) -> Batch:
+        epoch, canvas = item
+        return Batch(epoch, *make_batch(self.config, canvas, epoch, self.dtype))
+
+    def _canvases(self) -> Generator[tuple[int, Canvas]]:
+        """(epoch, photos) of every step from the current one to the last."""
+        step = self.step
+        while step < self.end:
+            epoch, start = divmod(step, self.steps_per_epoch)
+            with closing(self.loader.epoch(epoch, start)) as canvases:
+                for canvas in canvases:
                     yield epoch, canvas
-                    if self.step >= self.end:
+                    step += 1
+                    if step >= self.end:
                         return
 
     def fit(self) -> None:
@@ -247,10 +258,10 @@ class Trainer:
         asked = time.perf_counter()
         if check is not None and self.step == 0:
             check.run(0, 0.0, run_log)
-        for epoch, canvas in self.batches():
+        for batch in self.batches():
             waited = time.perf_counter() - asked
             lr = self.learning_rate()
-            step = self.train_step(canvas, epoch)
+            step = self.train_step(batch)
             values = torch.stack([value.float() for value in step.metrics.values()])
             sums = values if sums is None else sums + values
             counted += 1
