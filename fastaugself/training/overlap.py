@@ -1,6 +1,6 @@
 """Work on the device beside the step: the next batch's augmentation while the current one trains."""
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
@@ -37,7 +37,7 @@ class CudaStream:
             tensor.record_stream(consumer)
 
 
-def beside(items: Generator[A], make: Callable[[A], B], stream: Stream | None) -> Iterator[B]:
+def beside(items: Generator[A], make: Callable[[A], B], stream: Stream | None) -> Generator[B]:
     """`make` of every item, enqueued on `stream` before the consumer gets it; the host waits for neither.
 
     The host runs ahead of the device: when it asks for the next item, the device is still at the last, and what `make`
