@@ -194,7 +194,7 @@ def _eight_padded(planes, at, channel, scale, bias):
     return join(x[0], x[1]), join(x[2], x[3])
 
 
-@njit(**FAST)
+@njit(**FAST, inline="always")  # as calls, stores cost ten times as much as all the rest
 def _store(floats, halves, kind, p, value):
     if kind == FLOAT32:
         store(floats, p, value)
@@ -204,7 +204,7 @@ def _store(floats, halves, kind, p, value):
         store(halves, p, to_bfloat(value))
 
 
-@njit(**FAST)
+@njit(**FAST, inline="always")
 def _stream(floats, halves, kind, p, value):
     if kind == FLOAT32:
         stream(floats, p, value)
@@ -215,34 +215,44 @@ def _stream(floats, halves, kind, p, value):
 
 
 @njit(**FAST)
-def _store_vectors(planes, at, channel, n, scale, bias, floats, halves, kind, channels, o):
-    if channels == 3:
-        for j in range(0, n, WIDE):
-            i = min(j, n - WIDE)
-            pixels = _sixteen(planes, at + i, channel, scale, bias)
-            for q in range(3):
-                _store(floats, halves, kind, o + 3 * i + q * WIDE, pixels[q])
-    else:
-        for j in range(0, n, LANES):
-            i = min(j, n - LANES)
-            eight = _eight_padded(planes, at + i, channel, scale, bias)
-            for q in range(2):
-                _store(floats, halves, kind, o + 4 * i + q * WIDE, eight[q])
+def _store_vectors(planes, at, channel, n, scale, bias, floats, halves, kind, o):
+    for j in range(0, n, WIDE):
+        i = min(j, n - WIDE)
+        pixels = _sixteen(planes, at + i, channel, scale, bias)
+        for q in range(3):
+            _store(floats, halves, kind, o + 3 * i + q * WIDE, pixels[q])
 
 
 @njit(**FAST)
-def _stream_vectors(planes, at, channel, n, scale, bias, floats, halves, kind, channels, o):
-    # A function of its own: as two branches of one loop, LLVM merges the stores and takes both for aligned.
-    if channels == 3:
-        for i in range(0, n, WIDE):
-            pixels = _sixteen(planes, at + i, channel, scale, bias)
-            for q in range(3):
-                _stream(floats, halves, kind, o + 3 * i + q * WIDE, pixels[q])
-    else:
-        for i in range(0, n, LANES):
-            eight = _eight_padded(planes, at + i, channel, scale, bias)
-            for q in range(2):
-                _stream(floats, halves, kind, o + 4 * i + q * WIDE, eight[q])
+def _store_padded(planes, at, channel, n, scale, bias, floats, halves, kind, o):
+    for j in range(0, n, LANES):
+        i = min(j, n - LANES)
+        eight = _eight_padded(planes, at + i, channel, scale, bias)
+        for q in range(2):
+            _store(floats, halves, kind, o + 4 * i + q * WIDE, eight[q])
+
+
+# Streaming in functions of their own: as two branches of one, LLVM merges the stores and takes both for aligned.
+@njit(**FAST)
+def _stream_vectors(planes, at, channel, n, scale, bias, floats, halves, kind, o):
+    for i in range(0, n, WIDE):
+        pixels = _sixteen(planes, at + i, channel, scale, bias)
+        for q in range(3):
+            p = o + 3 * i + q * WIDE
+            if kind == FLOAT32:
+                stream(floats, p, pixels[q])
+            elif kind == FLOAT16:
+                stream(halves, p, to_half(pixels[q]))
+            else:
+                stream(halves, p, to_bfloat(pixels[q]))
+
+
+@njit(**FAST)
+def _stream_padded(planes, at, channel, n, scale, bias, floats, halves, kind, o):
+    for i in range(0, n, LANES):
+        eight = _eight_padded(planes, at + i, channel, scale, bias)
+        for q in range(2):
+            _stream(floats, halves, kind, o + 4 * i + q * WIDE, eight[q])
 
 
 @njit(**FAST)
@@ -255,17 +265,22 @@ def emit(planes, at, channel, n, scale, bias, floats, halves, kind, channels, st
     streaming: past the caches; n must be a multiple of WIDE and element o at a multiple of a vector's size.
     """
     keep_apart()
-    if streaming:
-        _stream_vectors(planes, at, channel, n, scale, bias, floats, halves, kind, channels, o)
+    if streaming and channels == 3:
+        _stream_vectors(planes, at, channel, n, scale, bias, floats, halves, kind, o)
+    elif streaming:
+        _stream_padded(planes, at, channel, n, scale, bias, floats, halves, kind, o)
+    elif n >= WIDE and channels == 3:
+        _store_vectors(planes, at, channel, n, scale, bias, floats, halves, kind, o)
     elif n >= WIDE:
-        _store_vectors(planes, at, channel, n, scale, bias, floats, halves, kind, channels, o)
+        _store_padded(planes, at, channel, n, scale, bias, floats, halves, kind, o)
     else:
         # Fewer pixels than a vector: through `spare`, lest it overwrite the next view.
         spare_halves = spare.view(np.uint16)
         start = np.int64(0)
-        _store_vectors(
-            planes, at, channel, np.int64(WIDE), scale, bias, spare, spare_halves, kind, channels, start
-        )
+        if channels == 3:
+            _store_vectors(planes, at, channel, np.int64(WIDE), scale, bias, spare, spare_halves, kind, start)
+        else:
+            _store_padded(planes, at, channel, np.int64(WIDE), scale, bias, spare, spare_halves, kind, start)
         for i in range(channels * n):
             if kind == FLOAT32:
                 floats[o + i] = spare[i]
