@@ -238,13 +238,7 @@ def _stream_vectors(planes, at, channel, n, scale, bias, floats, halves, kind, o
     for i in range(0, n, WIDE):
         pixels = _sixteen(planes, at + i, channel, scale, bias)
         for q in range(3):
-            p = o + 3 * i + q * WIDE
-            if kind == FLOAT32:
-                stream(floats, p, pixels[q])
-            elif kind == FLOAT16:
-                stream(halves, p, to_half(pixels[q]))
-            else:
-                stream(halves, p, to_bfloat(pixels[q]))
+            _stream(floats, halves, kind, o + 3 * i + q * WIDE, pixels[q])
 
 
 @njit(**FAST)
