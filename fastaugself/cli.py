@@ -38,14 +38,17 @@ def _commands() -> dict[str, Callable[..., Any]]:
     from tyro.conf import Positional
 
     def write(
-        source: Positional[Path],
+        source: Positional[str],
         out: Positional[Path],
         max_side: int = 0,
         quality: int = 90,
         workers: int = 0,
         overwrite: bool = False,
+        skip_unreadable: bool = False,
+        image_column: str = "",
+        label_column: str = "",
     ) -> None:
-        """Write a folder of photos to a .beton file; JPEGs pass through untouched where they can.
+        """Write photos to a .beton file; JPEGs pass through untouched where they can. Stopped, it goes on where it was.
 
         Args:
             source: Folder with one folder of photos per class, or with photos.
@@ -54,14 +57,27 @@ def _commands() -> dict[str, Callable[..., Any]]:
             quality: JPEG quality of what must be encoded again.
             workers: Threads; 0 = as many as there are cores.
             overwrite: Replace `out` where it exists.
+            skip_unreadable: Leave photos out that cannot be read, and list them in OUT.beton.unreadable.txt.
+            image_column: Where there are columns, the one with the photos; found by itself where only one can be it.
+            label_column: Where there are columns, the one with the labels; none = no labels.
         """
+        from .data.inputs.samples import Columns
         from .data.write import write_photos
 
-        written = write_photos(source, out, max_side=max_side, quality=quality, workers=workers, overwrite=overwrite)
+        written = write_photos(
+            source,
+            out,
+            max_side=max_side,
+            quality=quality,
+            workers=workers,
+            overwrite=overwrite,
+            skip_unreadable=skip_unreadable,
+            columns=Columns(image_column, label_column),
+        )
         print(written)
 
     def info(beton: Positional[Path]) -> None:
-        """Show what a .beton file holds.
+        """Show what a .beton file holds, and how fast it decodes here.
 
         Args:
             beton: The file.
@@ -69,6 +85,24 @@ def _commands() -> dict[str, Callable[..., Any]]:
         from .data.info import describe
 
         print(describe(beton))
+
+    def verify(beton: Positional[Path], workers: int = 0, show: int = 100) -> None:
+        """Check a .beton file: its structure and, against its manifest, every byte. Exits with 1 if anything is wrong.
+
+        Args:
+            beton: The file.
+            workers: Threads; 0 = as many as there are cores.
+            show: The most faults to print.
+        """
+        from .data.verify import verify_beton
+
+        verified = verify_beton(beton, workers=workers, show_progress=True)
+        for fault in verified.faults[:show]:
+            print(fault)
+        if len(verified.faults) > show:
+            print(f"... and {len(verified.faults) - show} more")
+        print(verified)
+        sys.exit(1 if verified.faults else 0)
 
     def views(
         source: Positional[Path],
@@ -108,4 +142,4 @@ def _commands() -> dict[str, Callable[..., Any]]:
 
         print(export_run(run, out))
 
-    return {"write": write, "info": info, "views": views, "export": export}
+    return {"write": write, "info": info, "verify": verify, "views": views, "export": export}

@@ -236,11 +236,10 @@ def test_a_file_cut_or_replaced_after_opening_is_noticed(copy):
 
 def test_sidecar_gives_names_and_its_head_alone(photo_folder, beton):
     with Beton(beton) as read:
-        whole, head = sidecar.read(read), sidecar.read(read, samples=False)
+        whole, head = sidecar.read(read), sidecar.read(read, columns=False)
     assert whole.classes == head.classes == ["astronaut", "chelsea", "coffee", "rocket"]
-    assert whole.files == [p.relative_to(photo_folder).as_posix() for p in sorted(photo_folder.rglob("*.jpg"))]
-    assert head.files == []
-    assert whole.counts == {"samples": 64, "passed_through": 64, "reencoded": {}}
+    assert whole == head
+    assert {"samples": 64, "passed_through": 64, "reencoded": {}, "unreadable": 0}.items() <= whole.counts.items()
 
 
 def test_sidecar_of_other_data_is_not_used(tmp_path, caplog):
@@ -257,7 +256,7 @@ def test_sidecar_of_other_data_is_not_used(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"format": "other-9"}', '{"format": "fastaugself-sidecar-1", "x": 1}']
+    "text", ["", "{", "[]", '{"format": "other-9"}', '{"format": "fastaugself-sidecar-2", "x": 1}']
 )
 def test_unreadable_sidecar_is_reported_and_not_used(text, copy, caplog):
     sidecar.path_of(copy).write_text(text)

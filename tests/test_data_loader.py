@@ -16,7 +16,7 @@ import pytest
 import simplejpeg
 import torch
 
-from fastaugself.data import ffcv_source, native, sidecar
+from fastaugself.data import ffcv_source, manifest, native, sidecar
 from fastaugself.data.background import Background
 from fastaugself.data.beton import HEADER, Beton
 from fastaugself.data.demo import load_photos
@@ -43,21 +43,20 @@ def varied(tmp_path_factory):
             height, width = (1, 1) if i == 7 else (300, 5) if i == 11 else random.integers(2, 300, 2).tolist()
             image = photos[i % 8].resize((width, height))
             if i % 9 == 4:
-                writer.add(np.asarray(image), i)
+                writer.add(np.asarray(image), i, name=f"folder/{i}.jpg")
                 continue
             out = io.BytesIO()
             (image.convert("L") if i % 6 == 5 else image).save(out, "JPEG", **kinds[i % 5])
-            writer.add(out.getvalue(), i)
-        writer.sidecar = Sidecar(
-            classes=[f"class {i}" for i in range(30)], files=[f"folder/{i}.jpg" for i in range(30)]
-        )
+            writer.add(out.getvalue(), i, name=f"folder/{i}.jpg")
+        writer.sidecar = Sidecar(classes=[f"class {i}" for i in range(30)])
     return path
 
 
 @pytest.fixture
 def copy(varied, tmp_path):
-    """A copy of `varied` with its sidecar that a test may damage."""
-    shutil.copy(sidecar.path_of(varied), tmp_path / "copy.beton.json")
+    """A copy of `varied` with what is beside it that a test may damage."""
+    for path_of in (sidecar.path_of, manifest.path_of):
+        shutil.copy(path_of(varied), path_of(tmp_path / "copy.beton"))
     return shutil.copy(varied, tmp_path / "copy.beton")
 
 

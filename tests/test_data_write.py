@@ -14,7 +14,7 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from fastaugself.data import ffcv_source, sidecar, writer
+from fastaugself.data import ffcv_source, manifest, sidecar, writer
 from fastaugself.data.beton import Beton
 from fastaugself.data.demo import load_photos
 from fastaugself.data.inputs.folder import list_photos
@@ -65,8 +65,8 @@ def test_names_of_any_bytes_are_kept(photo, tmp_path):
         save(photo, tmp_path / "in" / "a" / name, "JPEG")
     written = write_photos(tmp_path / "in", tmp_path / "out.beton", progress=False)
     with Beton(written.path) as beton:
-        assert sidecar.read(beton).files == sorted(f"a/{name}" for name in names)
-        assert sidecar.read(beton, samples=False).classes == ["a"]
+        assert [manifest.source_name(beton, i) for i in range(3)] == sorted(f"a/{name}" for name in names)
+        assert sidecar.read(beton, columns=False).classes == ["a"]
 
 
 def test_a_flat_folder_has_no_labels(photo, tmp_path):
@@ -121,7 +121,7 @@ def test_the_same_folder_gives_the_same_bytes_on_any_number_of_threads(photo_fol
     for workers in (1, 3):
         out = tmp_path / f"{workers}.beton"
         write_photos(photo_folder, out, max_side=40, workers=workers, progress=False)
-        files.append((out.read_bytes(), sidecar.path_of(out).read_bytes()))
+        files.append([path.read_bytes() for path in (out, sidecar.path_of(out), manifest.path_of(out))])
     assert files[0] == files[1]
 
 
@@ -189,9 +189,9 @@ def test_a_killed_writer_leaves_no_file_under_the_name_and_blocks_nobody(photo_f
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     assert subprocess.run([sys.executable, "-c", script], timeout=120).returncode == -9
-    assert os.listdir(tmp_path) == ["out.beton.partial"]
+    assert sorted(os.listdir(tmp_path)) == ["out.beton.manifest.jsonl.partial", "out.beton.partial"]
     assert write_photos(photo_folder, out, progress=False).samples == 64
-    assert sorted(os.listdir(tmp_path)) == ["out.beton", "out.beton.json"]
+    assert sorted(os.listdir(tmp_path)) == ["out.beton", "out.beton.json", "out.beton.manifest.jsonl"]
 
 
 def test_two_writers_of_one_file_do_not_mix(photo_folder, tmp_path):
@@ -297,7 +297,8 @@ def test_processes_that_ask_at_once_write_once(own_folder, caplog):
         thread.join()
     assert results == [own_folder.parent / "photos.beton"] * 4
     assert caplog.text.count("writing, once,") == 1
-    assert sorted(os.listdir(own_folder.parent)) == ["photos", "photos.beton", "photos.beton.json"]
+    beside = ["photos", "photos.beton", "photos.beton.json", "photos.beton.manifest.jsonl"]
+    assert sorted(os.listdir(own_folder.parent)) == beside
 
 
 def test_an_unwritable_place_names_the_remedy(own_folder, monkeypatch):

@@ -12,7 +12,7 @@ import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,17 @@ _MAGIC = {
 }
 
 
+_AGAIN = "copy or write it again"
+_MOST_FAULTS = 1000  # of one kind, listed
+
+
+class Fault(NamedTuple):
+    """What is wrong with one sample. what: in words that follow "sample 5"."""
+
+    sample: int
+    what: str
+
+
 def metadata_type(type_ids: list[int]) -> np.dtype[Any]:
     """Record of one sample, fields `f0`, `f1`, ... in the order of the descriptors."""
     return np.dtype([("", _METADATA[t]) for t in type_ids], align=True)
@@ -60,9 +71,11 @@ def metadata_type(type_ids: list[int]) -> np.dtype[Any]:
 class Beton:
     """An open `.beton` file whose structure holds: sizes, labels and the bytes of every image.
 
-    path: the file. Opening reads the metadata and the table (55 bytes a sample) and no image.
+    path: the file. Opening reads the metadata and the table (56 bytes a sample) and no image. faults: a list that
+    takes the faults of single samples, for who wants all of them; without it the first one is raised.
 
     num_samples: number of samples N. page_size: bytes. field_names, image_field: of the file, and the one used.
+    data_start, table_start: bytes, between which the images are.
     pointers_N, bytes_N: int64, where each image's data stands in the file and how long it is.
     modes_N: uint8, JPEG or RAW. sizes_N2: int32 (height, width) in pixels. labels_N: int64, -1 where there is no label.
     index_crc32: of everything before the image data; tells two files apart.
@@ -70,17 +83,22 @@ class Beton:
     Raises UsageError for what is not a `.beton` file, RunError for a damaged one.
     """
 
-    def __init__(self, path: str | os.PathLike[str]):
+    def __init__(self, path: str | os.PathLike[str], *, faults: list[Fault] | None = None):
         self.path = Path(path)
         self._fd = _open(self.path)
         try:
             self._stat = os.fstat(self._fd)
-            self._read_index()
+            found = self._read_index()
+            if faults is not None:
+                faults += found
+            elif found:
+                others = f" ({len(found) - 1} more such faults)" if len(found) > 1 else ""
+                raise RunError(f"{self.path} is damaged: sample {found[0].sample} {found[0].what}{others}; {_AGAIN}")
         except BaseException:
             self.close()
             raise
 
-    def _read_index(self) -> None:
+    def _read_index(self) -> list[Fault]:
         path, size = self.path, self._stat.st_size
         header = _read_header(self._fd, path, size)
         self.num_samples, self.page_size = int(header["num_samples"]), int(header["page_size"])
@@ -106,8 +124,9 @@ class Beton:
         sizes_A = np.empty_like(starts_A)
         for part, records in self._records(table_start, ALLOCATION, len(starts_A)):
             starts_A[part], sizes_A[part] = records["ptr"].astype(np.int64), records["size"].astype(np.int64)
-        self.pointers_N, self.bytes_N = _locate(path, stated_N, starts_A, sizes_A, metadata_end, table_start)
-        _check_images(path, self.modes_N, self.sizes_N2, self.bytes_N)
+        self.data_start, self.table_start, self.pointers_N = metadata_end, table_start, stated_N
+        self.bytes_N, faults = _locate(path, stated_N, starts_A, sizes_A, metadata_end, table_start)
+        return faults + _check_images(self.modes_N, self.sizes_N2, self.bytes_N)
 
     def _read_metadata(self, start: int, record: np.dtype[Any], image: str, label: str | None) -> NDArray[np.int64]:
         """Fills in what the records say of every sample, and returns where they say its data stands."""
@@ -254,46 +273,45 @@ def _locate(
     sizes_A: NDArray[np.int64],
     data_start: int,
     table_start: int,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Start and length of every sample's data: the allocation record of its pointer."""
+) -> tuple[NDArray[np.int64], list[Fault]]:
+    """Length of every sample's data, that of the allocation record of its pointer; 0 where none can be right."""
     if len(starts_A) == 0:
         raise RunError(f"{path} is truncated in its allocation table: no record is left; copy or write it again")
+    faults: list[Fault] = []
     if np.array_equal(starts_A, pointers_N):  # written in the order of the samples
         bytes_N = sizes_A
     else:
-        bytes_N = sizes_A[_find(path, pointers_N, starts_A)]
+        found_N = _find(pointers_N, starts_A)
+        missing = np.flatnonzero(starts_A[found_N] != pointers_N)
+        if len(missing) and len(starts_A) < len(pointers_N):
+            raise RunError(
+                f"{path} is truncated in its allocation table: {len(starts_A)} records for {len(pointers_N)} samples; "
+                f"{_AGAIN}"
+            )
+        nowhere = "points to byte {}, where no data was stored"
+        faults += [Fault(int(i), nowhere.format(pointers_N[i])) for i in missing[:_MOST_FAULTS]]
+        bytes_N = sizes_A[found_N]
+        bytes_N[missing] = 1  # whatever passes below
     # In this order the sum cannot overflow: every length is first known to be no longer than the file.
     outside = (bytes_N <= 0) | (bytes_N > table_start) | (pointers_N < data_start)
     outside |= pointers_N + np.where(outside, 0, bytes_N) > table_start
-    if outside.any():
-        i = int(np.flatnonzero(outside)[0])
-        raise RunError(
-            f"{path} is damaged: sample {i} is said to be {bytes_N[i]} bytes at byte {pointers_N[i]}, "
-            f"outside the image data ({data_start} to {table_start}); copy or write it again"
-        )
-    return pointers_N, bytes_N
+    if faults:
+        outside[missing] = False
+        bytes_N[missing] = 0
+    place = f"outside the image data ({data_start} to {table_start})"
+    for i in np.flatnonzero(outside)[:_MOST_FAULTS]:
+        faults.append(Fault(int(i), f"is said to be {bytes_N[i]} bytes at byte {pointers_N[i]}, {place}"))
+    bytes_N[outside] = 0
+    return bytes_N, faults
 
 
-def _find(path: Path, pointers_N: NDArray[np.int64], starts_A: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Index of every sample's record in the allocation table."""
-    count = len(pointers_N)
+def _find(pointers_N: NDArray[np.int64], starts_A: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Index of the record in the allocation table that begins where each sample's data do, any if none does."""
     order_A, order_N = _order(starts_A), _order(pointers_N)
     starts_A = starts_A[order_A]
     # Sorted values are looked up ten times faster than shuffled ones, since neighbours are found near one another.
-    found_N = np.empty(count, np.int64)
+    found_N = np.empty(len(pointers_N), np.int64)
     found_N[order_N] = np.minimum(np.searchsorted(starts_A, pointers_N[order_N]), len(starts_A) - 1)
-    del order_N
-    missing = np.flatnonzero(starts_A[found_N] != pointers_N)
-    if len(missing) and len(starts_A) < count:
-        raise RunError(
-            f"{path} is truncated in its allocation table: {len(starts_A)} records for {count} samples; "
-            f"copy or write it again"
-        )
-    if len(missing):
-        raise RunError(
-            f"{path} is damaged: sample {missing[0]} points to byte {pointers_N[missing[0]]}, where no data "
-            f"was stored ({len(missing)} such of {count}); copy or write it again"
-        )
     found: NDArray[np.int64] = order_A[found_N]
     return found
 
@@ -305,20 +323,18 @@ def _order(values: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.argsort(values)
 
 
-def _check_images(
-    path: Path, modes_N: NDArray[np.uint8], sizes_N2: NDArray[np.int32], bytes_N: NDArray[np.int64]
-) -> None:
-    pixels_N = sizes_N2[:, 0].astype(np.int64) * sizes_N2[:, 1]
-    faults = (
+def _check_images(modes_N: NDArray[np.uint8], sizes_N2: NDArray[np.int32], bytes_N: NDArray[np.int64]) -> list[Fault]:
+    """Where mode, size and length do not fit one another; samples of 0 bytes have their fault already."""
+    pixels_N, found_N = sizes_N2[:, 0].astype(np.int64) * sizes_N2[:, 1], bytes_N > 0
+    jpeg_N, raw_N = found_N & (modes_N == JPEG), found_N & (modes_N == RAW)
+    kinds = (
         (modes_N > RAW, "has an unknown storage mode"),
         (pixels_N == 0, "has a side of zero pixels"),
-        ((modes_N == RAW) & (bytes_N != 3 * pixels_N), "is stored raw with a length that does not fit its size"),
-        ((modes_N == JPEG) & (pixels_N > _PIXELS_PER_BYTE * bytes_N), "claims more pixels than its bytes can hold"),
+        (raw_N & (bytes_N != 3 * pixels_N), "is stored raw with a length that does not fit its size"),
+        (jpeg_N & (pixels_N > _PIXELS_PER_BYTE * bytes_N), "claims more pixels than its bytes can hold"),
     )
-    for bad_N, what in faults:
-        if bad_N.any():
-            i = int(np.flatnonzero(bad_N)[0])
-            raise RunError(
-                f"{path} is damaged: sample {i} {what} (mode {modes_N[i]}, {sizes_N2[i, 0]} x "
-                f"{sizes_N2[i, 1]} pixels, {bytes_N[i]} bytes); copy or write it again"
-            )
+    return [
+        Fault(int(i), f"{what} (mode {modes_N[i]}, {sizes_N2[i, 0]} x {sizes_N2[i, 1]} pixels, {bytes_N[i]} bytes)")
+        for bad_N, what in kinds
+        for i in np.flatnonzero(bad_N)[:_MOST_FAULTS]
+    ]

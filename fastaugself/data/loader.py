@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..errors import RunError, UsageError
-from . import ffcv_source, sidecar
+from . import ffcv_source, manifest, sidecar
 from .beton import Beton
 from .canvas import Canvas
 from .cores import available_cores
@@ -138,8 +138,8 @@ class Loader:
         sample = int(packed.ids_B[packed.failed[0]])
         size = int(np.prod(self.sizes_N2[sample], dtype=np.int64)) * 3
         why = decode_into(self._beton, sample, np.empty(size, np.uint8)) or "its decoder reported an error"
-        described = sidecar.read(self._beton)
-        name = f" ({described.files[sample]})" if described and sample < len(described.files) else ""
+        source = manifest.source_name(self._beton, sample)
+        name = f" ({source})" if source else ""
         others = f", and {len(packed.failed) - 1} more of its batch" if len(packed.failed) > 1 else ""
         return (
             f"{self.path}: sample {sample}{name} cannot be decoded{others}: {why}; the file is damaged, copy or "
@@ -147,7 +147,7 @@ class Loader:
         )
 
     def _read_classes(self) -> list[str]:
-        found = sidecar.read(self._beton, samples=False)
+        found = sidecar.read(self._beton, columns=False)
         if found is not None and len(found.classes) > self.labels_N.max():
             return found.classes
         return [str(label) for label in range(int(self.labels_N.max()) + 1)]

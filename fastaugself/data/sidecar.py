@@ -1,7 +1,7 @@
-"""What a `.beton` file cannot hold: class names, where each photo came from, known factors of each sample.
+"""What a `.beton` file cannot hold: class names, where it came from and how, known factors of each sample.
 
-It stands beside the data as `OUT.beton.json`, one top-level key a line and the per-sample lists last, so that the head
-of a million-sample sidecar is read without parsing its lists.
+It stands beside the data as `OUT.beton.json`, one top-level key a line and the per-sample columns last, so that the
+head of a million-sample sidecar is read without parsing them. What is known of each photo, manifest.py keeps.
 """
 
 import json
@@ -15,18 +15,18 @@ from .beton import Beton
 
 log = logging.getLogger(__name__)
 
-FORMAT = "fastaugself-sidecar-1"
-_PER_SAMPLE = ("files", "columns")
+FORMAT = "fastaugself-sidecar-2"
+_PER_SAMPLE = "columns"
 
 
 @dataclass(frozen=True)
 class Sidecar:
-    """classes: names by label, empty where there are no labels. source: the folder, as it was given.
+    """classes: names by label, empty where there are none. source: the collection, as it was given.
 
     options: of the writer (max_side, quality). fingerprint: of the source's names, sizes and times, "" if none.
-    counts: samples, passed_through, and reencoded with the number per reason.
+    counts: samples, passed_through, reencoded with the number per reason, unreadable, and pixels of all photos.
     beton: size in bytes and index_crc32 of the file this belongs to, filled in by the writer.
-    files: source name of each sample, in order. columns: further values per sample, by name.
+    columns: further values per sample, by name.
     """
 
     classes: list[str] = field(default_factory=list)
@@ -35,7 +35,6 @@ class Sidecar:
     fingerprint: str = ""
     counts: dict[str, Any] = field(default_factory=dict)
     beton: dict[str, int] = field(default_factory=dict)
-    files: list[str] = field(default_factory=list)
     columns: dict[str, list[float]] = field(default_factory=dict)
 
 
@@ -52,15 +51,15 @@ def dump(sidecar: Sidecar, beton: Beton) -> str:
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def read(beton: Beton, *, samples: bool = True) -> Sidecar | None:
+def read(beton: Beton, *, columns: bool = True) -> Sidecar | None:
     """The sidecar of `beton`; None where there is none that belongs to it.
 
-    samples: read the per-sample lists too. A sidecar of other data (the `.beton` was replaced, or a writer was killed
+    columns: read the per-sample columns too. A sidecar of other data (the `.beton` was replaced, or a writer was killed
     between its two renames) is reported in the log and not used.
     """
     path = path_of(beton.path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8") if samples else _head(path))
+        content = json.loads(path.read_text(encoding="utf-8") if columns else _head(path))
         found = content.pop("format")
         if found != FORMAT:
             log.warning("%s is not used: format %s, expected %s", path, found, FORMAT)
@@ -78,11 +77,11 @@ def read(beton: Beton, *, samples: bool = True) -> Sidecar | None:
 
 
 def _head(path: Path) -> str:
-    """The document up to its per-sample lists."""
+    """The document up to its per-sample columns."""
     lines: list[str] = []
     with path.open(encoding="utf-8") as stream:
         for line in stream:
-            if line.startswith(tuple(f'"{key}":' for key in _PER_SAMPLE)):
+            if line.startswith(f'"{_PER_SAMPLE}":'):
                 return "".join(lines).rstrip().rstrip(",") + "\n}"
             lines.append(line)
     return "".join(lines)

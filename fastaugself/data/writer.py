@@ -7,19 +7,27 @@ file under the final name; this one takes JPEG bytes as they are.
 import contextlib
 import errno
 import fcntl
+import logging
 import os
+import shutil
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import IO, Any
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
 from ..errors import RunError, UsageError
-from . import sidecar
+from . import manifest, sidecar
 from .beton import ALLOCATION, FIELD, HEADER, JPEG, MAX_SIDE, RAW, TYPE_IMAGE, TYPE_INT, VERSION, Beton, metadata_type
+from .manifest import Counts, End, Entry, Unreadable
 from .sidecar import Sidecar
+from .verify import verify_beton
+
+log = logging.getLogger(__name__)
 
 _PAGE_SIZE = 1 << 23  # FFCV's default, and its least is 1 << 21
 _MAX_PAGE_SIZE = 1 << 31  # page_size is a uint32
@@ -30,108 +38,222 @@ _NOT_YOURS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDI
 class BetonWriter:
     """Context manager that writes `out`: `add` each sample, leave the block, and the file is there, checked and synced.
 
-    out: path of the `.beton` file; until the end everything is in `OUT.partial`, which an exception removes. An `out`
-    that exists is replaced. capacity: the most samples that will be added; room for their metadata is reserved.
-    claimed: what `claim(partial_path(out))` returned, for callers who had to look first; it is closed in the end.
-    sidecar: set it before leaving the block to have it written beside the data.
+    out: path of the `.beton` file; until the end everything is in `OUT.partial`. An `out` that exists is replaced.
+    capacity: the most samples that will be added; room for their metadata is reserved. claimed: what
+    `claim(partial_path(out))` returned, for callers who had to look first; it is closed in the end.
+    made_from: names the samples that will be added, and how they are made. Without it an exception removes what was
+    written. With it that is kept, and the next writer with an equal `made_from` goes on from there: it must add what
+    follows those that `counts` has already, for the same bytes in the end.
+    sidecar: set it before leaving the block to have it written beside the data. counts: of the samples so far.
 
     Raises UsageError where `out` cannot be created or another process is writing it, RunError when the disk fails.
     """
 
     sidecar: Sidecar | None = None
 
-    def __init__(self, out: str | os.PathLike[str], capacity: int, *, claimed: int | None = None):
+    def __init__(
+        self,
+        out: str | os.PathLike[str],
+        capacity: int,
+        *,
+        claimed: int | None = None,
+        made_from: dict[str, Any] | None = None,
+    ):
         if capacity < 1:
             raise UsageError(f"{os.fspath(out)}: capacity is {capacity}, expected at least one sample")
         self.out, self.capacity = Path(out), capacity
+        self._made_from = made_from
         self._partial = partial_path(self.out)
+        self._lines_path = partial_path(manifest.path_of(self.out))
         self._fd = claim(self._partial) if claimed is None else claimed
         self._metadata = np.zeros(capacity, metadata_type([type_id for _, type_id in _FIELDS]))
         self._allocations = np.zeros(capacity, ALLOCATION)
         self._page_size = _PAGE_SIZE
-        self.num_samples = 0
+        self._position = HEADER.itemsize + len(_FIELDS) * FIELD.itemsize + self._metadata.nbytes
+        self._lines_crc32 = 0
+        self.counts = Counts()
         try:
-            with _failing_disk(self.out):
-                os.ftruncate(self._fd, 0)
-                self._stream = os.fdopen(os.dup(self._fd), "wb", buffering=1 << 20)
-                self._position = HEADER.itemsize + len(_FIELDS) * FIELD.itemsize + self._metadata.nbytes
-                self._stream.seek(self._position)
+            with self._failing_disk():
+                self._open()
         except BaseException:
             release(self._partial, self._fd)
             raise
 
-    def add(self, image: bytes | NDArray[np.uint8], label: int = -1) -> int:
+    def _open(self) -> None:
+        header = manifest.dump(self._made_from or {})
+        end = self._recover(header) if self._made_from is not None else 0
+        os.ftruncate(self._fd, self._position if end else 0)
+        self._stream = os.fdopen(os.dup(self._fd), "wb", buffering=1 << 20)
+        self._stream.seek(self._position)
+        self._lines = self._lines_path.open("r+b" if end else "wb", buffering=1 << 20)
+        self._lines.truncate(end)
+        self._lines.seek(end)
+        if not end:
+            self._lines_crc32 = 0
+            self._write_line(header)
+
+    def _recover(self, header: bytes) -> int:
+        """Takes over what an earlier writer left, as far as it is whole; returns where its lines end."""
+        lines, end = manifest.Lines(self._lines_path), 0
+        try:
+            for line in lines:
+                if isinstance(line, dict):
+                    if manifest.dump(line) != header:
+                        log.warning("%s was begun from other data or with other options: starting again", self._partial)
+                        return 0
+                elif isinstance(line, End) or not self._take(line):
+                    break
+                end, self._lines_crc32 = lines.position, lines.crc32
+        except FileNotFoundError:
+            return 0
+        except RunError:  # the line at which the earlier writer was stopped
+            pass
+        return end if self.counts.samples or self.counts.unreadable else 0
+
+    def _take(self, line: Entry | Unreadable) -> bool:
+        """Counts a sample of an earlier writer, if its data are there."""
+        if isinstance(line, Entry):
+            position, page_size = self._place(line.bytes)
+            data = os.pread(self._fd, line.bytes, position)
+            if len(data) != line.bytes or zlib.crc32(data) != line.crc32 or self.counts.samples == self.capacity:
+                return False
+            self._position, self._page_size = position, page_size
+            self._record(line)
+        self.counts.add(line)
+        return True
+
+    def add(
+        self,
+        image: bytes | NDArray[np.uint8],
+        label: int = -1,
+        *,
+        name: str = "",
+        reencoded: str = "",
+        warning: str = "",
+    ) -> int:
         """Appends a sample and returns its id.
 
-        image: JPEG bytes, stored as they are, or uint8 pixels [H, W, 3], stored raw.
+        image: JPEG bytes, stored as they are, or uint8 pixels [H, W, 3], stored raw. name, reencoded, warning: what the
+        manifest says of it, see manifest.Entry.
         """
-        if self.num_samples == self.capacity:
+        sample = self.counts.samples
+        if sample == self.capacity:
             raise UsageError(f"{self.out}: more samples than the capacity of {self.capacity}; give a larger one")
         if isinstance(image, np.ndarray):
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-                raise UsageError(
-                    f"sample {self.num_samples}: pixels are {image.dtype} {image.shape}, expected uint8 [H, W, 3]"
-                )
-            mode, (height, width), data = RAW, image.shape[:2], image.tobytes()
+                raise UsageError(f"sample {sample}: pixels are {image.dtype} {image.shape}, expected uint8 [H, W, 3]")
+            raw, (height, width), data = True, image.shape[:2], image.tobytes()
         else:
-            mode, (height, width), data = JPEG, simplejpeg.decode_jpeg_header(image)[:2], image
+            raw, (height, width), data = False, simplejpeg.decode_jpeg_header(image)[:2], image
         if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
-            raise UsageError(f"sample {self.num_samples}: {height} x {width} pixels, expected sides of 1 to {MAX_SIDE}")
-        pointer = self._place(data)
-        self._metadata[self.num_samples] = ((mode, width, height, pointer), label)
-        self._allocations[self.num_samples] = (self.num_samples, pointer, len(data))
-        self.num_samples += 1
-        return self.num_samples - 1
-
-    def _place(self, data: bytes) -> int:
-        """Writes `data` where it crosses no page boundary, which FFCV needs when it reads by pages (os_cache=False)."""
-        # Doubling keeps the promise for what is written already: every boundary of larger pages is one of the smaller.
-        while len(data) > self._page_size:
-            self._page_size *= 2
-        if self._page_size > _MAX_PAGE_SIZE:
-            raise UsageError(f"sample {self.num_samples} has {len(data)} bytes, the format holds {_MAX_PAGE_SIZE}")
-        room = -self._position % self._page_size
-        with _failing_disk(self.out):
-            if len(data) > room:
-                self._stream.write(bytes(room))
-                self._position += room
+            raise UsageError(f"sample {sample}: {height} x {width} pixels, expected sides of 1 to {MAX_SIDE}")
+        position, self._page_size = self._place(len(data))
+        with self._failing_disk():
+            self._stream.write(bytes(position - self._position))
             self._stream.write(data)
-        pointer = self._position
-        self._position += len(data)
-        return pointer
+        self._position = position
+        crc32 = zlib.crc32(data)
+        line = Entry(sample, name, label, len(data), crc32, height, width, raw, reencoded, warning)
+        self._record(line)
+        self._count(line)
+        return sample
+
+    def leave_out(self, name: str, reason: str) -> None:
+        """Notes a sample that cannot be read, in its place among the others."""
+        self._count(Unreadable(name, reason))
+
+    def _count(self, line: Entry | Unreadable) -> None:
+        self.counts.add(line)
+        with self._failing_disk():
+            self._write_line(manifest.dump(line))
+
+    def _write_line(self, line: bytes) -> None:
+        self._lines.write(line)
+        self._lines_crc32 = zlib.crc32(line, self._lines_crc32)
+
+    def _place(self, length: int) -> tuple[int, int]:
+        """Where data of this length go so that they cross no page boundary, and the size of a page.
+
+        FFCV needs that when it reads by pages (os_cache=False).
+        """
+        page_size = self._page_size
+        # Doubling keeps the promise for what is written already: every boundary of larger pages is one of the smaller.
+        while length > page_size:
+            page_size *= 2
+        if page_size > _MAX_PAGE_SIZE:
+            raise UsageError(f"sample {self.counts.samples} has {length} bytes, the format holds {_MAX_PAGE_SIZE}")
+        room = -self._position % page_size
+        return self._position + (room if length > room else 0), page_size
+
+    def _record(self, line: Entry) -> None:
+        """Puts a sample that stands at the present position into the index, and moves on behind it."""
+        mode = RAW if line.raw else JPEG
+        self._metadata[line.sample] = ((mode, line.width, line.height, self._position), line.label)
+        self._allocations[line.sample] = (line.sample, self._position, line.bytes)
+        self._position += line.bytes
 
     def _finish(self) -> None:
-        if not self.num_samples:
+        samples = self.counts.samples
+        if not samples:
             raise UsageError(f"{self.out}: no sample was added")
         header, fields = np.zeros(1, HEADER), np.zeros(len(_FIELDS), FIELD)
-        header[0] = (VERSION, len(_FIELDS), self._page_size, self.num_samples, self._position)
+        header[0] = (VERSION, len(_FIELDS), self._page_size, samples, self._position)
         for descriptor, (name, type_id) in zip(fields, _FIELDS, strict=True):
             descriptor["type_id"] = type_id
             descriptor["name"][: len(name)] = np.frombuffer(name.encode(), np.uint8)
-        with _failing_disk(self.out):
-            self._stream.write(self._allocations[: self.num_samples].tobytes())
+        index = header.tobytes() + fields.tobytes() + self._metadata[:samples].tobytes()
+        table = self._allocations[:samples].tobytes()
+        end = End(samples, self._position + len(table), zlib.crc32(index), zlib.crc32(table), self._lines_crc32)
+        with self._failing_disk():
+            self._stream.write(table)
             self._stream.seek(0)
-            self._stream.write(header.tobytes() + fields.tobytes() + self._metadata[: self.num_samples].tobytes())
-            self._stream.flush()
-            os.fsync(self._stream.fileno())
-        with Beton(self._partial) as written:
+            self._stream.write(index)
+            _sync(self._stream)
+            self._lines.write(manifest.dump(end))
+            _sync(self._lines)
+        self._check()
+        self._publish()
+
+    def _check(self) -> None:
+        """Reads everything back before it gets its name."""
+        faults = verify_beton(self._partial, manifest_path=self._lines_path).faults
+        if faults:
+            raise RunError(
+                f"{self.out} is not on the disk as it was written: {faults[0]}; is the disk or the memory failing?"
+            )
+
+    def _publish(self) -> None:
+        """Gives everything its name, the data last: before that, a killed writer can still go on from here."""
+        described, lines = sidecar.path_of(self.out), manifest.path_of(self.out)
+        with self._failing_disk():
             if self.sidecar is not None:
-                self._write_sidecar(sidecar.dump(self.sidecar, written))
-        with _failing_disk(self.out):
-            # The data first: a stop in between leaves a sidecar that does not fit, which is noticed and not used.
-            os.replace(self._partial, self.out)
-            beside = sidecar.path_of(self.out)
-            if self.sidecar is not None:
-                os.replace(partial_path(beside), beside)
+                with Beton(self._partial) as written:
+                    text = sidecar.dump(self.sidecar, written)
+                with partial_path(described).open("w", encoding="utf-8") as stream:
+                    stream.write(text)
+                    _sync(stream)
+                os.replace(partial_path(described), described)
             else:
-                beside.unlink(missing_ok=True)
+                described.unlink(missing_ok=True)
+            lines.unlink(missing_ok=True)
+            try:
+                os.link(self._lines_path, lines)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(self._lines_path, lines)
+            os.replace(self._partial, self.out)
+            self._lines_path.unlink(missing_ok=True)
             _sync_folder(self.out.parent)
 
-    def _write_sidecar(self, text: str) -> None:
-        with _failing_disk(self.out), partial_path(sidecar.path_of(self.out)).open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
+    @contextlib.contextmanager
+    def _failing_disk(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            kept = f"what was written stays in {self._partial}" if self._keeps() else "nothing was left behind"
+            raise RunError(f"{self.out} could not be written: {error.strerror or error}; {kept}") from error
+
+    def _keeps(self) -> bool:
+        return self._made_from is not None and self.counts.samples > 0
 
     def __enter__(self) -> "BetonWriter":
         return self
@@ -145,13 +267,15 @@ class BetonWriter:
                 self._finish()
                 finished = True
         finally:
-            with contextlib.suppress(OSError):  # a full disk is reported once, by what was written last
-                self._stream.close()
-            if finished:
+            for stream in (self._stream, self._lines):
+                with contextlib.suppress(OSError):  # a full disk is reported once, by what was written last
+                    stream.close()
+            if finished or self._keeps():
                 os.close(self._fd)
             else:
-                with contextlib.suppress(OSError):
-                    partial_path(sidecar.path_of(self.out)).unlink(missing_ok=True)
+                for beside in (partial_path(sidecar.path_of(self.out)), self._lines_path):
+                    with contextlib.suppress(OSError):
+                        beside.unlink(missing_ok=True)
                 release(self._partial, self._fd)
 
 
@@ -195,12 +319,9 @@ def release(partial: Path, fd: int) -> None:
     os.close(fd)
 
 
-@contextlib.contextmanager
-def _failing_disk(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RunError(f"{path} could not be written: {error.strerror or error}; nothing was left behind") from error
+def _sync(stream: IO[Any]) -> None:
+    stream.flush()
+    os.fsync(stream.fileno())
 
 
 def _sync_folder(folder: Path) -> None:
