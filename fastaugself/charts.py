@@ -122,9 +122,7 @@ def _height_at(drawn: Sequence[tuple[float, float]], x: float) -> float | None:
     return None
 
 
-def _ticks(
-    low: float, high: float, count: int = 4, steps: Sequence[float] = (1, 2, 2.5, 5, 10)
-) -> list[float]:
+def _ticks(low: float, high: float, count: int = 4, steps: Sequence[float] = (1, 2, 2.5, 5, 10)) -> list[float]:
     """Round numbers from at or below `low` to at or above `high`."""
     if high - low < 1e-12 * max(abs(low), abs(high), 1e-12):
         low, high = low - (abs(low) or 1.0) * 0.5, high + (abs(high) or 1.0) * 0.5

@@ -16,8 +16,9 @@ import tyro
 from fastaugself_kernels import ViewPolicy
 from fastaugself_kernels.params import IMAGENET_MEAN, IMAGENET_STD, Backend, Rounding
 
+from .combinations import check_combinations
 from .errors import UsageError
-from .methods import METHODS, AnyMethod, MoCo, Supervised, SwAV
+from .methods import METHODS, AnyMethod, MoCo
 from .methods.augself import AugSelf
 from .methods.cassle import Cassle
 from .models.build import Backbone
@@ -99,6 +100,8 @@ class Pretrain:
     backbone: Backbone = field(default_factory=Backbone)
     method: AnyMethod = field(default_factory=MoCo)
     augself: AugSelf = field(default_factory=AugSelf)
+    ss_only: bool = False
+    """Train on AugSelf's losses alone, without the method's own loss, networks and queue."""
     cassle: Cassle = field(default_factory=Cassle)
     optim: Optim = field(default_factory=Optim)
     log: Log = field(default_factory=Log)
@@ -149,29 +152,7 @@ class Pretrain:
             refuse("checkpoint.minutes", self.checkpoint.minutes, "above 0")
         if self.checkpoint.keep < 1:
             refuse("checkpoint.keep", self.checkpoint.keep, "at least 1")
-        rotated, solarized, blurred = (
-            any(getattr(p, op) > 0 for p in self.policies) for op in ("rotation", "solarize", "blur")
-        )
-        if self.augself.rotation > 0 and not rotated:
-            raise UsageError("--augself.rotation needs rotated views; pass --view.rotation 0.5 too")
-        if self.augself.solarize > 0 and not solarized:
-            raise UsageError("--augself.solarize needs solarized views; pass --view.solarize 0.5 too")
-        if self.augself.blur > 0 and not blurred:
-            raise UsageError("--augself.blur needs blurred views; pass --view.blur 0.5 too")
-        if self.view2 is not None and self.view2.size != self.view.size:
-            raise UsageError(f"--view.size {self.view.size} and --view2.size {self.view2.size} must be equal")
-        if self.small_views and not isinstance(self.method, SwAV):
-            raise UsageError(f"--small-views {self.small_views}: only SwAV takes small views; pass --small-views 0")
-        if self.small_views < 0:
-            refuse("small-views", self.small_views, "at least 0")
-        if self.cassle.columns and isinstance(self.method, Supervised):
-            raise UsageError("supervised training has no projector to condition; pass --cassle.inject none")
-        self.method.check(self.batch_size)
-        if self.augment.blur_kernel % 2 == 0 or self.augment.blur_kernel // 2 >= self.view.size:
-            raise UsageError(
-                f"--augment.blur-kernel must be odd and below twice --view.size {self.view.size}, "
-                f"got {self.augment.blur_kernel}"
-            )
+        check_combinations(self)
 
     @property
     def policies(self) -> tuple[ViewPolicy, ViewPolicy]:
@@ -192,8 +173,8 @@ def to_dict(config: Any) -> Any:
     """The configuration as JSON values."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         values = {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
-        kinds = [name for name, method in METHODS.items() if type(config) is method]
-        return {"kind": kinds[0], **values} if kinds else values
+        kinds: dict[type, str] = {method: name for name, method in METHODS.items()}
+        return {"kind": kinds[type(config)], **values} if type(config) in kinds else values
     if isinstance(config, tuple):
         return [to_dict(value) for value in config]
     return str(config) if isinstance(config, Path) else config
@@ -202,7 +183,7 @@ def to_dict(config: Any) -> Any:
 def from_dict(cls: type[T], values: dict[str, Any]) -> T:
     """The configuration that `to_dict` gave; UsageError for a field that this version does not have."""
     hints = typing.get_type_hints(cls)
-    unknown = sorted(set(values) - set(hints))
+    unknown = sorted(set(values) - {f.name for f in dataclasses.fields(cls)})  # type: ignore[arg-type]
     if unknown:
         raise UsageError(f"{cls.__name__} has no {', '.join(unknown)}; was the file written by another version?")
     return cls(**{name: _restore(hints[name], value) for name, value in values.items()})

@@ -5,6 +5,7 @@ import dataclasses
 import difflib
 import io
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -113,10 +114,15 @@ def parse(recipe: Recipe, presets: dict[str, Recipe], arguments: Sequence[str]) 
 
 
 def _unboxed(text: str) -> str:
-    """The message in the box that the command-line parser draws, as one line."""
-    inside = [line.strip("│").strip() for line in text.splitlines() if line.startswith("│")]
-    rules = [i for i, line in enumerate(inside) if set(line) == {"─"}]
-    return " ".join(inside[: rules[0]] if rules else inside) or text.strip()
+    """The message in the box that the command-line parser draws, with or without line glyphs, as one line."""
+    sections: list[list[str]] = [[]]
+    for line in text.splitlines():
+        if line.startswith("╭") or (len(line) > 2 and set(line.strip("│ ")) <= set("─-╰╯")):
+            sections.append([])
+        else:
+            sections[-1].append(line.strip("│ "))
+    message = " ".join(sections[1] if len(sections) > 1 else sections[0])
+    return re.sub(r"^Error parsing [\w.]+: (?=--)", "", message) or text.strip()
 
 
 def _options(values: dict[str, Any], prefix: str = "--") -> Iterator[str]:
@@ -132,7 +138,7 @@ def pretrain(config: Pretrain, world: World) -> None:
     """Trains, exports and reports, in `config.run`."""
     start_logging(None, leads=world.leads)
     with torch.device("meta"):
-        build_backbone(config.backbone)  # an unknown name is refused before data is written
+        build_backbone(config.backbone, image_size=config.view.size)  # a wrong name is refused before data is written
     trainer = Trainer(_with_data(config, world), world, identity=to_dict(config))
     try:
         if world.leads:

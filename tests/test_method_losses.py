@@ -25,7 +25,7 @@ SMALL = {
     "mocov3": MoCoV3(dim=16, hidden=32),
     "simsiam": SimSiam(dim=32, predictor_hidden=16),
     "simclr": SimClr(dim=16),
-    "byol": Byol(dim=16, hidden=32),
+    "byol": Byol(dim=16, hidden=32, predictor_hidden=32),
     "swav": SwAV(dim=16, hidden=32, prototypes=12, freeze_steps=2),
     "barlow": BarlowTwins(dim=32),
     "supervised": Supervised(),

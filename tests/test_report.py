@@ -309,9 +309,7 @@ def test_chance_is_the_share_of_the_largest_class(finished):
     assert Report(finished.config.run, finished)._chance() == 0.25
 
 
-@pytest.mark.parametrize(
-    ("value", "text"), [(0.066, "50% below"), (0.132, "at"), (0.1325, "at"), (0.198, "50% above")]
-)
+@pytest.mark.parametrize(("value", "text"), [(0.066, "50% below"), (0.132, "at"), (0.1325, "at"), (0.198, "50% above")])
 def test_comparisons_in_words(value, text):
     assert compare(value, 0.132) == text
 

@@ -1,6 +1,10 @@
 """Pretraining methods, one a file, behind one protocol (see base.py)."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from .barlow import BarlowTwins as BarlowTwins
+from .base import Options as Options
 from .byol import Byol as Byol
 from .moco import MoCo as MoCo
 from .mocov3 import MoCoV3 as MoCoV3
@@ -11,7 +15,7 @@ from .swav import SwAV as SwAV
 
 AnyMethod = MoCo | MoCoV3 | SimSiam | SimClr | Byol | SwAV | BarlowTwins | Supervised
 
-METHODS: dict[str, type] = {
+METHODS: dict[str, type[Options]] = {
     "moco": MoCo,
     "mocov3": MoCoV3,
     "simsiam": SimSiam,
@@ -22,3 +26,20 @@ METHODS: dict[str, type] = {
     "supervised": Supervised,
 }
 """Options of each method, by the name that config.json gives it."""
+
+T = TypeVar("T", bound=type[Options])
+
+
+def register(name: str) -> Callable[[T], T]:
+    """Decorator that makes a method of a recipe's own known to config.json, under `name` (docs/new-method.md).
+
+    Raises ValueError where another method has the name.
+    """
+
+    def add(options: T) -> T:
+        if METHODS.get(name, options).__qualname__ != options.__qualname__:
+            raise ValueError(f"the name {name} belongs to {METHODS[name].__qualname__}; register under another")
+        METHODS[name] = options
+        return options
+
+    return add

@@ -1,10 +1,13 @@
 """AugSelf: predict the difference of the augmentation parameters of two views (Lee et al. 2021, arXiv 2111.09613).
 
+The heads see the backbone's pooled features of both views, in both orders. Both come from the encoder that is trained;
+with MoCo, whose encoder sees view 1 alone, those of view 2 come from the key encoder, without a gradient.
+
 Shape suffixes: B batch, D features.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +16,7 @@ from torch import Tensor, nn
 from fastaugself_kernels import Targets
 
 from ..errors import UsageError
-from ..models.heads import mlp
+from ..models.heads import ParallelMlps
 
 # Width of each head's prediction, in the order in which losses are reported.
 HEADS = {"crop": 4, "color": 4, "flip": 1, "blur": 1, "rotation": 4, "solarize": 1}
@@ -52,20 +55,26 @@ class AugSelf:
 
 
 class AugSelfLoss(nn.Module):
-    """One MLP per augmentation on the concatenated backbone features of both views."""
+    """One MLP per augmentation on the concatenated backbone features of both views.
+
+    heads: names of those that exist, in the order of `HEADS`.
+    """
 
     def __init__(self, config: AugSelf, num_features: int, *, sync: bool = False) -> None:
         super().__init__()
         self.config = config
-        hidden = config.hidden
-        self.heads = nn.ModuleDict(
-            {name: mlp([2 * num_features, hidden, hidden, HEADS[name]], sync=sync) for name in config.weights}
-        )
+        self.heads = tuple(config.weights)
+        if self.heads:
+            outputs = [HEADS[name] for name in self.heads]
+            self.mlps = ParallelMlps(2 * num_features, config.hidden, outputs, sync=sync)
+        self.register_load_state_dict_pre_hook(_stack_separate_heads)
 
     def predict(self, f1_BD: Tensor, f2_BD: Tensor) -> dict[str, Tensor]:
         """Raw predictions for (1, 2) in the first B rows and (2, 1) in the last B; tanh is part of the regression."""
+        if not self.heads:
+            return {}
         pairs = torch.cat([torch.cat([f1_BD, f2_BD], 1), torch.cat([f2_BD, f1_BD], 1)])
-        return {name: head(pairs).float() for name, head in self.heads.items()}
+        return {name: raw.float() for name, raw in zip(self.heads, self.mlps(pairs), strict=True)}
 
     def forward(self, f1_BD: Tensor, f2_BD: Tensor, targets: tuple[Targets, Targets]) -> dict[str, Tensor]:
         """The loss of each head, unweighted, mean over both orders and all elements."""
@@ -96,3 +105,13 @@ class AugSelfLoss(nn.Module):
                 target = torch.cat([getattr(ab, field), getattr(ba, field)])
                 losses[name] = F.mse_loss(torch.tanh(prediction), target)
         return losses
+
+
+def _stack_separate_heads(module: AugSelfLoss, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Checkpoints from before the heads were stacked: heads.crop.0.weight, heads.crop.1.weight, ..."""
+    separate = []
+    for name in module.heads:
+        own = f"{prefix}heads.{name}."
+        separate.append({key.removeprefix(own): state.pop(key) for key in list(state) if key.startswith(own)})
+    if all(separate) and separate:
+        state.update({f"{prefix}mlps.{key}": value for key, value in module.mlps.stack(separate).items()})

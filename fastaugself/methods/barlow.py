@@ -8,21 +8,27 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..errors import UsageError
 from ..training.distributed import sum_with_gradient, world_size
-from .base import Method, Output, Parts, Views
+from .base import Method, Options, Output, Parts, Views, at_least_one
 from .cassle import Projector
 
 
 @dataclass(frozen=True)
-class BarlowTwins:
+class BarlowTwins(Options):
     """Barlow Twins: the cross-correlation of both views' embeddings is drawn to the identity."""
+
+    title = "Barlow Twins"
 
     dim: int = 8192
     """Width of all three layers of the projector."""
     redundancy: float = 0.0051
     """Weight of the off-diagonal elements."""
 
-    def check(self, batch_size: int) -> None: ...
+    def __post_init__(self) -> None:
+        at_least_one(self, "dim")
+        if self.redundancy < 0:
+            raise UsageError(f"--method.redundancy must be at least 0, got {self.redundancy}")
 
     def build(self, parts: Parts) -> "BarlowTwinsMethod":
         return BarlowTwinsMethod(self, parts)

@@ -1,6 +1,7 @@
 """What a method is: a module from views to a loss and features, and what it does around the optimizer's step.
 
-A new method is one file: a frozen dataclass of options with `build`, and an nn.Module with the calls of `Method`.
+A new method is one file: a frozen dataclass of options with `build`, and an nn.Module with the calls of `Method`
+(docs/new-method.md).
 
 Shape suffixes: V views, B batch, C channels, H W, D features, n columns of a condition.
 """
@@ -10,6 +11,7 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
+from ..errors import UsageError
 from .cassle import Cassle
 
 
@@ -34,7 +36,7 @@ class Output(NamedTuple):
     """What a method's forward gives.
 
     loss: scalar, to be differentiated. features: pooled backbone features of the first two views, each [B, D], for
-    auxiliary losses. carry: tensors that `after_step` needs, detached.
+    auxiliary losses: the trained encoder's wherever it sees the view. carry: tensors that `after_step` needs, detached.
     """
 
     loss: Tensor
@@ -51,6 +53,31 @@ class Parts:
     sync: bool
     cassle: Cassle
     classes: int
+
+
+class Options:
+    """Base of the options of all methods, which are frozen dataclasses."""
+
+    title: ClassVar[str]
+    """Name of the method in prose."""
+    multi_crop: ClassVar[bool] = False
+    """Whether it takes further small views."""
+    conditional: ClassVar[bool] = True
+    """Whether it has a projector that CASSLE can condition."""
+
+    def check(self, batch_size: int) -> None:
+        """Raises UsageError where the options do not go with the batch size (over all processes)."""
+
+    def build(self, parts: Parts) -> "Method":
+        """The method around the backbone of `parts`, which it keeps as `backbone`."""
+        raise NotImplementedError
+
+
+def at_least_one(options: Options, *names: str) -> None:
+    """Raises UsageError where one of these options is below 1."""
+    for name in names:
+        if getattr(options, name) < 1:
+            raise UsageError(f"--method.{name.replace('_', '-')} must be at least 1, got {getattr(options, name)}")
 
 
 class Method(nn.Module):

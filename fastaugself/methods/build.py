@@ -7,6 +7,7 @@ from ..models.build import build_backbone
 from .augself import AugSelfLoss
 from .base import Parts
 from .learner import Learner
+from .pretext import PretextMethod
 
 
 def build_learner(config: Pretrain, *, classes: int = 0) -> Learner:
@@ -15,6 +16,7 @@ def build_learner(config: Pretrain, *, classes: int = 0) -> Learner:
     classes: of the training photos, for methods that use labels.
     """
     torch.manual_seed(config.seed)
-    backbone, width = build_backbone(config.backbone)
+    backbone, width = build_backbone(config.backbone, image_size=config.view.size)
     parts = Parts(backbone, width, config.backbone.sync, config.cassle, classes)
-    return Learner(config.method.build(parts), AugSelfLoss(config.augself, width, sync=config.backbone.sync))
+    method = PretextMethod(parts) if config.ss_only else config.method.build(parts)
+    return Learner(method, AugSelfLoss(config.augself, width, sync=config.backbone.sync))

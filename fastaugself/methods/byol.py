@@ -7,28 +7,31 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..models.heads import mlp
-from .base import Method, Output, Parts, Views
+from .base import Method, Options, Output, Parts, Views, at_least_one
 from .cassle import Projector
 from .momentum import follow, follower, rising
 from .simsiam import distance
 
 
 @dataclass(frozen=True)
-class Byol:
+class Byol(Options):
     """BYOL: an online network predicts the projections of a slowly following target network."""
+
+    title = "BYOL"
 
     dim: int = 256
     """Width of the projection."""
     hidden: int = 4096
-    """Width of the hidden layers of projector and predictor."""
+    """Width of the projector's hidden layer; CASSLE's code has the features' own width."""
+    predictor_hidden: int = 4096
+    """Width of the predictor's hidden layer."""
     momentum: float = 0.996
     """Share of itself that the target keeps at the first step; rises to 1 along half a cosine."""
 
     def __post_init__(self) -> None:
+        at_least_one(self, "dim", "hidden", "predictor_hidden")
         if not 0 <= self.momentum <= 1:
             raise UsageError(f"--method.momentum must be in [0, 1], got {self.momentum}")
-
-    def check(self, batch_size: int) -> None: ...
 
     def build(self, parts: Parts) -> "ByolMethod":
         return ByolMethod(self, parts)
@@ -45,7 +48,7 @@ class ByolMethod(Method):
         self.backbone = parts.backbone
         widths = [parts.num_features, config.hidden, config.dim]
         self.projector = Projector(widths, cassle=parts.cassle, sync=parts.sync)
-        self.predictor = mlp([config.dim, config.hidden, config.dim], sync=parts.sync)
+        self.predictor = mlp([config.dim, config.predictor_hidden, config.dim], sync=parts.sync)
         self.target_backbone = follower(self.backbone)
         self.target_projector = follower(self.projector)
 

@@ -8,6 +8,7 @@ from fastaugself_kernels import Targets
 
 from .augself import AugSelfLoss
 from .base import Method, Output, Views
+from .pretext import PretextMethod
 
 
 class Step(NamedTuple):
@@ -29,7 +30,9 @@ class Learner(nn.Module):
     def forward(self, views: Views, targets: tuple[Targets, Targets]) -> Step:
         output: Output = self.method(views)
         loss = output.loss
-        metrics = {"loss": loss, "loss_ssl": output.loss}
+        metrics = {"loss": loss}
+        if not isinstance(self.method, PretextMethod):
+            metrics["loss_ssl"] = output.loss
         for name, value in self.augself(*output.features, targets).items():
             loss = loss + self.augself.config.weights[name] * value
             metrics["loss_" + name] = value

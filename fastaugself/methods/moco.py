@@ -14,14 +14,16 @@ from fastaugself_kernels import infonce
 
 from ..errors import UsageError
 from ..training.distributed import all_gather
-from .base import Method, Output, Parts, Views
+from .base import Method, Options, Output, Parts, Views, at_least_one
 from .cassle import Projector
 from .momentum import follow, follower
 
 
 @dataclass(frozen=True)
-class MoCo:
+class MoCo(Options):
     """MoCo v2: a query against the key of the same photo and a queue of earlier keys."""
+
+    title = "MoCo v2"
 
     queue: int = 65_536
     """Keys in the queue; a multiple of the batch size."""
@@ -38,8 +40,7 @@ class MoCo:
     published MoCo rows carry)."""
 
     def __post_init__(self) -> None:
-        if self.queue < 1:
-            raise UsageError(f"--method.queue must be at least 1, got {self.queue}")
+        at_least_one(self, "queue", "dim")
         if not 0 <= self.momentum <= 1:
             raise UsageError(f"--method.momentum must be in [0, 1], got {self.momentum}")
         if self.temperature <= 0:

@@ -12,14 +12,16 @@ from torch import Tensor
 from ..errors import UsageError
 from ..models.heads import LastNorm, mlp
 from ..training.distributed import all_gather, rank
-from .base import Method, Output, Parts, Views
+from .base import Method, Options, Output, Parts, Views, at_least_one
 from .cassle import Projector
 from .momentum import follow, follower, rising
 
 
 @dataclass(frozen=True)
-class MoCoV3:
+class MoCoV3(Options):
     """MoCo v3: predictions against the momentum encoder's keys of the whole batch, symmetric, without a queue."""
+
+    title = "MoCo v3"
 
     dim: int = 256
     """Width of the embedding."""
@@ -37,12 +39,13 @@ class MoCoV3:
     """Let the momentum rise to 1 along half a cosine, or keep it (CASSLE keeps 0.999)."""
 
     def __post_init__(self) -> None:
+        at_least_one(self, "dim", "hidden")
+        if not 0 <= self.momentum <= 1:
+            raise UsageError(f"--method.momentum must be in [0, 1], got {self.momentum}")
         if self.temperature <= 0:
             raise UsageError(f"--method.temperature must be above 0, got {self.temperature}")
         if self.projector_layers < 2:
             raise UsageError(f"--method.projector-layers must be at least 2, got {self.projector_layers}")
-
-    def check(self, batch_size: int) -> None: ...
 
     def build(self, parts: Parts) -> "MoCoV3Method":
         return MoCoV3Method(self, parts)

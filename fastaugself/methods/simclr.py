@@ -11,13 +11,15 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..training.distributed import gather_with_gradient, rank
-from .base import Method, Output, Parts, Views
+from .base import Method, Options, Output, Parts, Views, at_least_one
 from .cassle import Projector
 
 
 @dataclass(frozen=True)
-class SimClr:
+class SimClr(Options):
     """SimCLR: both views of a photo against all other views of the batch."""
+
+    title = "SimCLR"
 
     dim: int = 128
     """Width of the embedding."""
@@ -27,10 +29,9 @@ class SimClr:
     """Negatives from all processes; AugSelf's code takes those of its own process."""
 
     def __post_init__(self) -> None:
+        at_least_one(self, "dim")
         if self.temperature <= 0:
             raise UsageError(f"--method.temperature must be above 0, got {self.temperature}")
-
-    def check(self, batch_size: int) -> None: ...
 
     def build(self, parts: Parts) -> "SimClrMethod":
         return SimClrMethod(self, parts)

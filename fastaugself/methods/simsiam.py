@@ -7,13 +7,15 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..models.heads import mlp
-from .base import Method, Output, Parts, Views
+from .base import Method, Options, Output, Parts, Views, at_least_one
 from .cassle import Projector
 
 
 @dataclass(frozen=True)
-class SimSiam:
+class SimSiam(Options):
     """SimSiam: each view predicts the other's projection, without negatives or a momentum encoder."""
+
+    title = "SimSiam"
 
     dim: int = 2048
     """Width of the projector."""
@@ -25,10 +27,9 @@ class SimSiam:
     """Affine last batch norm of the projector: not in SimSiam, but in AugSelf's and CASSLE's."""
 
     def __post_init__(self) -> None:
+        at_least_one(self, "dim", "predictor_hidden")
         if self.layers < 2:
             raise UsageError(f"--method.layers must be at least 2, got {self.layers}")
-
-    def check(self, batch_size: int) -> None: ...
 
     def build(self, parts: Parts) -> "SimSiamMethod":
         return SimSiamMethod(self, parts)

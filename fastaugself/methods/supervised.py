@@ -6,17 +6,22 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..errors import UsageError
-from .base import Method, Output, Parts, Views
+from .base import Method, Options, Output, Parts, Views
 
 
 @dataclass(frozen=True)
-class Supervised:
+class Supervised(Options):
     """Cross entropy of the labels on both views."""
+
+    title = "Supervised"
+    conditional = False
 
     label_smoothing: float = 0.0
     """Share of the target spread evenly over all classes."""
 
-    def check(self, batch_size: int) -> None: ...
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing <= 1:
+            raise UsageError(f"--method.label-smoothing must be in [0, 1], got {self.label_smoothing}")
 
     def build(self, parts: Parts) -> "SupervisedMethod":
         return SupervisedMethod(self, parts)
@@ -31,8 +36,6 @@ class SupervisedMethod(Method):
         super().__init__()
         if parts.classes < 2:
             raise UsageError("supervised training needs photos of at least two classes: one folder for each")
-        if parts.cassle.inject != "none":
-            raise UsageError("supervised training has no projector to condition; leave --cassle.inject at none")
         self.config = config
         self.backbone = parts.backbone
         self.classifier = nn.Linear(parts.num_features, parts.classes)

@@ -10,14 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from ..training.distributed import max_over_processes, sum_over_processes, world_size
-from .base import Method, Output, Parts, Views
+from ..training.distributed import all_gather, max_over_processes, rank, sum_over_processes, world_size
+from .base import Method, Options, Output, Parts, Views, at_least_one
 from .cassle import Projector
 
 
 @dataclass(frozen=True)
-class SwAV:
+class SwAV(Options):
     """SwAV: each view predicts the other's assignment to prototypes, balanced over the batch."""
+
+    title = "SwAV"
+    multi_crop = True
 
     dim: int = 128
     """Width of the embedding."""
@@ -33,8 +36,10 @@ class SwAV:
     """Iterations of the Sinkhorn-Knopp balancing."""
     freeze_steps: int = 5005
     """First steps during which the prototypes do not learn; AugSelf uses 410 on STL10."""
+    gather: bool = True
+    """Balance over the samples of all processes; AugSelf's code balances over those of each."""
     queue: int = 0
-    """Earlier embeddings that take part in the balancing, per process; 3840 at batch 256 in the paper."""
+    """Earlier embeddings that take part in the balancing, a multiple of the batch size; 3840 in the paper."""
     queue_start: float = 0.075
     """Share of the run after which the queue is used; 15 of 200 epochs in the paper."""
 
@@ -43,10 +48,23 @@ class SwAV:
             raise UsageError(
                 f"--method.temperature and --method.epsilon must be above 0, got {self.temperature}, {self.epsilon}"
             )
+        at_least_one(self, "dim", "hidden", "iterations")
         if self.prototypes < 2:
             raise UsageError(f"--method.prototypes must be at least 2, got {self.prototypes}")
+        if self.queue < 0 or self.freeze_steps < 0:
+            raise UsageError(
+                f"--method.queue and --method.freeze-steps must be at least 0, got {self.queue}, {self.freeze_steps}"
+            )
+        if not 0 <= self.queue_start <= 1:
+            raise UsageError(f"--method.queue-start must be in [0, 1], got {self.queue_start}")
 
-    def check(self, batch_size: int) -> None: ...
+    def check(self, batch_size: int) -> None:
+        """Refuses a queue that batches do not fill evenly."""
+        if self.queue % batch_size:
+            raise UsageError(
+                f"--method.queue {self.queue} must be a multiple of --batch-size {batch_size}; "
+                f"pass --method.queue {max(1, self.queue // batch_size) * batch_size}, or 0 for none"
+            )
 
     def build(self, parts: Parts) -> "SwAVMethod":
         return SwAVMethod(self, parts)
@@ -89,11 +107,12 @@ class SwAVMethod(Method):
 
     @torch.no_grad()
     def _assign(self, view: int, scores_BK: Tensor) -> Tensor:
-        B = len(scores_BK)
-        if self.config.queue and self.filled == self.config.queue:
-            earlier = self.prototypes(self.queue_2LE[view]).float()
-            scores_BK = torch.cat([scores_BK, earlier])
-        return sinkhorn(scores_BK, self.config.epsilon, self.config.iterations)[:B]
+        B, config = len(scores_BK), self.config
+        if config.queue and self.filled == config.queue:
+            # Every process holds the whole queue and brings its share of it, so each entry counts once.
+            share_LE = self.queue_2LE[view].chunk(world_size())[rank()]
+            scores_BK = torch.cat([scores_BK, self.prototypes(share_LE).float()])
+        return sinkhorn(scores_BK, config.epsilon, config.iterations, gather=config.gather)[:B]
 
     def after_backward(self, step: int) -> None:
         """Drops the prototypes' gradient in the first steps."""
@@ -105,7 +124,7 @@ class SwAVMethod(Method):
         """Normalises the prototypes and moves the newest embeddings into the queue."""
         self.normalize_prototypes()
         if self.config.queue and progress >= self.config.queue_start:
-            newest_2BE = torch.stack(carry)
+            newest_2BE = torch.stack([all_gather(embeddings) for embeddings in carry])
             self.queue_2LE.copy_(torch.cat([newest_2BE, self.queue_2LE], 1)[:, : self.config.queue])
             self.filled = min(self.config.queue, self.filled + newest_2BE.shape[1])
 
@@ -117,13 +136,21 @@ class SwAVMethod(Method):
 
 
 @torch.no_grad()
-def sinkhorn(scores_BK: Tensor, epsilon: float, iterations: int) -> Tensor:
-    """Assignments [B, K] that use all prototypes equally over all processes' samples; rows sum to 1 (section 3.1)."""
-    scores_BK = scores_BK.double() / epsilon
-    Q_BK = torch.exp(scores_BK - max_over_processes(scores_BK.max()))
-    count, K = len(Q_BK) * world_size(), Q_BK.shape[1]
-    Q_BK /= sum_over_processes(Q_BK.sum())
+def sinkhorn(scores_BK: Tensor, epsilon: float, iterations: int, *, gather: bool = True) -> Tensor:
+    """Assignments [B, K] that use all prototypes equally; rows sum to 1 (section 3.1).
+
+    gather: over the samples of all processes together, or over those of each.
+    """
+    processes = world_size() if gather else 1
+
+    def sum_all(x: Tensor) -> Tensor:
+        return sum_over_processes(x) if gather else x
+
+    highest = max_over_processes(scores_BK.max()) if gather else scores_BK.max()
+    Q_BK = torch.exp((scores_BK.double() - highest.double()) / epsilon)
+    count, K = len(Q_BK) * processes, Q_BK.shape[1]
+    Q_BK /= sum_all(Q_BK.sum())
     for _ in range(iterations):
-        Q_BK /= sum_over_processes(Q_BK.sum(0)) * K
+        Q_BK /= sum_all(Q_BK.sum(0)) * K
         Q_BK /= Q_BK.sum(1, keepdim=True) * count
     return (Q_BK * count).float()

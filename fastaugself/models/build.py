@@ -1,7 +1,7 @@
 """Backbones by name: this project's ResNets, and everything in timm."""
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Literal
 
@@ -10,6 +10,8 @@ from torch import nn
 from ..errors import UsageError
 from .norm import BatchNorm2d
 from .resnet import LAYERS, ResNet
+
+_RESNET = ("width", "stem", "zero_init_residual", "init")  # options of ResNets alone
 
 
 @dataclass(frozen=True)
@@ -28,19 +30,31 @@ class Backbone:
     """Start residual branches at zero."""
     init: Literal["kaiming", "torch"] = "kaiming"
     """Initial convolutions: torchvision's ResNet (fan-out normal), or PyTorch's default (AugSelf's code)."""
+    freeze_patch_embed: bool = False
+    """Leave a ViT's patch embedding as it was initialised, as MoCo v3 does for stability."""
+
+    def __post_init__(self) -> None:
+        if self.name.startswith("timm:"):
+            changed = [f.name for f in fields(self) if f.name in _RESNET and getattr(self, f.name) != f.default]
+            if changed:
+                options = ", ".join("--backbone." + name.replace("_", "-") for name in changed)
+                raise UsageError(f"--backbone.name {self.name}: {options} only act on this project's ResNets")
+        elif self.freeze_patch_embed:
+            raise UsageError(f"--backbone.freeze-patch-embed needs a ViT of timm, got --backbone.name {self.name}")
 
     @property
     def sync(self) -> bool:
         return self.batch_norm == "sync"
 
 
-def build_backbone(config: Backbone) -> tuple[nn.Module, int]:
+def build_backbone(config: Backbone, *, image_size: int | None = None) -> tuple[nn.Module, int]:
     """The backbone without classifier, and the width of its pooled features.
 
+    image_size: side of the images in pixels, for models of timm that are built for one size.
     Raises UsageError for an unknown name, with the nearest one, and where timm is needed but missing.
     """
     if config.name.startswith("timm:"):
-        return _timm(config)
+        return _timm(config, image_size)
     if config.name not in LAYERS:
         near = difflib.get_close_matches(config.name, [*LAYERS, "timm:" + config.name], n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
@@ -61,7 +75,7 @@ def build_backbone(config: Backbone) -> tuple[nn.Module, int]:
     return model, model.num_features
 
 
-def _timm(config: Backbone) -> tuple[nn.Module, int]:
+def _timm(config: Backbone, image_size: int | None) -> tuple[nn.Module, int]:
     name = config.name.removeprefix("timm:")
     try:
         import timm
@@ -73,7 +87,20 @@ def _timm(config: Backbone) -> tuple[nn.Module, int]:
     if name not in timm.list_models():
         near = difflib.get_close_matches(name, timm.list_models(), n=1)
         raise UsageError(f"timm has no model {name}" + (f"; did you mean timm:{near[0]}?" if near else ""))
-    model = timm.create_model(name, pretrained=False, num_classes=0)
+    model = timm.create_model(name, pretrained=False, num_classes=0, **_image_size(name, image_size))
+    if config.freeze_patch_embed:
+        if not hasattr(model, "patch_embed"):
+            raise UsageError(f"--backbone.freeze-patch-embed: timm:{name} has no patch embedding")
+        model.patch_embed.requires_grad_(False)
     if config.sync:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return model, int(model.num_features)
+
+
+def _image_size(name: str, image_size: int | None) -> dict[str, int]:
+    """The option that builds a model of timm for another size than its own, where it needs one."""
+    import timm
+
+    own = timm.get_pretrained_cfg(name)
+    fixed = own is not None and own.fixed_input_size
+    return {"img_size": image_size} if fixed and image_size and image_size != own.input_size[-1] else {}

@@ -1,9 +1,14 @@
-"""Multi-layer perceptrons on top of pooled features."""
+"""Multi-layer perceptrons on top of pooled features.
+
+Shape suffixes: N samples, K perceptrons side by side, I inputs, H hidden width, O outputs of all K, M of the widest.
+"""
 
 from itertools import pairwise
 from typing import Literal
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from .norm import BatchNorm1d
 
@@ -33,3 +38,57 @@ def mlp(
         if hidden:
             layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers)
+
+
+class ParallelMlps(nn.Module):
+    """K perceptrons of three layers on the same input, as `mlp` builds them, at one batched product a layer.
+
+    inputs: their width. hidden: width of both hidden layers. outputs: width of each perceptron's output. sync: batch
+    statistics over all processes. Weights are stacked along the first dimension; those of the last layer, whose widths
+    differ, are rows behind each other. There are as many as in K separate perceptrons. LARS and LAMB, which scale each
+    tensor's step, take a stack for one layer.
+    """
+
+    widest: Tensor
+
+    def __init__(self, inputs: int, hidden: int, outputs: list[int], *, sync: bool = False) -> None:
+        super().__init__()
+        K = len(outputs)
+        self.outputs = outputs
+        self.first_KHI = nn.Parameter(torch.empty(K, hidden, inputs))
+        self.second_KHH = nn.Parameter(torch.empty(K, hidden, hidden))
+        self.last_OH = nn.Parameter(torch.empty(sum(outputs), hidden))
+        self.bias_O = nn.Parameter(torch.empty(sum(outputs)))
+        self.first_norm = BatchNorm1d(K * hidden, sync=sync)
+        self.second_norm = BatchNorm1d(K * hidden, sync=sync)
+        rows = [k * max(outputs) + i for k, width in enumerate(outputs) for i in range(width)]
+        self.register_buffer("widest", torch.tensor(rows), persistent=False)
+        for weight, fan_in in ((self.first_KHI, inputs), *((w, hidden) for w in (self.second_KHH, self.last_OH))):
+            nn.init.uniform_(weight, -(fan_in**-0.5), fan_in**-0.5)  # as nn.Linear
+        nn.init.uniform_(self.bias_O, -(hidden**-0.5), hidden**-0.5)
+
+    def forward(self, x_NI: Tensor) -> list[Tensor]:
+        """The output [N, width] of each perceptron."""
+        K, M = len(self.outputs), max(self.outputs)
+        hidden_NKH = F.linear(x_NI, self.first_KHI.flatten(0, 1))
+        hidden_KNH = F.relu(self.first_norm(hidden_NKH)).unflatten(1, (K, -1)).transpose(0, 1)
+        hidden_NKH = torch.bmm(hidden_KNH, self.second_KHH.transpose(1, 2)).transpose(0, 1).flatten(1)
+        hidden_KNH = F.relu(self.second_norm(hidden_NKH)).unflatten(1, (K, -1)).transpose(0, 1)
+        last_KMH = self.last_OH.new_zeros(K * M, self.last_OH.shape[1]).index_copy(0, self.widest, self.last_OH)
+        bias_KM = self.bias_O.new_zeros(K * M).index_copy(0, self.widest, self.bias_O)
+        out_KNM = torch.baddbmm(bias_KM.view(K, 1, M), hidden_KNH, last_KMH.unflatten(0, (K, M)).transpose(1, 2))
+        return [out_KNM[k, :, :width] for k, width in enumerate(self.outputs)]
+
+    def stack(self, separate: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """This module's state from the states of K separate perceptrons that `mlp` built."""
+        state = {
+            "first_KHI": torch.stack([s["0.weight"] for s in separate]),
+            "second_KHH": torch.stack([s["3.weight"] for s in separate]),
+            "last_OH": torch.cat([s["6.weight"] for s in separate]),
+            "bias_O": torch.cat([s["6.bias"] for s in separate]),
+        }
+        for norm, layer in (("first_norm", "1"), ("second_norm", "4")):
+            for name in ("weight", "bias", "running_mean", "running_var"):
+                state[f"{norm}.{name}"] = torch.cat([s[f"{layer}.{name}"] for s in separate])
+            state[f"{norm}.num_batches_tracked"] = separate[0][f"{layer}.num_batches_tracked"]
+        return state

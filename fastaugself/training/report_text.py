@@ -5,7 +5,6 @@ from pathlib import Path
 
 from ..config import Pretrain
 from ..export import WEIGHTS
-from ..methods import METHODS
 from ..page import escape
 
 ABOUT_LOSSES = (
@@ -109,6 +108,8 @@ def _block(text: str) -> str:
 
 def method_name(config: Pretrain) -> str:
     """The method and what is added to it, as they are called in prose."""
+    if config.ss_only:
+        return "AugSelf alone"
     return (
         base_method(config)
         + (" + CASSLE" if config.cassle.columns else "")
@@ -118,19 +119,7 @@ def method_name(config: Pretrain) -> str:
 
 def base_method(config: Pretrain) -> str:
     """The method alone, as it is called in prose."""
-    return next(_METHODS[name] for name, method in METHODS.items() if type(config.method) is method)
-
-
-_METHODS = {
-    "moco": "MoCo v2",
-    "mocov3": "MoCo v3",
-    "simsiam": "SimSiam",
-    "simclr": "SimCLR",
-    "byol": "BYOL",
-    "swav": "SwAV",
-    "barlow": "Barlow Twins",
-    "supervised": "Supervised",
-}
+    return config.method.title
 
 
 def pretty(name: str) -> str:
