@@ -214,9 +214,10 @@ def test_the_same_command_after_kill_9_ends_with_the_same_weights(beton, tmp_pat
 
 
 def test_two_processes_compute_what_one_does(beton, tmp_path):
-    for processes in (1, 2):
+    for processes in (1, 2):  # with small steps: at large ones rounding grows a hundredfold from one to the next
         done = execute(
             command(beton, tmp_path / str(processes), "--backbone.batch-norm", "sync", "--max-steps", "4",
+                    "--optim.lr", "0.006",
                     processes=processes)
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
@@ -224,7 +225,7 @@ def test_two_processes_compute_what_one_does(beton, tmp_path):
     assert len(one) == len(two) == 4
     for a, b in zip(one, two, strict=True):
         for name in ("loss_ssl", "loss_crop", "loss_color"):
-            assert b[name] == pytest.approx(a[name], abs=2e-3), (a["step"], name)
+            assert b[name] == pytest.approx(a[name], abs=1e-4), (a["step"], name)
     assert two[0]["loss_ssl"] == pytest.approx(one[0]["loss_ssl"], abs=1e-5)
 
 
