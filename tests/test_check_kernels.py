@@ -82,7 +82,8 @@ def test_the_parameter_kernel_multiplies_and_adds_apart(check, cuda):
 
 def test_every_kernel_and_option_is_among_the_cases(check, cuda):
     listed = list(check.cases(cuda))
-    assert {case.kernel for case in listed} == {"resize", "finish", "small", "shift", "sample"}
+    kernels = {"resize", "finish", "small", "shift", "sample", "targets", "descriptors"}
+    assert {case.kernel for case in listed} == kernels
     finishes = [case.launch.constants for case in listed if case.kernel == "finish"]
     for option in ("SHIFT", "SOLARIZE_FIRST", "ROUND"):
         assert {constants[option] for constants in finishes} == {True, False}, option

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from fastaugself_kernels import ViewPolicy, augment, augself_targets, infonce, sample_params
+from fastaugself_kernels import ViewPolicy, augment, augself_targets, descriptors, infonce, sample_params
 
 pytestmark = [
     pytest.mark.gpu,
@@ -43,6 +43,18 @@ def test_parameters_have_the_same_bits_as_on_the_cpu():
         expected = sample_params(ids, sizes, policies, seed=seed, epoch=epoch)
         got = sample_params(ids.cuda(), sizes.cuda(), policies, seed=seed, epoch=epoch)
         assert torch.equal(got.cpu(), expected)
+
+
+def test_targets_and_descriptors_have_the_same_bits_as_on_the_cpu():
+    ids, sizes = torch.arange(1000), torch.randint(1, 2000, (1000, 2), generator=torch.Generator().manual_seed(1))
+    policies = (EVERYTHING, ViewPolicy.byol(1))
+    params, shift = sample_params(ids, sizes, policies, seed=1, epoch=0), torch.rand(2, 1000, 3)
+    for mode in ("published", "fixed"):
+        expected = augself_targets(params, sizes, policies, mode=mode)
+        for got, want in zip(augself_targets(params.cuda(), sizes.cuda(), policies, mode=mode), expected, strict=True):
+            assert all(torch.equal(x.cpu(), y) for x, y in zip(got, want, strict=True))
+    omega = descriptors(params.cuda(), sizes.cuda(), policies, shift.cuda())
+    assert torch.equal(omega.cpu(), descriptors(params, sizes, policies, shift))
 
 
 @pytest.mark.parametrize("size", [32, 64, 96, 224, (72, 88), 51])
@@ -89,7 +101,7 @@ def test_a_batch_is_made_without_a_host_sync_and_within_a_graph():
     def make():
         params = sample_params(ids, sizes, policies, seed=3, epoch=1)
         views, shift = augment(pixels, offsets, sizes, params, size=224, dtype=torch.bfloat16, color_shift=True)
-        return views, shift, augself_targets(params, sizes, policies)
+        return views, shift, augself_targets(params, sizes, policies), descriptors(params, sizes, policies, shift)
 
     expected = make()[0]
     torch.cuda.synchronize()

@@ -21,7 +21,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fastaugself_kernels import ViewPolicy, augment, sample_params
+from fastaugself_kernels import ViewPolicy, augment, augself_targets, sample_params
 from fastaugself_kernels.params import (
     BRIGHTNESS,
     COLUMNS,
@@ -32,8 +32,10 @@ from fastaugself_kernels.params import (
     SOLARIZE,
     SOLARIZE_OFF,
     pack_policies,
+    packed,
 )
 from fastaugself_kernels.sampling import sample_params_torch
+from fastaugself_kernels.targets import DESCRIPTORS
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton: pip install triton"),
@@ -157,11 +159,11 @@ def test_parameters_have_the_bits_of_the_torch_mirror(seed, epoch):
         ViewPolicy.byol(0),
         replace(ViewPolicy(), scale=(0.9, 1.0), ratio=(3.0, 4.0)),  # mostly the central box
     )
-    packed = pack_policies(policies)
-    expected = sample_params_torch(ids, sizes, packed, seed=seed, epoch=epoch)
+    table = pack_policies(policies)
+    expected = sample_params_torch(ids, sizes, table, seed=seed, epoch=epoch)
     assert expected[0, :, ROTATION].unique().tolist() == [0, 1, 2, 3] and len(expected[0, :, ORDER].unique()) == 24
-    assert torch.equal(sample_params_triton(ids, sizes, packed, seed=seed, epoch=epoch), expected)
-    assert torch.equal(sample_params_triton(ids[:3], sizes.int()[:3], packed, seed=seed, epoch=epoch), expected[:, :3])
+    assert torch.equal(sample_params_triton(ids, sizes, table, seed=seed, epoch=epoch), expected)
+    assert torch.equal(sample_params_triton(ids[:3], sizes.int()[:3], table, seed=seed, epoch=epoch), expected[:, :3])
 
 
 @interpreted
@@ -169,8 +171,88 @@ def test_no_samples_have_no_parameters():
     from fastaugself_kernels.triton.sampling import sample_params_triton
 
     none = torch.zeros(0, dtype=torch.int64)
-    packed = pack_policies((ViewPolicy(),))
-    assert sample_params_triton(none, none.view(0, 2), packed, seed=0, epoch=0).shape == (1, 0, len(COLUMNS))
+    table = pack_policies((ViewPolicy(),))
+    assert sample_params_triton(none, none.view(0, 2), table, seed=0, epoch=0).shape == (1, 0, len(COLUMNS))
+
+
+# ---- what the methods learn from parameters
+
+
+def rows_of_all_kinds():
+    """Parameters, sizes and policies whose targets and descriptors take every branch."""
+    sizes = torch.randint(1, 700, (150, 2), generator=torch.Generator().manual_seed(1))
+    policies = (replace(TURNED, solarize=0.5), replace(EVERYTHING, brightness=0.0, sigma=(0.1, 3.0)))
+    return sample_params(torch.arange(150), sizes, policies, seed=4, epoch=0), sizes, policies
+
+
+@interpreted
+@pytest.mark.parametrize("mode", ["published", "fixed"])
+def test_targets_have_the_bits_of_the_plain_formulas(mode):
+    from fastaugself_kernels.triton.emit import targets_triton
+
+    params, sizes, policies = rows_of_all_kinds()
+    fields = targets_triton(params, sizes.int(), pack_policies(policies), fixed=mode == "fixed")
+    for order, expected in enumerate(augself_targets(params, sizes, policies, mode=mode)):
+        for field, got, want in zip(expected._fields, fields, expected, strict=True):
+            assert got.dtype == want.dtype and torch.equal(got[order], want), field
+
+
+@interpreted
+@pytest.mark.parametrize("include", [None, ["crop", "color"], sorted(set(DESCRIPTORS) - {"flip"})], ids=str)
+def test_descriptors_have_the_bits_of_the_plain_formulas(include, monkeypatch):
+    from fastaugself_kernels import targets
+
+    params, sizes, policies = rows_of_all_kinds()
+    shift = torch.rand(2, 150, 3, generator=torch.Generator().manual_seed(0))
+    expected = targets.descriptors(params, sizes, policies, shift, include=include)
+    monkeypatch.setattr(targets, "_in_one_launch", lambda params_VBP: True)
+    assert torch.equal(targets.descriptors(params, sizes, policies, shift, include=include), expected)
+
+
+def test_a_batch_on_a_gpu_takes_few_launches_and_reads_nothing(monkeypatch):
+    """Everything that runs on the device for views with parameters, targets and descriptors, counted without one."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from fastaugself_kernels import targets
+    from fastaugself_kernels.triton import augment as backend
+    from fastaugself_kernels.triton import emit, sampling
+
+    monkeypatch.undo()  # the poison would be counted
+    free = ("aten.select", "aten.slice", "aten.view", "aten.unsqueeze", "aten.permute", "aten.detach", "aten.empty",
+            "aten.alias", "aten.as_strided", "aten.expand", "aten._unsafe_view", "aten.t.")  # fmt: skip
+    calls = []
+
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+            if not str(function).startswith(free):
+                calls.append(str(function))
+            return function(*arguments, **(keywords or {}))
+
+    for module in (backend, emit, sampling):
+        monkeypatch.setattr(module, "require_device", lambda *_: None)
+        monkeypatch.setattr(module, "run", lambda launches, _: calls.extend(x.kernel.__name__ for x in launches))
+    operation = importlib.import_module("fastaugself_kernels.augment")
+    monkeypatch.setattr(operation, "_check_rows", lambda *_: None)  # which a GPU leaves out
+    monkeypatch.setattr(operation, "augment_op", operation._augment)  # registered, it hides what it does
+    monkeypatch.setattr(targets, "_in_one_launch", lambda _: True)
+    pixels, offsets, sizes = photos((36, 44), (52, 33))
+    policies = (ViewPolicy.byol(0), ViewPolicy.byol(1))
+    table, ids = packed(policies, pixels.device), torch.arange(2)
+    with Count():
+        params = sampling.sample_params_triton(ids, sizes, table, seed=0, epoch=0)
+        options = {"size": 224, "dtype": torch.bfloat16, "color_shift": True, "backend": "triton"}
+        _, shift = operation.augment(pixels, offsets, sizes, params, **options)
+        targets.augself_targets(params, sizes, policies)
+        targets.descriptors(params, sizes, policies, shift)
+    assert calls == [
+        "sample_kernel",
+        "aten.mul.Tensor",  # bytes per row from the widths
+        "resize_kernel",
+        "finish_kernel",
+        "shift_kernel",
+        "targets_kernel",
+        "descriptors_kernel",
+    ]
 
 
 # ---- every operation alone, in one launch (32 px) and in two (40 px)
@@ -428,7 +510,7 @@ def test_refuses_what_the_kernels_do_not_take():
 def test_cpu_tensors_are_refused_with_the_remedy_where_nothing_interprets():
     code = """
 import torch
-from fastaugself_kernels import ViewPolicy, augment, sample_params
+from fastaugself_kernels import ViewPolicy, augment, augself_targets, sample_params
 sizes = torch.tensor([[9, 9]])
 params = sample_params(torch.zeros(1, dtype=torch.int64), sizes, [ViewPolicy(size=8)], seed=0, epoch=0)
 augment(torch.zeros(1, 9, 9, 3, dtype=torch.uint8), None, sizes, params, size=8, blur_kernel=3, backend="triton")

@@ -29,6 +29,7 @@ from triton.compiler import ASTSource
 from .params import POLICY_COLUMNS, P
 from .triton.augment import augment_launches
 from .triton.configs import Config, shipped
+from .triton.emit import descriptors_launch, targets_launch
 from .triton.launch import Launch
 from .triton.sampling import sample_launch
 
@@ -160,7 +161,14 @@ def cases(shapes: Config) -> Iterator[Case]:
         ids_B, sizes_B2 = torch.empty(B, dtype=torch.int64), torch.empty(B, 2, dtype=torch.int32)
         policies_V32 = torch.empty(V, POLICY_COLUMNS, dtype=torch.float64)
         launch = sample_launch(shapes, ids_B, sizes_B2, policies_V32, torch.empty(V, B, P), 0, 0)
-    yield Case("any size", launch, False)
+        yield Case("any size", launch, False)
+        targets = (torch.empty(2, B, 4), torch.empty(2, B, 4), torch.empty(2, B, 1), torch.empty(2, B, 1),
+                   torch.empty(2, B, dtype=torch.int64), torch.empty(2, B, 1))  # fmt: skip
+        rows = (torch.empty(V, B, P), sizes_B2, policies_V32)
+        yield Case("any size", targets_launch(*rows, targets, fixed=True), False)
+        starts = {"blur": 0, "color": 1, "color_diff": 5, "crop": 8, "flip": 12, "grayscale": 13}
+        omega_VBn, shift_VB3 = torch.empty(V, B, 14), torch.empty(V, B, 3)
+        yield Case("any size", descriptors_launch(*rows, shift_VB3, omega_VBn, starts), False)
 
 
 def signature(launch: Launch) -> tuple[dict[str, str], dict[str, Any], dict[tuple[int, ...], list[list[Any]]]]:
@@ -275,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"no case contains {options.only!r}")
     print(f"triton {triton.__version__}")
     print(
-        f"{'configuration':14s} {'kernel':7s} {'call':26s} {'target':7s} {'registers':>9s} {'warps':>5s} "
+        f"{'configuration':14s} {'kernel':11s} {'call':26s} {'target':7s} {'registers':>9s} {'warps':>5s} "
         f"{'shared':>7s} {'instructions':>12s} {'16-byte stores':>14s} {'seconds':>7s}"
     )
     failed = 0
@@ -285,7 +293,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             wrong = faults(case, report)
             failed += bool(wrong)
             print(
-                f"{job.configuration:14s} {case.kernel:7s} {case.name:26s} {job.target:7s} {report.registers:9d} "
+                f"{job.configuration:14s} {case.kernel:11s} {case.name:26s} {job.target:7s} {report.registers:9d} "
                 f"{case.launch.options['num_warps']:5d} {report.shared:7d} {report.instructions:12d} "
                 f"{report.wide_stores if case.stores_views else '-':>14} {seconds:7.1f}  "
                 f"{'FAILS: ' + ', '.join(wrong) if wrong else 'ok'}",

@@ -6,6 +6,7 @@ an augmentation does: who holds the row can replay the view, invert it, or train
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -156,6 +157,12 @@ def pack_policies(policies: tuple[ViewPolicy, ...]) -> Tensor:
         row += [p.gray, p.blur, *p.sigma, p.solarize, *p.solarize_threshold, p.flip, p.rotation]
         rows.append(row + [0.0] * (POLICY_COLUMNS - len(row)))
     return torch.tensor(rows, dtype=torch.float64)
+
+
+@lru_cache(maxsize=64)
+def packed(policies: tuple[ViewPolicy, ...], device: torch.device) -> Tensor:
+    """The same on a device, copied there once."""
+    return pack_policies(policies).to(device)
 
 
 Rounding = Literal["uint8", "none"]

@@ -8,12 +8,11 @@ Shape suffixes: V views, B batch, P parameter columns, S slots.
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from .params import SOLARIZE_OFF, P, ViewPolicy, pack_policies
+from .params import SOLARIZE_OFF, P, ViewPolicy, packed
 from .philox import philox4x32, uniform
 
 CROP_ATTEMPTS = 10
@@ -35,7 +34,7 @@ def sample_params(
     """
     policies = tuple(policies)
     _check(sample_ids_B, sizes_B2, policies, seed, epoch)
-    packed_V32 = _packed(policies, sample_ids_B.device)
+    packed_V32 = packed(policies, sample_ids_B.device)
     if sample_ids_B.is_cuda:
         from .triton.sampling import sample_params_triton
 
@@ -124,11 +123,6 @@ def _order(index: Tensor) -> Tensor:
         packed |= ((remaining >> (2 * digit)) & 3) << (2 * position)
         remaining = ((remaining >> (2 * digit + 2)) << (2 * digit)) | (remaining & ((1 << (2 * digit)) - 1))
     return packed | (remaining & 3) << 6
-
-
-@lru_cache(maxsize=64)
-def _packed(policies: tuple[ViewPolicy, ...], device: torch.device) -> Tensor:
-    return pack_policies(policies).to(device)
 
 
 def _check(sample_ids_B: Tensor, sizes_B2: Tensor, policies: tuple[ViewPolicy, ...], seed: int, epoch: int) -> None:

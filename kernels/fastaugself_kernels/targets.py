@@ -23,6 +23,7 @@ from .params import (
     TOP,
     WIDTH,
     ViewPolicy,
+    packed,
 )
 
 TargetMode = Literal["published", "fixed"]
@@ -64,9 +65,20 @@ def augself_targets(
         raise ValueError(f"targets compare two views, got {params_VBP.shape[0]} views and {len(policies)} policies")
     if mode not in ("published", "fixed"):
         raise ValueError(f'mode must be "published" or "fixed", got {mode!r}')
+    if _in_one_launch(params_VBP):
+        from .triton.emit import targets_triton
+
+        packed_V32 = packed(tuple(policies), params_VBP.device)
+        fields = targets_triton(params_VBP, sizes_B2, packed_V32, fixed=mode == "fixed")
+        return Targets(*(field[0] for field in fields)), Targets(*(field[1] for field in fields))
     a, b = (_Absolute.of(params_VBP[v], sizes_B2, policies[v]) for v in (0, 1))
     blur_unit = max(policies[0].sigma[1], policies[1].sigma[1]) if mode == "fixed" else 1.0
     return a.minus(b, blur_unit), b.minus(a, blur_unit)
+
+
+def _in_one_launch(params_VBP: Tensor) -> bool:
+    """Whether the Triton kernel computes it: on CUDA, but for torch.compile, which fuses the plain formulas itself."""
+    return params_VBP.is_cuda and not torch.compiler.is_compiling()
 
 
 class _Absolute(NamedTuple):
@@ -152,6 +164,15 @@ def descriptors(
         raise ValueError('"color_diff" needs shift_VB3: call augment with color_shift=True')
     if len(policies) != params_VBP.shape[0]:
         raise ValueError(f"policies must be one per view, got {len(policies)} for {params_VBP.shape[0]} views")
+    if _in_one_launch(params_VBP):
+        from .triton.emit import descriptors_triton
+
+        starts, n = {}, 0
+        for name, width in DESCRIPTORS.items():
+            if name in include:
+                starts[name], n = n, n + width
+        packed_V32 = packed(tuple(policies), params_VBP.device)
+        return descriptors_triton(params_VBP, sizes_B2, packed_V32, shift_VB3, starts, n)
     views = []
     for v, policy in enumerate(policies):
         row_BP, own = params_VBP[v], _Absolute.of(params_VBP[v], sizes_B2, policy)
