@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from json import dumps
 from pathlib import Path
 from typing import Any, Literal
 
@@ -142,4 +143,17 @@ def _commands() -> dict[str, Callable[..., Any]]:
 
         print(export_run(run, out))
 
-    return {"write": write, "info": info, "verify": verify, "views": views, "export": export}
+    def doctor(config: Path | None = None, json: bool = False) -> None:
+        """Check this machine: versions, GPU, back-ends, memory and disk, with the remedy for each fault.
+
+        Args:
+            config: A run's config.json, whose needs are checked; default is MoCo on ResNet-50.
+            json: Print JSON, for scripts and bug reports.
+        """
+        from .doctor import as_json, diagnose, read_config, report
+
+        findings = diagnose(read_config(config))
+        print(dumps(as_json(findings), indent=2) if json else report(findings))
+        sys.exit(any(finding.state == "fault" for finding in findings))
+
+    return {"doctor": doctor, "write": write, "info": info, "verify": verify, "views": views, "export": export}
