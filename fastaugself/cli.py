@@ -24,6 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             from .bench.__main__ import main as bench
 
             sys.exit(bench(arguments[1:]))
+        if arguments[:1] == ["eval"]:
+            from .evaluation.cli import main as evaluate
+
+            return evaluate(arguments[1:])
         tyro.extras.subcommand_cli_from_dict(_commands(), args=arguments, description=__doc__, prog="fastaugself")
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -5,7 +5,6 @@ import dataclasses
 import difflib
 import io
 import json
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from .training.distributed import World
 from .training.logs import log, start_logging
 from .training.report import write_report
 from .training.trainer import Trainer
+from .usage import unboxed
 
 Recipe = Callable[[], Pretrain]
 DEMO = Path("demo")
@@ -104,25 +104,13 @@ def parse(recipe: Recipe, presets: dict[str, Recipe], arguments: Sequence[str]) 
             )
     except SystemExit as end:
         if end.code == 2:
-            raise UsageError(_unboxed(complaint.getvalue())) from None
+            raise UsageError(unboxed(complaint.getvalue())) from None
         raise
     if unknown:
         near = difflib.get_close_matches(unknown[0].split("=")[0], list(_options(to_dict(default))), n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]}?" if near else "; --help lists what there is"
         raise UsageError(f"unknown option {unknown[0]}{hint}")
     return config
-
-
-def _unboxed(text: str) -> str:
-    """The message in the box that the command-line parser draws, with or without line glyphs, as one line."""
-    sections: list[list[str]] = [[]]
-    for line in text.splitlines():
-        if line.startswith("╭") or (len(line) > 2 and set(line.strip("│ ")) <= set("─-╰╯")):
-            sections.append([])
-        else:
-            sections[-1].append(line.strip("│ "))
-    message = " ".join(sections[1] if len(sections) > 1 else sections[0])
-    return re.sub(r"^Error parsing [\w.]+: (?=--)", "", message) or text.strip()
 
 
 def _options(values: dict[str, Any], prefix: str = "--") -> Iterator[str]:

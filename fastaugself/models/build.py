@@ -87,7 +87,7 @@ def _timm(config: Backbone, image_size: int | None) -> tuple[nn.Module, int]:
     if name not in timm.list_models():
         near = difflib.get_close_matches(name, timm.list_models(), n=1)
         raise UsageError(f"timm has no model {name}" + (f"; did you mean timm:{near[0]}?" if near else ""))
-    model = timm.create_model(name, pretrained=False, num_classes=0, **_image_size(name, image_size))
+    model = timm.create_model(name, pretrained=False, num_classes=0, **image_size_option(name, image_size))
     if config.freeze_patch_embed:
         if not hasattr(model, "patch_embed"):
             raise UsageError(f"--backbone.freeze-patch-embed: timm:{name} has no patch embedding")
@@ -97,7 +97,7 @@ def _timm(config: Backbone, image_size: int | None) -> tuple[nn.Module, int]:
     return model, int(model.num_features)
 
 
-def _image_size(name: str, image_size: int | None) -> dict[str, int]:
+def image_size_option(name: str, image_size: int | None) -> dict[str, int]:
     """The option that builds a model of timm for another size than its own, where it needs one."""
     import timm
 

@@ -1,0 +1,105 @@
+"""Features on disk, addressed by what they depend on, and checked before they are used.
+
+Shape suffixes: N samples, D features.
+"""
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import RunError
+
+
+def default_folder() -> Path:
+    """`FASTAUGSELF_CACHE`, else `fastaugself` in the user's cache folder."""
+    if own := os.environ.get("FASTAUGSELF_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastaugself"
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Writes a file whole or not at all, whoever else writes it at the same time."""
+    with _partial(path) as (file, name):
+        file.write(data)
+        _finish(file, name, path)
+
+
+def key_of(*parts: str) -> str:
+    """The address of what depends on `parts` and nothing else."""
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
+
+
+def read(folder: Path, key: str, count: int) -> NDArray[np.float32] | None:
+    """The features [count, D] at an address, memory-mapped; None where there are none that are whole.
+
+    The name carries the digest of the file's bytes: one that is cut, overwritten or damaged does not fit it, is
+    removed, and counts as absent.
+    """
+    for path in sorted(folder.glob(f"{key}-*.npy")):
+        try:
+            if _digest_of(path) == path.stem.split("-", 1)[1]:
+                found: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
+                if found.ndim == 2 and len(found) == count and found.dtype == np.float32:
+                    return found
+        except (OSError, ValueError):
+            pass
+        with contextlib.suppress(OSError):
+            path.unlink()
+    return None
+
+
+def write(folder: Path, key: str, count: int, batches: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Streams batches [B, D] to the address, at most one of them in memory, and gives them as `read` does.
+
+    Raises RunError where the batches are not `count` rows, or the folder cannot be written.
+    """
+    place = folder / f"{key}.npy"  # only a partial file in its folder is ever open under another name
+    try:
+        with _partial(place) as (file, name):
+            digest, rows, width = hashlib.blake2b(digest_size=16), 0, -1
+            for batch in batches:
+                if width < 0:
+                    width = batch.shape[1]
+                    header = {"descr": "<f4", "fortran_order": False, "shape": (count, width)}
+                    np.lib.format.write_array_header_1_0(file, header)
+                    file.flush()
+                    digest.update(Path(name).read_bytes())
+                data = np.ascontiguousarray(batch, "<f4").tobytes()
+                digest.update(data)
+                file.write(data)
+                rows += len(batch)
+            if rows != count:
+                raise RunError(f"{rows} rows of features came for {count} samples")
+            path = folder / f"{key}-{digest.hexdigest()}.npy"
+            _finish(file, name, path)
+    except OSError as error:
+        raise RunError(f"features cannot be kept in {folder}: {error.strerror}; pass another --cache") from None
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _digest_of(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+@contextlib.contextmanager
+def _partial(path: Path) -> Iterator[tuple["tempfile._TemporaryFileWrapper[bytes]", str]]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name + ".", suffix=".partial", delete=False) as file:
+        try:
+            yield file, file.name
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(file.name)
+
+
+def _finish(file: "tempfile._TemporaryFileWrapper[bytes]", name: str, path: Path) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+    os.replace(name, path)

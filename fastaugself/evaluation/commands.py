@@ -1,0 +1,246 @@
+"""The commands of `fastaugself eval` that read features.
+
+Shape suffixes: N samples, T targets, K histogram cells.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ..errors import UsageError
+from . import protocols
+from .encoders import Encoder
+from .features import Extractor
+from .fusion import Representation
+from .information import BINS, Histogram
+from .localization import frame_boxes
+from .options import FeatureOptions
+from .parameters import COLUMNS, Pairs, pairs, predict, train_heads
+from .prepare import to_frame
+from .protocols import Features, Outcome, Protocol
+from .regression import choose_ridge, r2
+from .results import Row
+from .splits import Dataset
+
+
+@dataclass(frozen=True)
+class Knn(FeatureOptions):
+    """k-NN classification: votes of the nearest training images, by cosine."""
+
+    neighbors: int = 20
+    """Training images that vote."""
+    temperature: float = 0.07
+    """Of the votes' weights, exp(cosine / temperature)."""
+
+    name: ClassVar[str] = "knn"
+    needs: ClassVar[tuple[str, ...]] = ("train", "test")
+
+    def protocol(self, dataset: Dataset, extract: Extractor, encoders: Sequence[Encoder]) -> Protocol:
+        return protocols.knn(dataset, neighbors=self.neighbors, temperature=self.temperature, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class Linear(FeatureOptions):
+    """Linear probe: logistic regression by L-BFGS, 45 l2 penalties, chosen on val, refit on train and val."""
+
+    name: ClassVar[str] = "linear"
+
+    def protocol(self, dataset: Dataset, extract: Extractor, encoders: Sequence[Encoder]) -> Protocol:
+        return protocols.linear(dataset, seed=self.seed, device=self.torch_device())
+
+
+@dataclass(frozen=True)
+class FewShot(FeatureOptions):
+    """Few-shot episodes: one-vs-rest logistic regression on a few images of a few classes."""
+
+    shots: int = 5
+    """Labelled images of each class; published are 1 and 5."""
+    ways: int = 5
+    """Classes of an episode."""
+    queries: int = 16
+    """Images of each class to be classified."""
+    episodes: int = 2000
+    """Episodes."""
+
+    name: ClassVar[str] = "fewshot"
+
+    def splits(self, dataset: Dataset) -> tuple[str, ...]:
+        return (_whole(dataset) if dataset.episodes == "all" else "test",)
+
+    def protocol(self, dataset: Dataset, extract: Extractor, encoders: Sequence[Encoder]) -> Protocol:
+        return protocols.fewshot(
+            dataset,
+            self.splits(dataset)[0],
+            shots=self.shots,
+            ways=self.ways,
+            queries=self.queries,
+            episodes=self.episodes,
+            seed=self.seed,
+        )
+
+
+@dataclass(frozen=True)
+class Retrieval(FeatureOptions):
+    """Retrieval: the nearest images of each test image, with a page that shows them."""
+
+    neighbors: int = 5
+    """Images retrieved for each."""
+    shown: int = 24
+    """Queries on the page; 0 = no page."""
+
+    name: ClassVar[str] = "retrieval"
+
+    def splits(self, dataset: Dataset) -> tuple[str, ...]:
+        return ("test" if "test" in dataset.splits else _whole(dataset),)
+
+    def protocol(self, dataset: Dataset, extract: Extractor, encoders: Sequence[Encoder]) -> Protocol:
+        return protocols.retrieval(dataset, self.splits(dataset)[0], neighbors=self.neighbors, seed=self.seed)
+
+    def finish(self, dataset: Dataset, rows: Sequence[Row], features: Sequence[Features]) -> None:
+        if not self.shown:
+            return
+        from .retrieval_page import write_page
+
+        split = self.splits(dataset)[0]
+        found = [(" + ".join(row.models), x[split]) for row, x in zip(rows, features, strict=True)]
+        path = self.out / f"retrieval-{dataset.name}.html"
+        print(write_page(path, dataset, split, found, neighbors=self.neighbors, shown=self.shown, seed=self.seed))
+
+
+@dataclass(frozen=True)
+class _Targets(FeatureOptions):
+    def targets(self, dataset: Dataset, extract: Extractor, encoder: Encoder) -> dict[str, Tensor]:
+        """Targets by split; of boxes and points as fractions of the square that the encoder sees."""
+        found = {}
+        for name in self.splits(dataset):
+            split = dataset.split(name)
+            if split.targets_NT is None:
+                raise UsageError(
+                    f"{dataset.name} has no targets: pass a --dataset with boxes or points, a .beton file with "
+                    f"columns, or folders with a targets.csv"
+                )
+            values = split.targets_NT
+            if dataset.kind in ("boxes", "points"):
+                values = to_frame(values, extract.sizes(split.images), encoder.size, extract.side(encoder))
+            found[name] = torch.from_numpy(values)
+        return found
+
+    def _same_frame(self, extract: Extractor, encoders: Sequence[Encoder]) -> Encoder:
+        shares = {encoder.size / extract.side(encoder) for encoder in encoders}
+        if len(shares) > 1:
+            raise UsageError("the models see different parts of the images: pass one --size and --resize for all")
+        return encoders[0]
+
+
+@dataclass(frozen=True)
+class Localize(_Targets):
+    """Localisation: the object's box by ridge regression, its error as a mean square and as overlap."""
+
+    name: ClassVar[str] = "localize"
+
+    def protocol(self, dataset: Dataset, extract: Extractor, encoders: Sequence[Encoder]) -> Protocol:
+        if dataset.kind != "boxes":
+            raise UsageError(f"{dataset.name} has no boxes: pass a data set that has them, such as cub200")
+        targets = self.targets(dataset, extract, self._same_frame(extract, encoders))
+        boxes = {name: frame_boxes(values.numpy()) for name, values in targets.items()}
+        return protocols.localization(boxes, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class Regression(_Targets):
+    """Regression of landmarks or other values by ridge regression, R2."""
+
+    name: ClassVar[str] = "regression"
+
+    def protocol(self, dataset: Dataset, extract: Extractor, encoders: Sequence[Encoder]) -> Protocol:
+        targets = self.targets(dataset, extract, self._same_frame(extract, encoders))
+        count = next(iter(targets.values())).shape[1]
+        names = dataset.target_names or tuple(f"{'xy'[i % 2]}{i // 2}" for i in range(count))
+        return protocols.regression(targets, names, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class Information(FeatureOptions):
+    """InfoNCE lower bound on the information between an image's colour histogram and its features, in nats."""
+
+    bins: int = BINS
+    """Of each channel; the histogram is of the RGB cube."""
+    epochs: int = 50
+    """Of the critic's training."""
+    critic_batch: int = 256
+    """Samples that are told apart; the bound cannot exceed its logarithm."""
+
+    name: ClassVar[str] = "information"
+    needs: ClassVar[tuple[str, ...]] = ("train", "test")
+
+    def protocol(self, dataset: Dataset, extract: Extractor, encoders: Sequence[Encoder]) -> Protocol:
+        module = Histogram(self.bins)
+        first = encoders[0]
+        digest = hashlib.blake2b(f"{module!r} {first.size}".encode(), digest_size=16).hexdigest()
+        eye = Encoder("histogram", "", module.eval(), first.size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), digest)
+        histograms = {name: extract(eye, dataset.split(name), name).x_ND for name in self.needs}
+        return protocols.information(histograms, epochs=self.epochs, batch_size=self.critic_batch, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class Parameters(FeatureOptions):
+    """Prediction of the difference of two views' augmentation parameters from their frozen features, R2."""
+
+    probe: Literal["linear", "heads"] = "linear"
+    """Ridge regression, or AugSelf's own heads (an MLP each), which also tell whether the flips are equal."""
+
+    name: ClassVar[str] = "parameters"
+
+    def parts(self, dataset: Dataset, extract: Extractor, encoder: Encoder) -> dict[str, Representation]:
+        found = {}
+        for name in self.needs:
+            part = self._pairs(dataset, extract, encoder, name).features
+            for view, x_ND in zip(("1", "2"), part.x_ND.chunk(2, 1), strict=True):
+                found[name + view] = part._replace(x_ND=x_ND)
+        return found
+
+    def _pairs(self, dataset: Dataset, extract: Extractor, encoder: Encoder, name: str) -> Pairs:
+        return pairs(extract, encoder, dataset.split(name), seed=self.seed + self.needs.index(name))
+
+    def protocol(self, dataset: Dataset, extract: Extractor, encoders: Sequence[Encoder]) -> Protocol:
+        y = {name: self._pairs(dataset, extract, encoders[0], name).targets_NT for name in self.needs}
+        names = [f"{group} {column}" for group, columns in COLUMNS.items() for column in columns]
+
+        def run(views: Features) -> Outcome:
+            x = {name: torch.cat([views[name + "1"], views[name + "2"]], 1) for name in self.needs}
+            if self.probe == "linear":
+                ridge = choose_ridge(x["train"], y["train"][:, :-1], x["val"], y["val"][:, :-1])
+                predicted = ridge.predict(x["test"])
+                details: dict[str, Any] = {"penalty": ridge.penalty}
+            else:
+                heads = train_heads(x["train"], y["train"], seed=self.seed)
+                whole = predict(heads, x["test"])
+                predicted = whole[:, :-1]
+                equal = (whole[:, -1] > 0.5) == (y["test"][:, -1] > 0.5)
+                details = {"flip_accuracy": float(equal.double().mean())}
+            truth = y["test"][:, :-1]
+            by_name = dict(zip(names, r2(predicted, truth), strict=True))
+            groups = {
+                group: sum(by_name[f"{group} {column}"] for column in columns) / len(columns)
+                for group, columns in COLUMNS.items()
+            }
+            score = protocols.r2_score(predicted, truth, seed=self.seed)
+            return Outcome("R2", score, len(truth), {**details, "r2": by_name, "groups": groups})
+
+        return run
+
+
+def _whole(dataset: Dataset) -> str:
+    if "all" not in dataset.splits:
+        raise UsageError(f"{dataset.name} has no samples of all splits in one; it has {', '.join(dataset.splits)}")
+    return "all"
+
+
+FEATURE_COMMANDS: dict[str, Callable[..., Any]] = {
+    command.name: command
+    for command in (Knn, Linear, FewShot, Retrieval, Localize, Regression, Information, Parameters)
+}

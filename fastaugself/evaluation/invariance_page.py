@@ -1,0 +1,100 @@
+"""The figure and table of invariances: transforms x models, as one HTML page.
+
+The colours are a sequential scale whose steps differ in lightness, so that they hold in gray and for every kind of
+colour vision; every cell carries its number.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+from ..page import escape, page
+from .cache import replace_file
+from .interval import Score
+from .invariance import Invariance
+
+CELL, LABEL, HEAD = 84, 128, 34
+LOW, HIGH = (247, 244, 236), (11, 72, 92)  # colours of cosine 0 and 1
+
+
+def write_page(
+    path: Path, data: str, found: Mapping[str, Mapping[str, Invariance]], options: Mapping[str, Any]
+) -> Path:
+    """Writes the page of [model][transform]."""
+    heading = f"Invariances on {data}"
+    described = ", ".join(f"{name} {value}" for name, value in options.items() if name not in ("models", "data"))
+    body = (
+        f"<h1>{escape(heading)}</h1>\n"
+        '<p class="lead">Cosine of an image and its transformed self, in features that are whitened over clean images: '
+        "1 is invariant, 0 is as different as any two images. Debiased: the values of a transform that change nothing, "
+        "and a view with itself, are left out.</p>\n"
+        f"<h2>Debiased</h2>\n{heatmap(found)}\n"
+        f"<h2>As published, with intervals</h2>\n{_table(found)}\n"
+        f'<p class="note">{escape(described)}</p>'
+    )
+    try:
+        replace_file(path, page(heading, body).encode())
+    except OSError as error:
+        raise UsageError(f"--out {path} cannot be written: {error.strerror}") from error
+    return path
+
+
+def heatmap(found: Mapping[str, Mapping[str, Invariance]]) -> str:
+    """SVG: a row a transform, a column a model, the debiased cosine in each cell."""
+    return matrix({model: {t: v.debiased.value for t, v in by_name.items()} for model, by_name in found.items()})
+
+
+def matrix(values: Mapping[str, Mapping[str, float]]) -> str:
+    """SVG of [column][row], values of 0 to 1 as colours and numbers; columns are numbered where names are long."""
+    rows = list(dict.fromkeys(name for column in values.values() for name in column))
+    models = list(values)
+    long = any(len(model) > 12 for model in models)
+    heads = [str(i + 1) if long else model for i, model in enumerate(models)]
+    width, height = LABEL + CELL * len(models), HEAD + 26 * len(rows)
+    parts = [
+        f'<text x="{LABEL + CELL * (i + 0.5):.0f}" y="{HEAD - 10}" text-anchor="middle">{escape(head)}</text>'
+        for i, head in enumerate(heads)
+    ]
+    for j, row in enumerate(rows):
+        y = HEAD + 26 * j
+        parts.append(f'<text x="{LABEL - 10}" y="{y + 17}" text-anchor="end">{escape(row)}</text>')
+        for i, model in enumerate(models):
+            if row not in values[model]:
+                continue
+            value = values[model][row]
+            share = min(max(value, 0.0), 1.0)
+            color = tuple(round(a + (b - a) * share) for a, b in zip(LOW, HIGH, strict=True))
+            ink = "#fff" if share > 0.5 else "#1b1c1d"
+            x = LABEL + CELL * i
+            label = escape(f"{model}, {row}: {value:.3f}")
+            parts.append(
+                f'<rect x="{x + 1}" y="{y + 1}" width="{CELL - 2}" height="24" rx="3" fill="rgb{color}">'
+                f"<title>{label}</title></rect>"
+                f'<text x="{x + CELL / 2}" y="{y + 17}" text-anchor="middle" style="fill:{ink}">{value:.2f}</text>'
+            )
+    key = "".join(f"<li>{escape(model)}</li>" for model in models)
+    numbered = f'<ol class="note">{key}</ol>' if long else ""
+    return (
+        f'<div class="scroll"><svg class="chart" viewBox="0 0 {width} {height}" style="width:{width}px;max-width:none" '
+        f'role="img" aria-label="invariance of each model to each transform">{"".join(parts)}</svg></div>{numbered}'
+    )
+
+
+def _table(found: Mapping[str, Mapping[str, Invariance]]) -> str:
+    head = "".join(f'<th class="number">{escape(model)}</th>' for model in found)
+    rows = []
+    for name in dict.fromkeys(name for by_name in found.values() for name in by_name):
+        cells = "".join(
+            f'<td class="number">{_score(by_name[name].published)}</td>' if name in by_name else "<td></td>"
+            for by_name in found.values()
+        )
+        rows.append(f"<tr><td>{escape(name)}</td>{cells}</tr>")
+    return (
+        f'<div class="scroll"><table><thead><tr><th>transform</th>{head}</tr></thead><tbody>{"".join(rows)}</tbody>'
+        "</table></div>"
+    )
+
+
+def _score(score: Score) -> str:
+    return f"{score.value:.3f}<br><small>{score.low:.3f} to {score.high:.3f}</small>"

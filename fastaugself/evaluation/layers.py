@@ -1,0 +1,159 @@
+"""Where in a network an augmentation is forgotten: similarity of an image and its augmented self, layer by layer.
+
+The analysis of CASSLE (Przewiezlikowski 2024, arXiv 2306.06082): cosine of the flattened activations of both, beside
+that of different images (the batch in reverse), and the InfoNCE loss among the batch at temperature 0.2. A projector
+that is told the augmentation sees each view's own parameters.
+
+Shape suffixes: V views, B batch, C channels, H W, D flattened activations.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastaugself_kernels import ViewPolicy, descriptors
+
+from ..config import Pretrain, from_dict
+from ..errors import UsageError
+from ..methods.build import build_learner
+from ..training.checkpoint import checkpoints, load
+from .encoders import Encoder
+from .splits import Split
+from .views import Batch, view_batches
+
+RESNET = ("conv1", "layer1", "layer2", "layer3", "layer4")
+TEMPERATURE = 0.2
+Projector = Callable[[Tensor, Batch, int], Tensor]
+
+
+def policies(size: int) -> dict[str, ViewPolicy]:
+    """Each augmentation alone, always applied."""
+    none = ViewPolicy.none(size)
+    return {
+        "flip": replace(none, flip=1.0),
+        "color": replace(none, jitter=1.0),
+        "grayscale": replace(none, gray=1.0),
+        "blur": replace(none, blur=1.0),
+        "crop": replace(none, scale=(0.2, 1.0), ratio=(3 / 4, 4 / 3)),
+    }
+
+
+@torch.inference_mode()
+def measure(
+    encoder: Encoder,
+    split: Split,
+    *,
+    seed: int,
+    device: torch.device,
+    batch_size: int = 64,
+    workers: int = 0,
+    names: Sequence[str] = (),
+) -> dict[str, dict[str, dict[str, Tensor]]]:
+    """[augmentation][layer]: `same`, `other` and `infonce` of every image, float64 [N].
+
+    names: of augmentations, default all. infonce is in nats, twice the temperature times the mean cross-entropy of both
+    directions, as CASSLE's; log(batch) of it is chance. Batches of one image are left out.
+    """
+    known = policies(encoder.size)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UsageError(f"there is no augmentation {unknown[0]}; known: {', '.join(known)}")
+    module = encoder.module.to(device)
+    project = load_projector(encoder, device)
+    found: dict[str, dict[str, dict[str, Tensor]]] = {}
+    for name in names or known:
+        pair = (ViewPolicy.none(encoder.size), known[name])
+        parts: dict[str, list[Tensor]] = {}
+        for batch in view_batches(
+            split, encoder, pair, seed=seed, batch_size=batch_size, device=device, workers=workers
+        ):
+            if len(batch.sizes_B2) < 2:
+                continue
+            clean, changed = (_activations(module, batch, v, project) for v in (0, 1))
+            for layer in clean:
+                parts.setdefault(layer, []).append(_compare(clean[layer], changed[layer]).cpu())
+        columns = {layer: torch.cat(values, 1).double() for layer, values in parts.items()}
+        found[name] = {
+            layer: dict(zip(("same", "other", "infonce"), value, strict=True)) for layer, value in columns.items()
+        }
+    encoder.module.to("cpu")
+    return found
+
+
+def _activations(module: nn.Module, batch: Batch, view: int, project: Projector | None) -> dict[str, Tensor]:
+    kept: dict[str, Tensor] = {"input": batch.x_VBCHW[view].flatten(1)}
+    hooks = []
+    for name, child in _stages(module):
+
+        def keep(_module: nn.Module, _inputs: Any, output: Any, name: str = name) -> None:
+            if isinstance(output, Tensor) and len(output) == len(batch.sizes_B2):
+                kept[name] = output.flatten(1).float()
+
+        hooks.append(child.register_forward_hook(keep))
+    try:
+        f_BD = module(batch.x_VBCHW[view])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    kept["features"] = f_BD.flatten(1).float()
+    if project is not None:
+        kept["projector"] = project(f_BD, batch, view).float()
+    return kept
+
+
+def _stages(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    children = dict(module.named_children())
+    if all(name in children for name in RESNET):
+        return [(name, children[name]) for name in RESNET]
+    spread = []
+    for name, child in children.items():  # the blocks of a Sequential or ModuleList one by one
+        inner = list(child.named_children()) if isinstance(child, nn.Sequential | nn.ModuleList) else []
+        spread += [(f"{name}.{part}", block) for part, block in inner] or [(name, child)]
+    return spread
+
+
+def _compare(a_BD: Tensor, b_BD: Tensor) -> Tensor:
+    """(same, other, infonce) of each row, [3, B]."""
+    a_BD, b_BD = F.normalize(a_BD, dim=1), F.normalize(b_BD, dim=1)
+    scores_BB = a_BD @ b_BD.T
+    target = torch.arange(len(a_BD), device=a_BD.device)
+    nce = [F.cross_entropy(s / TEMPERATURE, target, reduction="none") for s in (scores_BB, scores_BB.T)]
+    other_B = (a_BD * b_BD.flip(0)).sum(1)
+    return torch.stack([scores_BB.diagonal(), other_B, 2 * TEMPERATURE * (nce[0] + nce[1]) / 2])
+
+
+def load_projector(encoder: Encoder, device: torch.device) -> Projector | None:
+    """The projector of a run folder's newest checkpoint; None where the source is no run, or its method has none."""
+    run = Path(encoder.source)
+    saved = checkpoints(run / "checkpoints") if (run / "config.json").exists() else []
+    if not saved:
+        return None
+    config = from_dict(Pretrain, json.loads((run / "config.json").read_text()))
+    learner = load(saved[-1])["state"]["learner"]
+    prefix = "method.projector."
+    state = {name.removeprefix(prefix): value for name, value in learner.items() if name.startswith(prefix)}
+    if not state:
+        return None
+    # A projector knows nothing of classes: any number of them builds it.
+    projector = build_learner(config, classes=2).method.projector
+    if not isinstance(projector, nn.Module):
+        return None
+    projector.load_state_dict(state)
+    projector.requires_grad_(False).eval().to(device)
+
+    def project(f_BD: Tensor, batch: Batch, view: int) -> Tensor:
+        if not config.cassle.columns:
+            return projector(f_BD)
+        policy = (config.view,) * len(batch.params_VBP)
+        omega_VBn = descriptors(
+            batch.params_VBP, batch.sizes_B2, policy, batch.shift_VB3, include=config.cassle.include
+        )
+        return projector(f_BD, omega_VBn[view].to(device))
+
+    return project

@@ -1,0 +1,91 @@
+"""Images to the input of an encoder: resize of the shorter side (bicubic, as PIL), central crop, normalisation.
+
+Shape suffixes: B batch, C channels, H W, T target columns, N samples, 2 = (width, height).
+"""
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Literal, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from ..data.cores import available_cores
+from .encoders import Color
+from .splits import Floats, Images
+
+R = TypeVar("R")
+
+
+Filter = Literal["bicubic", "bilinear"]
+FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
+
+def prepare(image: Image.Image, size: int, resize: int, filter: Filter = "bicubic") -> NDArray[np.uint8]:
+    """The central `size` x `size` pixels of the image whose shorter side became `resize`, uint8 [H, W, 3].
+
+    torchvision's Resize(resize, filter) and CenterCrop(size) on a PIL image.
+    """
+    width, height = resized(image.size, resize)
+    if (width, height) != image.size:
+        image = image.resize((width, height), FILTERS[filter])
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return np.asarray(image.crop((left, top, left + size, top + size)))
+
+
+def resized(size: tuple[int, int], resize: int) -> tuple[int, int]:
+    """(width, height) after the shorter side became `resize`."""
+    width, height = size
+    if width <= height:
+        return resize, int(resize * height / width)
+    return int(resize * width / height), resize
+
+
+def to_frame(points_NT: Floats, sizes_N2: NDArray[np.float64], size: int, resize: int) -> Floats:
+    """Pixel coordinates (x, y, x, y, ...) of images as fractions of the square that the encoder sees.
+
+    sizes_N2: (width, height) of the images. Points outside of the central crop are below 0 or above 1.
+    """
+    width_N, height_N = sizes_N2.T
+    short_N = np.minimum(width_N, height_N)
+    new_N2 = np.where(sizes_N2 == short_N[:, None], resize, np.floor(resize * sizes_N2 / short_N[:, None]))
+    offset_N2 = np.round((new_N2 - size) / 2)
+    points_NK2 = points_NT.reshape(len(points_NT), -1, 2)
+    framed = (points_NK2 * (new_N2 / sizes_N2)[:, None] - offset_N2[:, None]) / size
+    return framed.reshape(points_NT.shape)
+
+
+def normalise(x_BHWC: Tensor, mean: Color, std: Color) -> Tensor:
+    """uint8 [B, H, W, C] to float32 [B, C, H, W], channels last in memory."""
+    x = x_BHWC.permute(0, 3, 1, 2).to(torch.float32).div_(255)
+    shape = (1, 3, 1, 1)
+    return x.sub_(torch.tensor(mean, device=x.device).view(shape)).div_(torch.tensor(std, device=x.device).view(shape))
+
+
+def in_threads(call: Callable[[int], R], indices: Sequence[int], *, workers: int = 0, ahead: int = 64) -> Iterator[R]:
+    """`call` of each index in order, computed by threads at most `ahead` results in advance."""
+    pool = ThreadPoolExecutor(workers or available_cores(), thread_name_prefix="prepare")
+    waiting: deque[Future[R]] = deque()
+    try:
+        for index in indices:
+            waiting.append(pool.submit(call, index))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def batches(
+    images: Images, prepared: Callable[[Image.Image], NDArray[np.uint8]], *, batch_size: int, workers: int = 0
+) -> Iterator[Tensor]:
+    """uint8 [B, H, W, C] of all images in order."""
+    stream = in_threads(lambda i: prepared(images.open(i)), range(len(images)), workers=workers, ahead=2 * batch_size)
+    while chunk := list(itertools.islice(stream, batch_size)):
+        yield torch.from_numpy(np.stack(chunk))

@@ -1,0 +1,156 @@
+"""The protocols on features: each from the features of a data set's splits to a score with its interval.
+
+Shape suffixes: N samples, D features, T targets.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .fewshot import draw_episodes, episode_accuracies
+from .information import infonce_bound
+from .interval import Score, accuracy, bootstrap, mean_score, normal_score
+from .knn import knn_predict
+from .linear import choose_probe
+from .localization import iou
+from .regression import choose_ridge, r2
+from .retrieval import average_precision, nearest
+from .splits import Dataset, require_classes
+
+
+class Outcome(NamedTuple):
+    """samples: that the score is over. details: JSON values."""
+
+    metric: str
+    score: Score
+    samples: int
+    details: dict[str, Any]
+
+
+Features = Mapping[str, Tensor]
+Protocol = Callable[[Features], Outcome]
+
+
+def knn(dataset: Dataset, *, neighbors: int, temperature: float, seed: int) -> Protocol:
+    """Votes of the nearest training samples on the test samples."""
+    require_classes(dataset, ("train", "test"))
+    labels, truth = _labels(dataset, "train"), _labels(dataset, "test")
+
+    def run(x: Features) -> Outcome:
+        predicted_N = knn_predict(x["train"], labels, x["test"], neighbors=neighbors, temperature=temperature)
+        score = accuracy((predicted_N == truth).numpy(), truth.numpy(), dataset.metric, seed=seed)
+        return Outcome(dataset.metric, score, len(truth), {})
+
+    return run
+
+
+def linear(dataset: Dataset, *, seed: int, device: torch.device) -> Protocol:
+    """Logistic regression on train, penalty chosen on val, refit on both, judged on test."""
+    require_classes(dataset, ("train", "val"))
+    require_classes(dataset, ("train", "test"))
+    labels, val, truth = (_labels(dataset, name) for name in ("train", "val", "test"))
+
+    def run(x: Features) -> Outcome:
+        choice = choose_probe(x["train"], labels, x["val"], val, metric=dataset.metric, device=device)
+        predicted_N = choice.probe.logits(x["test"]).argmax(1)
+        score = accuracy((predicted_N == truth).numpy(), truth.numpy(), dataset.metric, seed=seed)
+        details = {"penalty": choice.penalty, "val": dict(choice.path), "gap": choice.probe.gap}
+        return Outcome(dataset.metric, score, len(truth), details)
+
+    return run
+
+
+def fewshot(dataset: Dataset, split: str, *, shots: int, ways: int, queries: int, episodes: int, seed: int) -> Protocol:
+    """Episodes drawn from one split."""
+    labels_N = dataset.split(split).labels_N
+    support, query = draw_episodes(labels_N, shots=shots, ways=ways, queries=queries, episodes=episodes, seed=seed)
+
+    def run(x: Features) -> Outcome:
+        accuracies_E = episode_accuracies(x[split], support, query)
+        return Outcome(f"{ways}-way {shots}-shot", normal_score(accuracies_E), episodes, {})
+
+    return run
+
+
+def retrieval(dataset: Dataset, split: str, *, neighbors: int, seed: int) -> Protocol:
+    """Share of the nearest images that are of the query's class, and the mean average precision of whole rankings."""
+    require_classes(dataset, (split,))
+    labels_N = _labels(dataset, split)
+
+    def run(x: Features) -> Outcome:
+        found = nearest(x[split], neighbors=neighbors)
+        precision_N = (labels_N[found.index_NK] == labels_N[:, None]).double().mean(1).numpy()
+        ap_N = average_precision(x[split], labels_N)
+        details = {
+            "mean_average_precision": float(ap_N.nanmean()),
+            "top1": float((labels_N[found.index_NK[:, 0]] == labels_N).double().mean()),
+        }
+        return Outcome(f"precision at {neighbors}", mean_score(precision_N, seed=seed), len(labels_N), details)
+
+    return run
+
+
+def localization(targets: Mapping[str, Tensor], *, seed: int) -> Protocol:
+    """Mean square error of boxes (centre x, centre y, width, height) in parts of the input."""
+
+    def run(x: Features) -> Outcome:
+        ridge = choose_ridge(x["train"], targets["train"], x["val"], targets["val"])
+        predicted, truth = ridge.predict(x["test"]), targets["test"].double()
+        error_N = (predicted - truth).square().mean(1)
+        mean_T = torch.cat([targets["train"], targets["val"]]).double().mean(0)
+        details = {
+            "penalty": ridge.penalty,
+            "mean_iou": float(iou(predicted, truth).mean()),
+            "error_of_the_mean_box": float((truth - mean_T).square().mean()),
+        }
+        return Outcome("mean square error", mean_score(error_N.numpy(), seed=seed), len(truth), details)
+
+    return run
+
+
+def regression(targets: Mapping[str, Tensor], names: tuple[str, ...], *, seed: int) -> Protocol:
+    """R2 of ridge regression on test, mean over targets."""
+
+    def run(x: Features) -> Outcome:
+        ridge = choose_ridge(x["train"], targets["train"], x["val"], targets["val"])
+        predicted, truth = ridge.predict(x["test"]), targets["test"].double()
+        details = {"penalty": ridge.penalty, "r2": dict(zip(names, r2(predicted, truth), strict=True))}
+        return Outcome("R2", r2_score(predicted, truth, seed=seed), len(truth), details)
+
+    return run
+
+
+def information(histograms: Mapping[str, Tensor], *, epochs: int, batch_size: int, seed: int) -> Protocol:
+    """Lower bound in nats on the information between colour histogram and features."""
+
+    def run(x: Features) -> Outcome:
+        values, ceiling = infonce_bound(
+            (histograms["train"], x["train"]),
+            (histograms["test"], x["test"]),
+            batch_size=batch_size,
+            epochs=epochs,
+            seed=seed,
+        )
+        score = mean_score(values.numpy(), seed=seed)
+        return Outcome("nats", score, len(histograms["test"]), {"ceiling": ceiling, "batches": len(values)})
+
+    return run
+
+
+def r2_score(predicted_NT: Tensor, truth_NT: Tensor, *, seed: int) -> Score:
+    """Mean R2 over targets, its interval over samples."""
+    p, t = predicted_NT.double().cpu().numpy(), truth_NT.double().cpu().numpy()
+    r2(predicted_NT, truth_NT)  # refuses a target that never changes
+
+    def statistic(index: np.ndarray) -> float:
+        spread = t[index] - t[index].mean(0)
+        return float((1 - ((p - t)[index] ** 2).sum(0) / np.maximum((spread**2).sum(0), 1e-300)).mean())
+
+    return bootstrap(statistic, len(t), seed=seed)
+
+
+def _labels(dataset: Dataset, split: str) -> Tensor:
+    return torch.from_numpy(dataset.split(split).labels_N)

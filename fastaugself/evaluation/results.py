@@ -1,0 +1,134 @@
+"""Results on disk: one JSON file an evaluation, and one table of all of them.
+
+A row is what one representation (a model, or a fusion of several) got in one protocol on one data set.
+"""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import UsageError
+from ..training.environment import environment
+from .cache import key_of, replace_file
+from .interval import CONFIDENCE, Score
+
+COLUMNS = ("protocol", "data", "models", "fusion", "metric", "value", "low", "high", "seed", "samples", "file")
+
+
+@dataclass(frozen=True)
+class Row:
+    """models: their names. fusion: how they became one, "" for one model. details: what else was found."""
+
+    models: tuple[str, ...]
+    fusion: str
+    metric: str
+    score: Score
+    samples: int
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        score = {"value": self.score.value, "low": self.score.low, "high": self.score.high}
+        return {**asdict(self), "models": list(self.models), "score": None, **score}
+
+
+def write_result(
+    out: Path,
+    *,
+    protocol: str,
+    data: str,
+    rows: Sequence[Row],
+    seed: int,
+    options: dict[str, Any],
+    adds: dict[str, float] | None = None,
+    details: dict[str, Any] | None = None,
+    device: torch.device,
+    seconds: float,
+) -> Path:
+    """Writes `out/PROTOCOL-DATA-MODELS-KEY.json` and the tables `results.csv` and `results.md` anew; gives the former.
+
+    The key is of the options, so that the same evaluation replaces its result and another one does not.
+    """
+    written = []
+    for row in rows:
+        values = row.to_json()
+        values.pop("score")
+        written.append(values)
+    longest: tuple[str, ...] = max((row.models for row in rows), key=len)
+    record = {
+        "protocol": protocol,
+        "data": data,
+        "seed": seed,
+        "confidence": CONFIDENCE,
+        "options": options,
+        "rows": written,
+        **({"adds": adds} if adds else {}),
+        **(details or {}),
+        "seconds": seconds,
+        "environment": environment(device),
+    }
+    key = key_of(json.dumps([protocol, data, seed, options], sort_keys=True, default=str))[:8]
+    stem = re.sub(r"[^\w.+-]+", "_", f"{protocol}-{data}-{'+'.join(longest)}")[:120]
+    path = out / f"{stem}-{key}.json"
+    try:
+        replace_file(path, (json.dumps(record, indent=2, default=str) + "\n").encode())
+        write_tables(out)
+    except OSError as error:
+        raise UsageError(f"--out {out} cannot be written: {error.strerror}") from error
+    return path
+
+
+def read_results(out: Path) -> list[dict[str, Any]]:
+    """The rows of all results of a folder, sorted, each with the columns of COLUMNS."""
+    rows = []
+    for path in sorted(out.glob("*.json")):
+        try:
+            record = json.loads(path.read_text())
+            for row in record["rows"]:
+                values = {**row, **{name: record[name] for name in ("protocol", "data", "seed")}, "file": path.name}
+                values["models"] = " + ".join(row["models"])
+                rows.append({name: values[name] for name in COLUMNS})
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # another kind of file
+    return sorted(rows, key=lambda row: (row["protocol"], row["data"], row["metric"], row["models"]))
+
+
+def write_tables(out: Path) -> None:
+    """`results.csv` and `results.md` from the JSON files that are there."""
+    rows = read_results(out)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    replace_file(out / "results.csv", text.getvalue().encode())
+    head = "| protocol | data | models | metric | value | 95 % interval |\n|---|---|---|---|---|---|\n"
+    lines = [
+        f"| {r['protocol']} | {r['data']} | {r['models']} | {r['metric']} | {number(r['value'])} | "
+        f"{number(r['low'])} to {number(r['high'])} |\n"
+        for r in rows
+    ]
+    replace_file(out / "results.md", (head + "".join(lines)).encode())
+
+
+def number(value: float) -> str:
+    """Four decimals, fewer for large numbers, more for small ones."""
+    size = abs(value)
+    if size and size < 0.01:
+        return f"{value:.6f}"
+    return f"{value:.4f}" if size < 10 else f"{value:.2f}"
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as text for the console."""
+    lines = []
+    width = max(len(" + ".join(row.models)) for row in rows)
+    for row in rows:
+        low, high = number(row.score.low), number(row.score.high)
+        lines.append(f"{' + '.join(row.models):<{width}}  {row.metric} {number(row.score.value)}  ({low} to {high})")
+    return "\n".join(lines)
