@@ -56,7 +56,8 @@ def _commands() -> dict[str, Callable[..., Any]]:
         """Write photos to a .beton file; JPEGs pass through untouched where they can. Stopped, it goes on where it was.
 
         Args:
-            source: Folder with one folder of photos per class, or with photos.
+            source: Folder with one folder of photos per class, or with photos; .tar shards of WebDataset, .parquet or
+                .arrow files (one, a folder of them, or a pattern in quotes); or a .txt list of paths.
             out: The .beton file to write.
             max_side: Shrink photos whose longer side exceeds this many pixels; 0 = never.
             quality: JPEG quality of what must be encoded again.

@@ -3,14 +3,18 @@
 import os
 
 from ...errors import UsageError
-from .folder import open_folder
+from .folder import EXTENSIONS, open_folder
+from .listing import open_listing
 from .samples import Columns, Samples
+from .shards import open_shards
+from .tables import open_tables
 
-_KINDS = (open_folder,)
+_KINDS = (open_shards, open_tables, open_listing, open_folder)  # the first whose it is; any folder is open_folder's
+_KNOWN = "a folder of photos or of one folder a class, .tar shards, .parquet files, or a .txt list of paths"
 
 
 def open_samples(source: str | os.PathLike[str], columns: Columns | None = None) -> Samples:
-    """The collection of photos at `source`.
+    """The collection of photos at `source`: a path, or a pattern of several files.
 
     columns: which to read, of a collection that has columns.
 
@@ -21,5 +25,17 @@ def open_samples(source: str | os.PathLike[str], columns: Columns | None = None)
         found = open_kind(source, columns or Columns())
         if found is not None:
             return found
-    what = "not a kind of collection that is known" if os.path.exists(source) else "no such file or folder"
-    raise UsageError(f"{source}: {what}; pass a folder of photos, or one folder a class in a folder")
+    raise UsageError(f"{source}: {_why(source)}; pass {_KNOWN}")
+
+
+def _why(source: str) -> str:
+    suffix = os.path.splitext(source)[1].lower()
+    if not os.path.exists(source):
+        return "no such file or folder"
+    if suffix == ".beton":
+        return "is a .beton file already, which training takes as it is"
+    if suffix == ".zip":
+        return "is a zip archive: unpack it first"
+    if suffix in EXTENSIONS:
+        return "is one photo"
+    return "not a kind of collection that is known"
