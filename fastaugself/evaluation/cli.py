@@ -23,7 +23,7 @@ def datasets() -> None:
     from .datasets import readers
 
     for name, reader in readers().items():
-        print(f"{name:<14} {' '.join((reader.__doc__ or '').split())}")
+        print(f"{name:<14} {' '.join(getattr(reader, 'layout', reader.__doc__ or '').split())}")
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from ...errors import UsageError
 from ..splits import Dataset
-from . import folders
+from . import classes, folders, targets
 
 Reader = Callable[[Path], Dataset]
 
 
 def readers() -> dict[str, Reader]:
     """Every reader by the name that `--dataset` takes."""
-    return {"folders": folders.read, "beton": folders.read_beton}
+    return {"folders": folders.read, "beton": folders.read_beton, **classes.READERS, **targets.READERS}
 
 
 def read_dataset(path: Path, name: str = "") -> Dataset:
