@@ -23,7 +23,8 @@ DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python-headless", "skimage": "s
 # Used where they are found and declared nowhere: NVIDIA's apex is not on PyPI, FFCV's sdist cannot be a requirement
 # (pyproject.toml says why), and torchvision must match the build of torch that is there.
 FOUND_NOT_REQUIRED = {"apex", "ffcv", "torchvision"}
-PEERS = {"albumentations", "kornia"}  # measured against by the benchmarks where they are installed
+# Measured against by the benchmarks where they are installed.
+PEERS = {"albumentations", "cvcuda", "kornia", "nvidia", "triton_augment"}
 
 
 def sources(folder: Path) -> list[Path]:

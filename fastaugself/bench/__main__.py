@@ -1,7 +1,7 @@
 """`fastaugself bench NAME`, also `python -m fastaugself.bench NAME`."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..errors import UsageError
 
@@ -11,8 +11,9 @@ def main(arguments: Sequence[str]) -> int:
     import tyro
 
     from .augment import augment_benchmark
+    from .tables import tables
 
-    commands = {"augment": augment_benchmark}
+    commands: dict[str, Callable[..., None]] = {"augment": augment_benchmark, "tables": tables}
     if not arguments or arguments[0] not in (*commands, "-h", "--help"):
         raise UsageError(f"bench takes one of {', '.join(commands)}, got {arguments[0] if arguments else 'nothing'}")
     if arguments[0] in commands:

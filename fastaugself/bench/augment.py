@@ -1,221 +1,279 @@
 """Views per second of MoCo v2's augmentation, next to what people use today.
 
 Every contestant makes 224 px views of the same real photos of 375 x 500 with random resized crop (antialiased where
-the library can), flip, colour jitter in random order, grayscale, blur and normalisation at MoCo v2's ranges and
-probabilities, parameters drawn anew for every view. Before the timing, ours is held to the oracle, and each peer's
-views to the colour statistics of ours.
+the library can), flip, colour jitter, grayscale, blur and normalisation at MoCo v2's ranges and probabilities,
+parameters drawn anew for every view. Before the timing, ours and the oracle's other forms are held to the oracle, and
+each peer's views to the statistics of ours; who does not pass is not timed. Then all take turns in one run.
 """
 
 import contextlib
 import importlib.metadata
-import math
 import random
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from statistics import quantiles
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from rich.console import Console
-from rich.table import Table
-from torch import Tensor
+from rich.markup import escape
+from rich.table import Table as RichTable
 
-from fastaugself_kernels import ViewPolicy, augment, sample_params
-from fastaugself_kernels.params import IMAGENET_MEAN, IMAGENET_STD
+from fastaugself_kernels import ViewPolicy
 
-from ..data.beton import Beton
-from ..data.demo import load_photos
-from ..errors import RunError
-from . import photo_peers
-from .harness import Contestant, measure, ratios, record, write_json
+from . import equivalence, ours, peers
+from .equivalence import TOLERANCES, differences, some_views, statistics
+from .harness import (
+    Contestant,
+    LeftOut,
+    Record,
+    Row,
+    attempt,
+    deadline,
+    measure,
+    paired,
+    ratios,
+    record,
+    spread,
+    write_json,
+)
+from .limits import COPY, copy_contestant, launches
+from .tables import augment_table, emission_table
+from .work import PHOTO, Maker, Ready, Work, natural_photos, photos_of, resized
 
-HEIGHT, WIDTH = 375, 500
-KORNIA_BATCH = 32
-COMPARED = 256  # views behind the statistics
-TOLERANCE = 0.15  # of a channel's mean and standard deviation, normalised
-Views = Callable[[], Tensor]
+
+@dataclass(frozen=True)
+class Case:
+    """One way to work and who takes part in it. suffix: of the rows' names; the main case has none."""
+
+    suffix: str
+    work: Work
+    makers: Mapping[str, Maker]
+    checked: bool = False  # whether the peers' views are compared here; else it was done in an earlier case
 
 
 def augment_benchmark(
     json: Path | None = None,
+    plot: Path | None = None,
     size: int = 224,
-    photos: int = 64,
+    photos: int | None = None,
     rounds: int = 7,
-    seconds: float = 1.0,
+    seconds: float = 0.5,
     device: str = "auto",
     source: Path | None = None,
+    quick: bool = False,
+    without: tuple[str, ...] = (),
+    limit: float = 120,
 ) -> None:
     """Views per second against the augmentation libraries that are installed.
 
     Args:
         json: File for the result.
+        plot: PNG file for a picture of it.
         size: Side of the views in pixels.
-        photos: Photos in a batch; each gives two views.
+        photos: Photos in a batch (64 on a CPU, 512 on a GPU).
         rounds: Rounds in which the contestants take turns.
         seconds: Seconds of each contestant in a round.
         device: cpu (one thread), cuda, or auto for CUDA where there is one.
         source: A .beton file with the photos to use, resized to 375 x 500, instead of those of scikit-image.
+        quick: Fewer rounds, and without what has to be compiled first: less than a minute.
+        without: Names of contestants to leave out.
+        limit: Seconds that setting a contestant up and checking it may take.
     """
     where = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
     if where.type == "cpu":
         torch.set_num_threads(1)
-    images = natural_photos(photos) if source is None else resized_photos(source, photos)
-    console = Console()
-    ours = _ours(images, size, where)
-    makers: dict[str, Callable[[list[np.ndarray], int], tuple[Views, int]]] = (
-        {"kornia": _kornia(where)}
-        if where.type == "cuda"
-        else {"pil": _pil, "opencv": _opencv, "albumentationsx": _albumentationsx, "kornia": _kornia(where)}
-    )
-    contestants = [ours]
-    expected = _statistics(_some_views(ours.call, ours.units))
-    for name, make in makers.items():
-        try:
-            call, units = make(images, size)
-        except ImportError as error:
-            console.print(f"{name}: left out, {error}", markup=False)
-            continue
-        views = _some_views(call, units)
-        difference = (_statistics(views) - expected).abs().max().item()
-        if views.shape[1:] != (3, size, size) or difference > TOLERANCE:
-            console.print(f"{name}: left out, its views differ from ours ({tuple(views.shape)}, {difference:.2f})")
-            continue
-        contestants.append(Contestant(name, call, units))
-    rows, _ = measure(contestants, device=where, rounds=rounds, seconds=seconds)
-    compared = ratios(rows, ours.name)
-    table = Table(
-        "", "views/s" if where.type == "cuda" else "views/s, one core", "ours is faster by", "lowest", "highest"
-    )
+    if quick:
+        rounds, seconds = min(rounds, 3), min(seconds, 0.2)
+    skipped = dict.fromkeys(without, "not asked for")
+    if quick:
+        skipped |= dict.fromkeys(peers.TO_COMPILE, "not with --quick")
+    cases = _cases(where, size, photos or (512 if where.type == "cuda" else 64), source, quick)
+    contestants, details, left_out = _ready(cases, skipped, limit)
+    rows, failed = measure([copy_contestant(where), *contestants], device=where, rounds=rounds, seconds=seconds)
+    left_out += failed
+    copy, rows = next(row for row in rows if row.name == COPY), [row for row in rows if row.name != COPY]
     for row in rows:
-        ratio = compared.get(row.name)
-        cells = [f"{ratio[key]:.1f}x" for key in ("median", "min", "max")] if ratio else ["", "", ""]
-        table.add_row(row.name, f"{row.rate:,.0f}", *cells)
-    console.print(table)
+        details[row.name] |= _speed(row, copy, details[row.name])
+    compared: Record = {}
+    for case in cases:
+        compared |= ratios(
+            [row for row in rows if details[row.name]["case"] == case.suffix], _ours(where) + case.suffix
+        )
+    config = {
+        "photos": list(PHOTO),
+        "size": size,
+        "batch": cases[0].work.batch,
+        "views": cases[0].work.views,
+        "dtype": str(cases[0].work.dtype).removeprefix("torch."),
+        "rounds": rounds,
+        "seconds": seconds,
+        "threads": 1 if where.type == "cpu" else None,
+        "tolerances": TOLERANCES,
+        "peers": _versions(),
+    }
+    result = record(
+        rows,
+        unit="views_per_s",
+        config=config,
+        ratios=compared,
+        device=where,
+        left_out=left_out,
+        details=details,
+    )
+    result["copy"] = {"gb_per_s": copy.rate / 1e9, "rounds": copy.rounds}
+    result["emission"] = _emission(cases, rounds * seconds)
+    _show(result)
     if json is not None:
-        config = {"photos": [HEIGHT, WIDTH], "size": size, "batch": photos, "views": 2, "rounds": rounds,
-                  "seconds": seconds, "threads": 1 if where.type == "cpu" else None, "peers": _versions()}  # fmt: skip
-        write_json(json, record(rows, unit="views_per_s", config=config, ratios=compared, device=where))
+        write_json(json, result)
+    if plot is not None:
+        from .chart import draw
+
+        draw(result, plot)
+
+
+def _cases(device: torch.device, size: int, batch: int, source: Path | None, quick: bool) -> list[Case]:
+    images = natural_photos(batch) if source is None else photos_of(source, batch)
+    main = Work(images, size, 2, ViewPolicy.moco_v2(size), device)
+    one_view = replace(main, views=1)
+    if device.type == "cpu":
+        return [Case("", main, peers.ON_CPU, True), Case(", 1 view", one_view, {} if quick else peers.ON_CPU)]
+    small = min(32, batch)
+    few = [resized(image, (size * 8 // 7,) * 2) for image in images[:64]]
+    # Its operations: a crop of 224 from 256, jitter without hue and always on, no blur.
+    fraction = (size / len(few[0])) ** 2
+    policy = ViewPolicy(size, (fraction, fraction), (1, 1), hue=0, jitter=1, blur=0)
+    return [
+        Case("", main, peers.ON_CUDA, True),
+        Case(f", batch {small}", main.of(small), peers.ON_CUDA),
+        Case(", 1 view", one_view, {} if quick else peers.ON_CUDA),
+        Case(", bfloat16", replace(main, dtype=torch.bfloat16), {}),
+        Case(
+            f", bfloat16, batch {small}",
+            replace(main.of(small), dtype=torch.bfloat16),
+            {"fastaugself-triton-graph": ours.graphed},
+        ),
+        Case(", no resize", Work(few, size, 1, policy, device), peers.WITHOUT_RESIZE, True),
+    ]
+
+
+def _ours(device: torch.device) -> str:
+    return "fastaugself-triton" if device.type == "cuda" else "fastaugself-numba"
+
+
+def _ready(
+    cases: Sequence[Case], skipped: Mapping[str, str], limit: float
+) -> tuple[list[Contestant], dict[str, Record], list[LeftOut]]:
+    """Every contestant of every case that passes its check, what is known of each, and who is left out."""
+    contestants: list[Contestant] = []
+    details: dict[str, Record] = {}
+    left_out: list[LeftOut] = []
+    for case in cases:
+        error = ours.check_fused(case.work)
+        own = ours.fused(case.work)
+        expected = statistics(some_views(own, equivalence.EXPECTED)) if case.checked else None
+        gone = {peer.name for peer in left_out}
+        entrants: list[tuple[str, Ready | LeftOut, Record]] = [(_ours(case.work.device), own, {"max_error": error})]
+        for name, make in case.makers.items():
+            if name in gone:
+                continue
+            if name in skipped:
+                left_out.append(LeftOut(name, skipped[name]))
+                continue
+            check: Record = {}
+            entrants.append((name, attempt(name, partial(_set_up, make, case.work, expected, check, limit)), check))
+        for name, ready, check in entrants:
+            if isinstance(ready, LeftOut):
+                left_out.append(LeftOut(name + case.suffix if name in details else name, ready.reason))
+                continue
+            full = name + case.suffix
+            contestants.append(Contestant(full, ready.call, ready.units))
+            details[full] = {
+                "case": case.suffix,
+                "batch": case.work.batch,
+                "views": case.work.views,
+                "views_per_call": ready.units,
+                "bytes_per_view": case.work.bytes_per_view(),
+                "launches": _launches(ready, case.work.device),
+                "check": check,
+            }
+    return contestants, details, left_out
+
+
+def _set_up(make: Maker, work: Work, expected: dict[str, Any] | None, check: Record, limit: float) -> Ready:
+    """A contestant that has made its first views, and passed its check, which is written to `check`."""
+    random.seed(0)
+    torch.manual_seed(0)
+    with deadline(limit):
+        ready = make(work)
+        if ready.error is not None:
+            check["mean_error"] = ready.error
+        views = ready.call()
+        if views.shape != (ready.units, 3, work.size, work.size):
+            raise ValueError(f"its views are {list(views.shape)}")
+        if expected is not None and ready.error is None:
+            check |= differences(statistics(some_views(ready, equivalence.COMPARED)), expected)
+            wrong = [f"{name} by {check[name]:.2f}" for name, allowed in TOLERANCES.items() if check[name] > allowed]
+            if wrong:
+                raise ValueError(f"its views differ from ours: {', '.join(wrong)}")
+    return ready
+
+
+def _launches(ready: Ready, device: torch.device) -> int | None:
+    counted = attempt("", partial(launches, ready.call, device))
+    return None if isinstance(counted, LeftOut) else counted
+
+
+def _speed(row: Row, copy: Row, known: Record) -> Record:
+    """The bytes a second that have to move for these views, and their share of the copy in the same round."""
+    moved = [rate * known["bytes_per_view"] for rate in row.rounds]
+    share = [100 * a / b for a, b in zip(moved, copy.rounds, strict=True)]
+    return {"gb_per_s": row.rate * known["bytes_per_view"] / 1e9, "percent_of_copy": spread(share)["median"]}
+
+
+EMISSIONS: dict[str, ours.Emission] = {
+    "AugSelf's targets": "targets",
+    "targets, CASSLE's descriptors, colour shift": "descriptors",
+}
+
+
+def _emission(cases: Sequence[Case], seconds: float) -> list[Record]:
+    """What it costs to have targets and descriptors as well, in percent of the time without them.
+
+    The parameters themselves cost nothing to have: they are what the views are made from.
+    """
+    found = []
+    for case in cases:
+        if case.work.views < 2 or case.suffix.startswith(", no"):
+            continue
+        base = ours.fused(case.work)
+        for name, emit in EMISSIONS.items():
+            other = ours.fused(case.work, emit)
+            for ready in (base, other):
+                ready.call()
+            calls = 8 if case.work.device.type == "cuda" else 1
+            times = paired(base.call, other.call, device=case.work.device, seconds=seconds, calls=calls)
+            low, median, high = (100 * (t - 1) for t in quantiles(times, n=4))
+            percent = {"median": median, "quartiles": [low, high]}
+            found.append({"name": name, "case": case.suffix, "percent": percent, "pairs": len(times)})
+    return found
 
 
 def _versions() -> dict[str, str]:
     """Versions of the peers that are installed."""
     found = {}
-    for name in ("pillow", "opencv-python-headless", "albumentationsx", "kornia"):
+    for name in peers.DISTRIBUTIONS.values():
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
 
 
-def natural_photos(count: int) -> list[np.ndarray]:
-    """Crops of 375 x 500 of the real photos that come with scikit-image and scikit-learn, uint8 HWC."""
-    large = [p for p in load_photos().values() if p.width >= WIDTH and p.height >= HEIGHT]
-    draw = random.Random(0)
-    found = []
-    for i in range(count):
-        photo = large[i % len(large)]
-        left, top = draw.randint(0, photo.width - WIDTH), draw.randint(0, photo.height - HEIGHT)
-        found.append(np.ascontiguousarray(np.asarray(photo)[top : top + HEIGHT, left : left + WIDTH]))
-    return found
-
-
-def resized_photos(source: Path, count: int) -> list[np.ndarray]:
-    """The first photos of a .beton file, enlarged or shrunk to 375 x 500, uint8 HWC."""
-    import simplejpeg
-
-    with Beton(source) as beton:
-        decoded = [simplejpeg.decode_jpeg(beton.read(i % len(beton))) for i in range(count)]
-    return [np.asarray(Image.fromarray(x).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)) for x in decoded]
-
-
-def _ours(images: list[np.ndarray], size: int, device: torch.device) -> Contestant:
-    pixels = torch.from_numpy(np.stack(images))
-    ids, sizes = torch.arange(len(images)), torch.tensor([[HEIGHT, WIDTH]] * len(images))
-    policies = (ViewPolicy.moco_v2(size),) * 2
-    few = sample_params(ids[:4], sizes[:4], policies, seed=1, epoch=0)
-    exact: dict[str, Any] = {"size": size, "rounding": "none", "mean": (0, 0, 0), "std": (1, 1, 1)}
-    oracle = augment(pixels[:4], None, sizes[:4], few, backend="reference", **exact)
-    source = [t.to(device) for t in (pixels, ids, sizes)]
-    got = augment(source[0][:4], None, source[2][:4], few.to(device), **exact).cpu()
-    error = (got - oracle).abs().max().item()
-    if error > 1e-5:
-        raise RunError(f"our views differ from the oracle by {error:.1e}; nothing is timed")
-    epoch = 0
-
-    def call() -> Tensor:
-        nonlocal epoch
-        epoch += 1
-        params = sample_params(source[1], source[2], policies, seed=0, epoch=epoch)
-        return augment(source[0], None, source[2], params, size=size).flatten(0, 1)
-
-    return Contestant("fastaugself-triton" if device.type == "cuda" else "fastaugself-numba", call, 2 * len(images))
-
-
-def _some_views(call: Views, units: int) -> Tensor:
-    """Views enough to tell two augmentations apart by their statistics."""
-    return torch.cat([call() for _ in range(math.ceil(COMPARED / units))])
-
-
-def _statistics(views: Tensor) -> Tensor:
-    """Mean and standard deviation of each channel over all views."""
-    x = views.float()
-    return torch.stack([x.mean((0, 2, 3)), x.std((0, 2, 3))]).cpu()
-
-
-def _one_by_one(images: list[np.ndarray], view: Callable[[int], np.ndarray]) -> tuple[Views, int]:
-    """Views of the photos in turn, 8 a call, as one tensor."""
-    position = 0
-
-    def call() -> Tensor:
-        nonlocal position
-        made = [view((position + i) % len(images)) for i in range(8)]
-        position += 8
-        return torch.from_numpy(np.stack(made))
-
-    return call, 8
-
-
-def _pil(images: list[np.ndarray], size: int) -> tuple[Views, int]:
-    pictures, view = [Image.fromarray(image) for image in images], photo_peers.pil(size)
-    return _one_by_one(images, lambda i: view(pictures[i]))
-
-
-def _opencv(images: list[np.ndarray], size: int) -> tuple[Views, int]:
-    view = photo_peers.opencv(size)
-    return _one_by_one(images, lambda i: view(images[i]))
-
-
-def _albumentationsx(images: list[np.ndarray], size: int) -> tuple[Views, int]:
-    view = photo_peers.albumentationsx(size, "image")
-    return _one_by_one(images, lambda i: view(images[i]))
-
-
-def _kornia(device: torch.device) -> Callable[[list[np.ndarray], int], tuple[Views, int]]:
-    def make(images: list[np.ndarray], size: int) -> tuple[Views, int]:
-        try:
-            import kornia.augmentation as K
-        except ImportError as error:
-            raise ImportError(f"pip install --no-deps kornia kornia-rs ({error})") from None
-        pipeline = K.AugmentationSequential(
-            K.RandomResizedCrop((size, size), scale=(0.2, 1.0)),
-            K.ColorJitter(0.4, 0.4, 0.4, 0.1, p=0.8),
-            K.RandomGrayscale(p=0.2),
-            K.RandomGaussianBlur((23, 23), (0.1, 2.0), p=0.5),
-            K.RandomHorizontalFlip(p=0.5),
-            K.Normalize(torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)),
-            data_keys=["input"],
-            same_on_batch=False,
-        )
-        batches = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous().to(device).split(KORNIA_BATCH)
-        position = 0
-
-        def call() -> Tensor:
-            nonlocal position
-            position += 1
-            with torch.no_grad():
-                views: Tensor = pipeline(batches[position % len(batches)].float().div_(255))
-            return views
-
-        return call, len(batches[0])
-
-    return make
+def _show(result: Record) -> None:
+    console = Console()
+    for table in (augment_table(result), emission_table(result)):
+        shown = RichTable(*table.head)
+        for cells in table.rows:
+            shown.add_row(*map(escape, cells))
+        console.print(shown)

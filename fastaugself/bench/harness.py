@@ -6,10 +6,13 @@ spread of the ratios within rounds. A contestant that is not installed, computes
 with its reason and never ends the run.
 """
 
+import contextlib
+import datetime
 import json
+import signal
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -68,6 +71,22 @@ def one_line(error: Exception) -> str:
     return text if isinstance(error, ImportError | ValueError) else f"{type(error).__name__}: {text}"
 
 
+@contextlib.contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """Ends what is inside with a TimeoutError after `seconds`, where Python gets to run (main thread, not Windows)."""
+
+    def stop(*_: Any) -> None:
+        raise TimeoutError(f"took more than {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def measure(
     contestants: Sequence[Contestant], *, device: torch.device, rounds: int = 7, seconds: float = 1.0
 ) -> tuple[list[Row], list[LeftOut]]:
@@ -98,13 +117,13 @@ def measure(
     return [Row(name, values) for name, values in rates.items()], failed
 
 
-def _rate(contestant: Contestant, device: torch.device, seconds: float) -> float:
+def _rate(contestant: Contestant, device: torch.device, seconds: float, at_least: int = 1) -> float:
     cuda = device.type == "cuda"
     clock = time.perf_counter if cuda else time.process_time
     if cuda:
         torch.cuda.synchronize(device)
     began, wall, calls = clock(), time.perf_counter(), 0
-    while calls == 0 or time.perf_counter() - wall < seconds:
+    while calls < at_least or time.perf_counter() - wall < seconds:
         contestant.call()
         calls += 1
         if cuda and calls % 16 == 0:
@@ -112,6 +131,20 @@ def _rate(contestant: Contestant, device: torch.device, seconds: float) -> float
     if cuda:
         torch.cuda.synchronize(device)
     return calls * contestant.units / (clock() - began)
+
+
+def paired(
+    base: Callable[[], Any], other: Callable[[], Any], *, device: torch.device, seconds: float, calls: int = 1
+) -> list[float]:
+    """How many times longer `other` takes than `base`, in eight or more neighbouring measurements of `calls` calls."""
+    first, second = Contestant("base", base, 1), Contestant("other", other, 1)
+    found: list[float] = []
+    began = time.perf_counter()
+    while len(found) < 8 or time.perf_counter() - began < seconds:
+        pair = (first, second) if len(found) % 2 == 0 else (second, first)  # neither always comes first
+        rates = {contestant.name: _rate(contestant, device, 0.0, calls) for contestant in pair}
+        found.append(rates["base"] / rates["other"])
+    return found
 
 
 def ratios(rows: Sequence[Row], ours: str) -> dict[str, dict[str, float]]:
@@ -142,6 +175,7 @@ def record(
     unit: such as views_per_s. details: further entries of a row, by its name.
     """
     return {
+        "date": datetime.date.today().isoformat(),
         "environment": environment(device),
         "config": config,
         "rows": [

@@ -1,0 +1,49 @@
+"""Whether two augmentations make the same kind of views, from the views alone.
+
+Peers draw their own parameters, so that pixels cannot be compared: what is compared is how the views are distributed.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from fastaugself_kernels.params import IMAGENET_MEAN, IMAGENET_STD
+
+from .work import Ready
+
+EXPECTED = 1024  # views of ours behind the statistics
+COMPARED = 256  # views of a peer
+TOLERANCES = {
+    "mean": 0.12,  # of a channel, in normalised units; largest of three
+    "std": 0.12,  # the same
+    "gray": 0.12,  # share of views without colour; the standard error of a difference is 0.03
+    "detail": 0.25,  # mean difference of neighbouring pixels, as a fraction: antialiasing, or its lack
+    "blur": 0.2,  # lower quartile of second by first differences of pixels: half of the views are blurred
+}
+
+
+def some_views(ready: Ready, count: int) -> Tensor:
+    """At least `count` views, float32 on the CPU."""
+    return torch.cat([ready.call().float().cpu() for _ in range(math.ceil(count / ready.units))])
+
+
+def statistics(views_NCHW: Tensor) -> dict[str, Tensor]:
+    """What `differences` compares, of normalised views."""
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    colours_NCHW = views_NCHW * std + mean
+    chroma_N = (colours_NCHW.amax(1) - colours_NCHW.amin(1)).amax((1, 2))
+    first_N, second_N = (views_NCHW.diff(n, dim=3).abs().mean((1, 2, 3)) for n in (1, 2))
+    return {
+        "mean": views_NCHW.mean((0, 2, 3)),
+        "std": views_NCHW.std((0, 2, 3)),
+        "gray": (chroma_N < 0.02).float().mean(),
+        "detail": first_N.mean(),
+        "blur": (second_N / first_N.clamp(min=1e-6)).quantile(0.25),
+    }
+
+
+def differences(views: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, float]:
+    """How far the statistics of some views are from the expected ones, in the units of `TOLERANCES`."""
+    found = {name: (views[name] - expected[name]).abs().max().item() for name in ("mean", "std", "gray", "blur")}
+    return found | {"detail": (views["detail"] / expected["detail"] - 1).abs().item()}

@@ -1,0 +1,150 @@
+"""Our own contestants: the fused back-ends, and the oracle as shipped, on batches, and compiled."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from fastaugself_kernels import augment, augself_targets, descriptors, sample_params
+from fastaugself_kernels.params import IMAGENET_MEAN, IMAGENET_STD
+
+from ..errors import RunError
+from .batched_oracle import augment_batched
+from .work import Ready, Work
+
+Emission = Literal["views", "targets", "descriptors"]
+EXACT: dict[str, Any] = {"rounding": "none", "mean": (0, 0, 0), "std": (1, 1, 1)}
+SMALL_BATCH = 8  # photos a call of the oracle, whose time does not depend on how many there are on a CPU
+
+
+def name_of(device: torch.device) -> str:
+    return "fastaugself-triton" if device.type == "cuda" else "fastaugself-numba"
+
+
+def fused(work: Work, emit: Emission = "views") -> Ready:
+    """Draws the parameters and makes the views, which with "targets" also gives AugSelf's targets of both directions,
+    and with "descriptors" CASSLE's descriptors and the colour shift as well."""
+    epoch = 0
+
+    def call() -> Tensor:
+        nonlocal epoch
+        epoch += 1
+        params = sample_params(work.ids_B, work.sizes_B2, work.policies, seed=0, epoch=epoch)
+        if emit == "descriptors":
+            views, shift = augment(
+                work.pixels_BHWC, None, work.sizes_B2, params, size=work.size, dtype=work.dtype, color_shift=True
+            )
+            descriptors(params, work.sizes_B2, work.policies, shift)
+        else:
+            views = augment(work.pixels_BHWC, None, work.sizes_B2, params, size=work.size, dtype=work.dtype)
+        if emit != "views":
+            augself_targets(params, work.sizes_B2, work.policies)
+        return views.flatten(0, 1)
+
+    return Ready(call, work.views * work.batch)
+
+
+def graphed(work: Work) -> Ready:
+    """The fused views replayed as a CUDA graph on parameters drawn by an ordinary call."""
+    params = sample_params(work.ids_B, work.sizes_B2, work.policies, seed=0, epoch=0)
+
+    def make() -> Tensor:
+        return augment(work.pixels_BHWC, None, work.sizes_B2, params, size=work.size, dtype=work.dtype).flatten(0, 1)
+
+    replay, views = _capture(make)
+    epoch = 0
+
+    def call() -> Tensor:
+        nonlocal epoch
+        epoch += 1
+        params.copy_(sample_params(work.ids_B, work.sizes_B2, work.policies, seed=0, epoch=epoch))
+        replay()
+        return views
+
+    return Ready(call, work.views * work.batch)
+
+
+def _capture(make: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+    """What replays `make`, and where its result stands then."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        make()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = make()
+    return graph.replay, result
+
+
+def check_fused(work: Work) -> float:
+    """The largest difference of our views from the oracle's, in [0, 1]; RunError beyond 1e-5."""
+    few = work.of(4)
+    params = sample_params(few.ids_B, few.sizes_B2, few.policies, seed=1, epoch=0)
+    got, expected = (_exact(few, params, backend) for backend in ("auto", "reference"))
+    error = (got - expected).abs().max().item()
+    if error > 1e-5:
+        raise RunError(f"our views differ from the oracle by {error:.1e}; nothing is timed")
+    return error
+
+
+def _exact(work: Work, params_VBP: Tensor, backend: Any) -> Tensor:
+    return augment(work.pixels_BHWC, None, work.sizes_B2, params_VBP, size=work.size, backend=backend, **EXACT)
+
+
+def oracle(work: Work) -> Ready:
+    """The readable specification, view by view."""
+
+    def views(part: Work, params_VBP: Tensor) -> Tensor:
+        args = (part.pixels_BHWC, None, part.sizes_B2, params_VBP)
+        return augment(*args, size=part.size, backend="reference").flatten(0, 1)
+
+    return _in_parts(work, SMALL_BATCH, views)
+
+
+def oracle_batched(work: Work) -> Ready:
+    """The oracle's functions on whole batches."""
+    return _batched(work, augment_batched)
+
+
+def oracle_compiled(work: Work) -> Ready:
+    """The same under torch.compile, on a GPU as a CUDA graph."""
+    mode = "reduce-overhead" if work.device.type == "cuda" else None
+    return _batched(work, torch.compile(augment_batched, dynamic=False, mode=mode))
+
+
+def _batched(work: Work, function: Callable[..., Tensor]) -> Ready:
+    mean, std = (torch.tensor(values, device=work.device) for values in (IMAGENET_MEAN, IMAGENET_STD))
+
+    def views(part: Work, params_VBP: Tensor) -> Tensor:
+        # A CUDA graph's result lives in the graph's memory until the next replay.
+        made = [function(part.pixels_BHWC, rows, mean, std, size=part.size).clone() for rows in params_VBP.unbind()]
+        return torch.cat(made)
+
+    return _in_parts(work, work.batch if work.device.type == "cuda" else SMALL_BATCH, views)
+
+
+def _in_parts(work: Work, batch: int, views: Callable[[Work, Tensor], Tensor]) -> Ready:
+    """A part of the photos after the other, checked against the oracle on the first: the mean error catches what is
+    wrong and forgives the few pixels on the edge of a rounding."""
+    parts = [work.of(batch, start) for start in range(0, work.batch - batch + 1, batch)] or [work]
+    first, epoch = parts[0], 0
+    params = sample_params(first.ids_B, first.sizes_B2, first.policies, seed=1, epoch=0)
+    few = first.of(4)
+    expected = augment(
+        few.pixels_BHWC, None, few.sizes_B2, params[:, :4].contiguous(), size=few.size, backend="reference"
+    )
+    got = views(first, params).unflatten(0, params.shape[:2])[:, :4]
+    error = (got - expected).abs().mean().item()
+    if error > 1e-4:
+        raise ValueError(f"differs from the oracle by {error:.1e} on average")
+
+    def call() -> Tensor:
+        nonlocal epoch
+        epoch += 1
+        part = parts[epoch % len(parts)]
+        params = sample_params(part.ids_B, part.sizes_B2, part.policies, seed=0, epoch=epoch)
+        return views(part, params)
+
+    return Ready(call, first.views * first.batch, error)

@@ -1,0 +1,157 @@
+"""Tables of measured records: in the console, in results/<device>/README.md, and in marked blocks of the README.
+
+    python -m fastaugself.bench tables [--check]
+
+A block of the README stands between `<!-- table NAME results/DEVICE/NAME.json -->` and `<!-- end of table -->`.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import UsageError
+from .harness import Record
+
+BLOCK = re.compile(r"(<!-- table (\w+) (\S+\.json) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+LIBRARIES = {
+    "torch": "torch",
+    "triton": "Triton",
+    "numba": "numba",
+    "pillow": "Pillow",
+    "torchvision": "torchvision",
+    "opencv-python-headless": "OpenCV",
+    "albumentationsx": "AlbumentationsX",
+    "kornia": "Kornia",
+    "triton-augment": "triton-augment",
+    "nvidia-dali-cuda120": "DALI",
+    "cvcuda-cu12": "CV-CUDA",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """head: names of the columns. rows: as many cells each; the first is a name, the others numbers or a reason."""
+
+    head: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+    def markdown(self) -> str:
+        rule = ("---", *("--:" for _ in self.head[1:]))
+        lines = [f"| {' | '.join(cells)} |" for cells in (self.head, rule, *self.rows)]
+        return "\n".join(lines).replace("|  |", "| |") + "\n"
+
+
+def augment_table(result: Record) -> Table:
+    """Every row of `bench augment`, and who was left out."""
+    counted = any(row["launches"] is not None for row in result["rows"])
+    rows: list[tuple[str, ...]] = []
+    for row in result["rows"]:
+        launches = (f"{row['launches'] or ''}",) if counted else ()
+        speed = (f"{row['views_per_s']:,.0f}", f"{row['gb_per_s']:.2f}", f"{row['percent_of_copy']:.1f}")
+        rows.append((row["name"], *speed, *launches, _ratio(result, row["name"])))
+    for peer in result["left_out"]:
+        rows.append((peer["name"], "", "", "", *(("",) if counted else ()), f"left out: {peer['reason']}"))
+    launches = ("launches",) if counted else ()
+    return Table(("", "views/s", "GB/s", "% of copy", *launches, "ours is faster by (lowest to highest)"), rows)
+
+
+def augment_summary(result: Record) -> Table:
+    """The main case of `bench augment`."""
+    main = [row for row in result["rows"] if row["case"] == ""]
+    rows: list[tuple[str, ...]] = [
+        (row["name"], f"{row['views_per_s']:,.0f}", _ratio(result, row["name"])) for row in main
+    ]
+    return Table(("", "views/s", "ours is faster by (lowest to highest)"), rows)
+
+
+def emission_table(result: Record) -> Table:
+    """What targets and descriptors cost."""
+    rows: list[tuple[str, ...]] = []
+    for row in result["emission"]:
+        low, high = row["percent"]["quartiles"]
+        rows.append((row["name"] + row["case"], f"{row['percent']['median']:+.2f} %", f"{low:+.2f} to {high:+.2f} %"))
+    return Table(("emitted beside the parameters", "time", "half of the pairs"), rows)
+
+
+def _ratio(result: Record, name: str) -> str:
+    ratio = result["ratios"].get(name)
+    return f"{ratio['median']:.1f}x ({ratio['min']:.1f} to {ratio['max']:.1f})" if ratio else ""
+
+
+def machine(result: Record) -> str:
+    """What a record was measured on, in a sentence without its full stop."""
+    environment = result["environment"]
+    versions = {**environment["versions"], **result["config"].get("peers", {})}
+    named = [f"{name} {versions[key]}" for key, name in LIBRARIES.items() if versions.get(key)]
+    if environment["device"] == "cpu":
+        where = f"{environment['cpu']}, {result['config'].get('threads')} of {environment['cores']} cores"
+    else:
+        where = environment["gpu"]
+    return f"{where}, {result['date']}, commit {environment['commit']}; {', '.join(named)}"
+
+
+def _augment_block(result: Record, path: str) -> str:
+    return f"{augment_summary(result).markdown()}\n<sub>{machine(result)} (`{path}`).</sub>\n"
+
+
+BLOCKS: dict[str, Callable[[Record, str], str]] = {"augment": _augment_block}
+PAGES: dict[str, Callable[[Record], str]] = {
+    "augment": lambda result: f"{augment_table(result).markdown()}\n{emission_table(result).markdown()}",
+}
+
+
+def with_tables(text: str, root: Path) -> str:
+    """The text of a README with every marked block made anew from the records under `root`.
+
+    Raises UsageError for a block whose table or record is not there.
+    """
+
+    def block(match: re.Match[str]) -> str:
+        begin, name, path, end = match.groups()
+        if name not in BLOCKS:
+            raise UsageError(f"a marked block asks for the table {name}; there are {', '.join(BLOCKS)}")
+        if not (root / path).exists():
+            raise UsageError(f"a marked block needs {path}, which is not there; measure it, or remove the block")
+        return f"{begin}{BLOCKS[name](_read(root / path), path)}{end}"
+
+    return BLOCK.sub(block, text)
+
+
+def page(folder: Path) -> str:
+    """The README.md of a device's results."""
+    parts = [f"# {folder.name}\n\nMade by `python -m fastaugself.bench tables` from the records beside it.\n"]
+    for name, render in PAGES.items():
+        path = folder / f"{name}.json"
+        if path.exists():
+            result = _read(path)
+            parts.append(f"## bench {name}\n\n{machine(result)}.\n\n{render(result)}")
+            if (folder / f"{name}.png").exists():
+                parts.append(f"![the same as bars]({name}.png)\n")
+    return "\n".join(parts)
+
+
+def _read(path: Path) -> Record:
+    record: Record = json.loads(path.read_text(encoding="utf-8"))
+    return record
+
+
+def tables(root: Path = Path("."), check: bool = False) -> None:
+    """Makes the tables of README.md and of results/*/README.md anew from the records under results/.
+
+    Args:
+        root: The repository.
+        check: Change nothing, and fail where something would change.
+    """
+    wanted = {root / "README.md": with_tables((root / "README.md").read_text(encoding="utf-8"), root)}
+    for folder in sorted({path.parent for name in PAGES for path in root.glob(f"results/*/{name}.json")}):
+        wanted[folder / "README.md"] = page(folder)
+    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    if check and stale:
+        raise UsageError(
+            f"{', '.join(map(str, stale))} differ from the records; run python -m fastaugself.bench tables"
+        )
+    for path in stale:
+        path.write_text(wanted[path], encoding="utf-8")
+        print(path)
