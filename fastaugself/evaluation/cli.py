@@ -14,8 +14,11 @@ def commands() -> dict[str, Callable[..., Any]]:
     """Every command by its name."""
     from .commands import FEATURE_COMMANDS
     from .commands_views import InvarianceCommand, Layers
+    from .study.command import StudyCommand
+    from .study.page import study_page
 
-    return {**FEATURE_COMMANDS, "invariance": InvarianceCommand, "layers": Layers, "datasets": datasets}
+    others: dict[str, Callable[..., Any]] = {"invariance": InvarianceCommand, "layers": Layers, "datasets": datasets}
+    return {**FEATURE_COMMANDS, **others, "study": StudyCommand, "study-page": study_page}
 
 
 def datasets() -> None:

@@ -45,8 +45,8 @@ def load_encoder(spec: str, *, size: int | None = None, seed: int = 0) -> Encode
 
     spec: a run folder (its newest checkpoint, else its export), an export folder or the `.safetensors` in it,
     `timm:NAME`, `torchvision:NAME` (their pretrained weights; `NAME=FILE` reads a state dict instead), or `random:` and
-    a run folder, `resnet18`, `timm:NAME`, ...: that architecture at its initial weights. `LABEL@SPEC` names it in
-    tables. size: side of its images, default its own. seed: of random weights.
+    a run folder (its own initial weights), `resnet18`, `timm:NAME`, ...: that architecture at random weights.
+    `LABEL@SPEC` names it in tables. size: side of its images, default its own. seed: of random weights.
 
     Raises UsageError for a name that cannot be resolved, RunError for a damaged file.
     """
@@ -91,7 +91,7 @@ def _random(spec: str, seed: int, size: int | None) -> Parts:
         torch.manual_seed(seed)
         return _torchvision(spec[12:], pretrained=False)
     config = _run_config(Path(spec)) if (Path(spec) / "config.json").exists() else None
-    torch.manual_seed(seed)
+    torch.manual_seed(config.seed if config else seed)
     module, _ = build_backbone(config.backbone if config else Backbone(name=spec), image_size=size)
     if config is None:
         return module, 224, IMAGENET_MEAN, IMAGENET_STD, f"random-{spec}"

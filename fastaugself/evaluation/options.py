@@ -45,6 +45,8 @@ class Options:
     """Side of the input in pixels; 0 = each model's own."""
     resize: int = 0
     """Shorter side before the central crop; 0 = the side of the input, as published."""
+    resplit: bool = False
+    """Draw the validation split anew from train and the data set's own: of each class 10 %."""
     limit: int = 0
     """At most this many samples of each split, drawn by the seed; 0 = all."""
     seed: int = 0
@@ -91,7 +93,7 @@ class Options:
 
     def read_data(self) -> Dataset:
         """The data set, with a validation split and no more samples than the limit."""
-        dataset = with_val(read_dataset(self.data, self.dataset), seed=self.seed)
+        dataset = with_val(read_dataset(self.data, self.dataset), seed=self.seed, anew=self.resplit)
         if not self.limit:
             return dataset
         random = np.random.default_rng(self.seed)

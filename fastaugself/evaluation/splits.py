@@ -109,6 +109,24 @@ class Subset:
 
 
 @dataclass(frozen=True)
+class Joined:
+    """Images of two sets, one after the other."""
+
+    first: Images
+    second: Images
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    def open(self, index: int) -> Image.Image:
+        return self.first.open(index) if index < len(self.first) else self.second.open(index - len(self.first))
+
+    def digest(self, memo: Path | None) -> str:
+        both = self.first.digest(memo) + self.second.digest(memo)
+        return hashlib.blake2b(both.encode(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True)
 class Split:
     """labels_N: int64 class, -1 without one. targets_NT: float64, in pixels of the image (boxes, points) or as given.
 
@@ -128,6 +146,14 @@ class Split:
         targets = None if self.targets_NT is None else self.targets_NT[indices]
         names = [self.names[i] for i in indices] if self.names else []
         return Split(Subset(self.images, indices), self.labels_N[indices], targets, names)
+
+    def join(self, other: "Split") -> "Split":
+        """These samples, then those of another split of the same data set."""
+        targets = None
+        if self.targets_NT is not None and other.targets_NT is not None:
+            targets = np.concatenate([self.targets_NT, other.targets_NT])
+        labels_N = np.concatenate([self.labels_N, other.labels_N])
+        return Split(Joined(self.images, other.images), labels_N, targets, [*self.names, *other.names])
 
     def name(self, index: int) -> str:
         return self.names[index] if self.names else f"sample {index}"
@@ -179,8 +205,15 @@ def cut_by_class(labels_N: Labels, out: float, *, seed: int) -> tuple[Labels, La
     return np.sort(np.concatenate(stay)), np.sort(np.concatenate(leave))
 
 
-def with_val(dataset: Dataset, *, seed: int, share: float = 0.1) -> Dataset:
-    """The data set with a validation split, cut from `train` class by class where it has none."""
+def with_val(dataset: Dataset, *, seed: int, share: float = 0.1, anew: bool = False) -> Dataset:
+    """The data set with a validation split, cut from `train` class by class where it has none.
+
+    anew: cut it from train and its own validation split together.
+    """
+    if anew and {"train", "val"} <= dataset.splits.keys():
+        others = {name: split for name, split in dataset.splits.items() if name != "val"}
+        whole = {**others, "train": dataset.splits["train"].join(dataset.splits["val"])}
+        dataset = dataclasses.replace(dataset, splits=whole)
     if "val" in dataset.splits or "train" not in dataset.splits:
         return dataset
     train = dataset.splits["train"]
@@ -219,6 +252,7 @@ def require_classes(dataset: Dataset, names: Sequence[str]) -> None:
         raise UsageError(
             f"{dataset.name}: class {dataset.classes[missing[0]]} ({len(missing)} in all) is missing from the "
             f"{names[-1]} split: its accuracy cannot be known; remove it from {names[0]} or add samples"
+            + (", or pass --resplit to draw validation anew" if names[-1] == "val" else "")
         )
 
 

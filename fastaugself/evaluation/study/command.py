@@ -1,0 +1,289 @@
+"""`fastaugself eval study RUN`: trains and measures everything, resumes where it was stopped, and writes the page."""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from tyro.conf import Positional
+
+from ...data.inputs.folder import list_photos
+from ...errors import RunError, UsageError
+from ...training.environment import environment
+from ..cache import replace_file
+from ..splits import cut_by_class
+from .jobs import Runner, Step
+from .plan import (
+    ALONE,
+    FUSION_TASKS,
+    PARTS,
+    PRETRAIN,
+    RANDOM,
+    TASKS,
+    Task,
+    Variant,
+    default_recipe,
+    variants,
+)
+
+log = logging.getLogger("fastaugself")
+
+TUNING_SEED = 1000  # of the runs that choose learning rates; none of them is evaluated
+
+
+@dataclass(frozen=True)
+class StudyCommand:
+    """The study: methods x {baseline, AugSelf, CASSLE, both, AugSelf alone, random weights} x seeds, with one page.
+
+    Learning rates are tuned alike: each variant is trained at each of --lrs on 90 % of the training photos, and a
+    linear probe on the other 10 % decides. The same command again goes on where it was stopped.
+    """
+
+    run: Positional[Path]
+    """Folder of the study: models, results, logs and study.html."""
+    data: Path = Path("data")
+    """Folder that holds imagenette128, produce50, signdigits10 and omniglot8."""
+    methods: tuple[str, ...] = ("moco", "simsiam")
+    """Base methods, presets of the recipe."""
+    parts: tuple[str, ...] = (*PARTS, ALONE, RANDOM)
+    """Variants of each method; `augself alone` and `random weights` are the controls."""
+    invariances: bool = True
+    """Also train the first method's ventral and dorsal variants, and fuse them with its default."""
+    seeds: int = 3
+    """Runs of each variant."""
+    lrs: tuple[float, ...] = (0.03, 0.06, 0.12)
+    """Learning rates to choose from, for a batch of 256."""
+    epochs: int = 200
+    """Of every run."""
+    tune_epochs: int = 0
+    """Of the runs that choose the learning rate; 0 = as many."""
+    size: int = 64
+    """Side of the views in pixels."""
+    images: int = 200
+    """Images of the invariance figure."""
+    values: int = 16
+    """Values of each transform in it."""
+    limit: int = 0
+    """At most this many samples of each split in every evaluation; 0 = all."""
+    jobs: int = 1
+    """Commands at a time on a CPU, which share its cores; on GPUs there is one on each."""
+    recipe: Path | None = None
+    """The recipe; default: recipes/study.py of the checkout."""
+    options: tuple[str, ...] = ()
+    """Further options of every training run without their dashes: --options max-steps=100 backbone.width=16."""
+
+    name: ClassVar[str] = "study"
+
+    def __post_init__(self) -> None:
+        unknown = [part for part in self.parts if part not in (*PARTS, ALONE, RANDOM)]
+        if unknown:
+            raise UsageError(f"--parts {unknown[0]} is unknown; known: {', '.join((*PARTS, ALONE, RANDOM))}")
+        if not self.methods or "base" not in self.parts:
+            raise UsageError("the study compares with baselines: pass at least one of --methods, and base in --parts")
+        for option, least in (("seeds", 1), ("epochs", 1), ("jobs", 1), ("tune_epochs", 0), ("limit", 0)):
+            if getattr(self, option) < least:
+                raise UsageError(f"--{option.replace('_', '-')} must be at least {least}, got {getattr(self, option)}")
+        if not self.lrs or min(self.lrs) <= 0:
+            raise UsageError(f"--lrs must be above 0, got {self.lrs}")
+
+    def __call__(self) -> None:
+        """Runs what is not done yet."""
+        missing = [name for name in sorted({t.data for t in TASKS}) if not (self.data / name).is_dir()]
+        if missing:
+            raise UsageError(f"--data {self.data} lacks {', '.join(missing)}: the study reads these folders of photos")
+        recipe = self.recipe or default_recipe()
+        if not recipe.exists():
+            raise UsageError(f"{recipe} is missing: run from a checkout, or pass --recipe recipes/study.py")
+        self._same_study()
+        runner = Runner(self.run, jobs=self.jobs)
+        log.info("%d at a time", len(runner.slots))
+        self._write_data(runner)
+        trained = variants(self.methods, self.parts, self.invariances)
+        chosen = self._tune(runner, recipe, trained)
+        work = [
+            partial(self._one, runner, recipe, variant, chosen[variant.name], seed)
+            for seed in range(self.seeds)
+            for variant in trained
+        ]
+        runner.all(work)
+        if RANDOM in self.parts:
+            runner.all([partial(self._random, runner, seed) for seed in range(self.seeds)])
+        if self.invariances:
+            runner.all([partial(self._fuse, runner, seed) for seed in range(self.seeds)])
+        from .page import write_page
+
+        print(write_page(self.run))
+
+    def _same_study(self) -> None:
+        """Keeps what the study is, and refuses to go on with another one in its folder."""
+        values = {
+            "methods": list(self.methods),
+            "parts": list(self.parts),
+            "invariances": self.invariances,
+            "lrs": list(self.lrs),
+            "epochs": self.epochs,
+            "tune_epochs": self.tune_epochs,
+            "size": self.size,
+            "limit": self.limit,
+            "options": list(self.options),
+        }
+        path = self.run / "study.json"
+        try:
+            before = json.loads(path.read_text())["study"]
+        except (OSError, ValueError, KeyError, TypeError):
+            before = values
+        changed = [name for name in values if before.get(name) != values[name]]
+        if changed:
+            name = changed[0]
+            raise UsageError(
+                f"{self.run} holds a study with --{name.replace('_', '-')} {before.get(name)}, this command has "
+                f"{values[name]}; pass the same options to go on, or another folder"
+            )
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        record = {"study": values, "seeds": self.seeds, "command": sys.argv[1:], "environment": environment(device)}
+        replace_file(path, (json.dumps(record, indent=2) + "\n").encode())
+
+    def _write_data(self, runner: Runner) -> None:
+        """The training photos as .beton files, whole and in the part that tuning trains on; val is for the report."""
+        source = self.data / PRETRAIN
+        tuning = self.run / "data" / "tuning"
+        if not (tuning / "done").exists():
+            listed = list_photos(source / "train")
+            labels = torch.tensor(listed.labels).numpy()
+            stay, leave = cut_by_class(labels, 0.1, seed=TUNING_SEED)
+            for split, indices in (("train", stay), ("test", leave)):
+                for i in indices:
+                    path = tuning / split / listed.files[i]
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.unlink(missing_ok=True)
+                    os.symlink((source / "train" / listed.files[i]).resolve(), path)
+            (tuning / "done").write_text("")
+        for name, folder in (("train", source / "train"), ("tuning", tuning / "train")):
+            out = str(self.run / "data" / f"{name}.beton")
+            runner.step(Step(f"write-{name}", (*_fastaugself("write"), str(folder), out, "--overwrite")))
+
+    def _tune(self, runner: Runner, recipe: Path, trained: Sequence[Variant]) -> dict[str, float]:
+        """The learning rate of each variant."""
+        if len(self.lrs) == 1:
+            return {variant.name: self.lrs[0] for variant in trained}
+        pairs = [(variant, lr) for variant in trained for lr in self.lrs]
+        runner.all([partial(self._try, runner, recipe, variant, lr) for variant, lr in pairs])
+        scores: dict[str, dict[float, float]] = {}
+        for variant, lr in pairs:
+            out = self.run / "tuning" / f"{variant.name}-lr{lr:g}"
+            scores.setdefault(variant.name, {})[lr] = read_value(out, ("value",))
+        chosen = {name: max(by_lr, key=lambda lr: (by_lr[lr], -lr)) for name, by_lr in scores.items()}
+        record = {
+            name: {"chosen": chosen[name], "accuracy": {str(lr): v for lr, v in scores[name].items()}}
+            for name in chosen
+        }
+        replace_file(self.run / "tuning.json", (json.dumps(record, indent=2) + "\n").encode())
+        for name, lr in chosen.items():
+            log.info("tuned  %s: lr %g", name, lr)
+        return chosen
+
+    def _try(self, runner: Runner, recipe: Path, variant: Variant, lr: float) -> None:
+        name = f"{variant.name}-lr{lr:g}"
+        folder, data = self.run / "tuning" / "models" / name, self.run / "data"
+        epochs = self.tune_epochs or self.epochs
+        command = self._train(recipe, variant, folder, data / "tuning.beton", lr, TUNING_SEED, epochs)
+        runner.step(Step(f"tune-{name}", command))
+        out = self.run / "tuning" / name
+        command = self._eval(("linear",), [(name, folder)], data / "tuning", out)
+        runner.step(Step(f"tune-{name}-linear", command, out))
+
+    def _train(
+        self, recipe: Path, variant: Variant, folder: Path, data: Path, lr: float, seed: int, epochs: int
+    ) -> tuple[str, ...]:
+        shared = {
+            "--data.train": data,
+            "--run": folder,
+            "--optim.lr": lr,
+            "--seed": seed,
+            "--epochs": epochs,
+            "--view.size": self.size,
+            "--augment.blur-kernel": max(3, self.size // 10 | 1),
+        }
+        flat = [str(v) for pair in shared.items() for v in pair]
+        further = [part for option in self.options for part in ("--" + option).split("=", 1)]
+        return (sys.executable, str(recipe), *variant.options, *flat, *further)
+
+    def _eval(
+        self,
+        command: Sequence[str],
+        models: Sequence[tuple[str, Path | str]],
+        data: Path,
+        out: Path,
+        *,
+        limited: bool = True,
+    ) -> tuple[str, ...]:
+        named = [f"{label}@{path}" for label, path in models]
+        shared = ("--data", str(data), "--out", str(out), "--cache", str(self.run / "cache"), "--size", str(self.size))
+        limit = ("--limit", str(self.limit)) if self.limit and limited else ()
+        return (*_fastaugself("eval"), command[0], *named, *shared, *command[1:], *limit)
+
+    def _one(self, runner: Runner, recipe: Path, variant: Variant, lr: float, seed: int) -> None:
+        name = f"{variant.name}-s{seed}"
+        folder = self.run / "models" / name
+        data = self.run / "data" / "train.beton"
+        runner.step(Step(name, self._train(recipe, variant, folder, data, lr, seed, self.epochs)))
+        self._measure(runner, name, folder)
+
+    def _random(self, runner: Runner, seed: int) -> None:
+        first = variants(self.methods, ("base",), False)[0]
+        self._measure(runner, f"none-random-weights-s{seed}", f"random:{self.run / 'models' / first.name}-s{seed}")
+
+    def _measure(self, runner: Runner, name: str, model: Path | str) -> None:
+        done: set[tuple[str, ...]] = set()
+        for task in TASKS:
+            step = (*task.command, task.data)
+            if step not in done:  # crop and jitter are one evaluation
+                done.add(step)
+                out = self.run / "results" / name / f"{task.command[0]}-{task.data}"
+                command = self._eval(task.command, [(name, model)], self.data / task.data, out)
+                runner.step(Step(f"{name}-{task.command[0]}-{task.data}", command, out))
+        out = self.run / "results" / name / "invariance"
+        figure = ("invariance", "--images", str(self.images), "--values", str(self.values))
+        # The covariance takes more images than features: no limit.
+        command = self._eval(figure, [(name, model)], self.data / PRETRAIN, out, limited=False)
+        runner.step(Step(f"{name}-invariance", command, out))
+
+    def _fuse(self, runner: Runner, seed: int) -> None:
+        base = self.methods[0]
+        models = [
+            (part, self.run / "models" / f"{Variant(base, kind, ()).name}-s{seed}")
+            for part, kind in (("default", "base"), ("ventral", "ventral"), ("dorsal", "dorsal"))
+        ]
+        name = f"{base}-fused-s{seed}"
+        for task in FUSION_TASKS:
+            out = self.run / "results" / name / f"{task.command[0]}-{task.data}"
+            command = self._eval(task.command, models, self.data / task.data, out)
+            runner.step(Step(f"{name}-{task.data}", command, out))
+
+
+def _fastaugself(command: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", "fastaugself", command)
+
+
+def read_value(folder: Path, where: Sequence[str], models: int = 1) -> float:
+    """The number of a result: at `where` of the row that has `models` models."""
+    try:
+        (path,) = folder.glob("*.json")
+        rows = [row for row in json.loads(path.read_text())["rows"] if len(row["models"]) == models]
+        found = rows[0]
+        for key in where:
+            found = found[key]
+        return float(found)
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise RunError(f"{folder} holds no result ({type(error).__name__}: {error}); remove it and run again") from None
+
+
+def task_folder(run: Path, model: str, task: Task) -> Path:
+    """Where the result of a model in a task stands."""
+    return run / "results" / model / f"{task.command[0]}-{task.data}"

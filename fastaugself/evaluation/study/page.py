@@ -1,0 +1,260 @@
+"""`fastaugself eval study-page RUN`: the study as one table, one figure and a reading that follows from the numbers."""
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tyro.conf import Positional
+
+from ...errors import RunError, UsageError
+from ...page import escape, page
+from ..cache import replace_file
+from ..invariance_page import matrix
+from .command import read_value, task_folder
+from .plan import ALONE, FUSED, FUSION_TASKS, RANDOM, TASKS, Task, Variant, variants
+
+MINUS = "\N{MINUS SIGN}"
+STYLE = """<style>
+.study td, .study th { white-space: nowrap; }
+.study td small { display: block; color: var(--soft); }
+.study tr.first td { border-top: 2px solid var(--line); }
+</style>
+"""
+
+
+class Cell(NamedTuple):
+    """Values of a row in a task by seed."""
+
+    by_seed: dict[int, float]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.by_seed.values())
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation over seeds, NaN for one."""
+        return statistics.stdev(self.by_seed.values()) if len(self.by_seed) > 1 else float("nan")
+
+
+Table = dict[tuple[str, str], dict[str, Cell]]  # (method, part) -> task -> cell
+
+
+def study_page(run: Positional[Path]) -> None:
+    """Write the page of a study, and its numbers, from the results that are there.
+
+    Args:
+        run: Folder of the study.
+    """
+    print(write_page(run))
+
+
+def write_page(run: Path) -> Path:
+    """Writes `study.html` and `numbers.json`; UsageError where `run` holds no study or no result."""
+    try:
+        record = json.loads((run / "study.json").read_text())
+        study = record["study"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"{run} holds no study: its study.json cannot be read ({error})") from None
+    table = read_table(run, study, int(record["seeds"]))
+    if not table:
+        raise UsageError(f"{run} holds no result yet: run `fastaugself eval study {run}` first")
+    findings = reading(table)
+    figure = _invariances(run, study, int(record["seeds"]))
+    numbers = {
+        f"{method} {part}": {task: {str(s): v for s, v in cell.by_seed.items()} for task, cell in row.items()}
+        for (method, part), row in table.items()
+    }
+    content = {**record, "numbers": numbers, "reading": findings, "invariance": figure}
+    replace_file(run / "numbers.json", (json.dumps(content, indent=2) + "\n").encode())
+    replace_file(run / "study.html", page("Study", _html(record, table, findings, figure)).encode())
+    return run / "study.html"
+
+
+def read_table(run: Path, study: Mapping[str, Any], seeds: int) -> Table:
+    """What was measured so far."""
+    rows: dict[tuple[str, str], str] = {}
+    for variant in variants(tuple(study["methods"]), tuple(study["parts"]), bool(study["invariances"])):
+        rows[variant.method, variant.part] = variant.name
+    if RANDOM in study["parts"]:
+        rows["none", RANDOM] = "none-random-weights"
+    table: Table = {}
+    for key, name in rows.items():
+        for task in TASKS:
+            _add(table, key, task, run, name, seeds, 1)
+    if study["invariances"]:
+        for task in FUSION_TASKS:
+            _add(table, (study["methods"][0], FUSED), task, run, f"{study['methods'][0]}-fused", seeds, 3)
+    return table
+
+
+def _add(table: Table, key: tuple[str, str], task: Task, run: Path, name: str, seeds: int, models: int) -> None:
+    found = {}
+    for seed in range(seeds):
+        folder = task_folder(run, f"{name}-s{seed}", task)
+        if any(folder.glob("*.json")):
+            value = read_value(folder, task.read, models)
+            found[seed] = 100 * value if task.percent else value
+    if found:
+        table.setdefault(key, {})[task.name] = Cell(found)
+
+
+class Pairing(NamedTuple):
+    """Differences of two rows at equal seeds."""
+
+    differences: list[float]
+
+    @property
+    def higher(self) -> int:
+        return sum(d > 0 for d in self.differences)
+
+    @property
+    def text(self) -> str:
+        n, mean = len(self.differences), statistics.fmean(self.differences)
+        spread = f" ± {statistics.stdev(self.differences):.2f}" if n > 1 else ""
+        return f"{_signed(mean)}{spread}, higher in {self.higher} of {n} seeds"
+
+
+def pair(a: Cell, b: Cell) -> Pairing | None:
+    """a minus b at the seeds that both have."""
+    shared = sorted(a.by_seed.keys() & b.by_seed.keys())
+    return Pairing([a.by_seed[s] - b.by_seed[s] for s in shared]) if shared else None
+
+
+RULE = (
+    "A gain over the base counts as shown where it is there in every one of at least three seeds, the base itself beats"
+    " random weights in all of them, and AugSelf's loss without the base method does not do as well."
+)
+
+
+def reading(table: Table) -> list[str]:
+    """What the numbers say of each claim, in sentences, by RULE, whichever way it comes out."""
+    found = []
+    random, alone = table.get(("none", RANDOM), {}), table.get(("none", ALONE), {})
+    for method in dict.fromkeys(m for m, _ in table if m != "none"):
+        base = table.get((method, "base"), {})
+        for part in ("augself", "cassle", "augself+cassle", "ventral", "dorsal", FUSED):
+            for task in TASKS:
+                row = table.get((method, part), {})
+                if task.name not in row or task.name not in base:
+                    continue
+                gain = pair(row[task.name], base[task.name])
+                if gain is None:
+                    continue
+                verdict = _judge(task.name, gain, row, base, random, alone)
+                found.append(f"{method}, {part} against its base on {task.name}: {gain.text}. {verdict}")
+    return found
+
+
+def _judge(
+    task: str,
+    gain: Pairing,
+    row: Mapping[str, Cell],
+    base: Mapping[str, Cell],
+    random: Mapping[str, Cell],
+    alone: Mapping[str, Cell],
+) -> str:
+    seeds = len(gain.differences)
+    if seeds < 3:
+        return f"{seeds} seed{'s' if seeds > 1 else ''}: nothing can be claimed."
+    if gain.higher == 0:
+        return "Lower in every seed: refuted here." if max(gain.differences) < 0 else "No gain."
+    if gain.higher < seeds:
+        return "Not in every seed: not shown."
+    if task not in random:
+        return "Without random weights as a control nothing can be claimed."
+    over = pair(base[task], random[task])
+    if over is None or over.higher < len(over.differences):
+        return "The base is no better than random weights here: a gain over it proves nothing."
+    if task in alone:
+        more = pair(row[task], alone[task])
+        if more is None or more.higher < len(more.differences):
+            return "AugSelf's loss alone does as well: the combination is not shown to be what helps."
+    return "Shown at this scale."
+
+
+def _html(
+    record: Mapping[str, Any], table: Table, findings: Sequence[str], figure: Mapping[str, Mapping[str, float]]
+) -> str:
+    study, environment = record["study"], record["environment"]
+    tuned = len(study["lrs"]) > 1
+    detail = (
+        f"{study['epochs']} epochs, {study['size']} px, {record['seeds']} seeds, learning rates "
+        f"{'tuned alike from' if tuned else 'fixed at'} {', '.join(f'{lr:g}' for lr in study['lrs'])}; "
+        f"{environment['cpu']}, {environment['device']}, commit {environment['commit']}"
+    )
+    if study["options"] or study["limit"]:
+        detail += f"; shortened by {' '.join(study['options'])} --limit {study['limit']}"
+    items = "".join(f"<li>{escape(line)}</li>" for line in findings)
+    columns = "".join(f"<li><b>{escape(task.name)}</b>: {escape(task.metric)}</li>" for task in TASKS)
+    return (
+        f'{STYLE}<h1>What a representation kept</h1>\n<p class="eyebrow">{escape(detail)}</p>\n'
+        '<p class="lead">Pretrained on imagenette128 without labels, then frozen. Each cell: the mean over seeds with '
+        "its standard deviation, and below it the mean difference from the base method at equal seeds.</p>\n"
+        f"{_table_html(table)}\n<ul>{columns}</ul>\n"
+        f"<h2>Reading</h2>\n<p>{escape(RULE)}</p>\n"
+        f"<ul>{items or '<li>There is nothing to compare yet.</li>'}</ul>\n"
+        + (
+            "<h2>Invariance</h2>\n<p>Whitened cosine of an image and its transformed self, debiased, mean over seeds: "
+            f"1 is invariant.</p>\n{matrix(figure)}"
+            if figure
+            else ""
+        )
+    )
+
+
+def _table_html(table: Table) -> str:
+    head = "".join(f'<th class="number">{escape(task.name)}</th>' for task in TASKS)
+    rows, last = [], ""
+    for (method, part), row in table.items():
+        base = table.get((method, "base"), {})
+        cells = "".join(f'<td class="number">{_cell(task, row, base if part != "base" else {})}</td>' for task in TASKS)
+        first = ' class="first"' if method != last else ""
+        rows.append(
+            f"<tr{first}><td>{escape(method if method != 'none' else '')}</td><td>{escape(part)}</td>{cells}</tr>"
+        )
+        last = method
+    return (
+        f'<div class="scroll"><table class="study"><thead><tr><th>method</th><th>variant</th>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _cell(task: Task, row: Mapping[str, Cell], base: Mapping[str, Cell]) -> str:
+    if task.name not in row:
+        return ""
+    cell, digits = row[task.name], 1 if task.percent else 3
+    spread = f" ± {cell.spread:.{digits}f}" if len(cell.by_seed) > 1 else ""
+    gain = pair(cell, base[task.name]) if task.name in base else None
+    below = f"<small>{_signed(statistics.fmean(gain.differences), digits)}</small>" if gain else ""
+    return f"{_number(cell.mean, digits)}{spread}{below}"
+
+
+def _invariances(run: Path, study: Mapping[str, Any], seeds: int) -> dict[str, dict[str, float]]:
+    """[row][transform]: the mean debiased invariance over seeds."""
+    rows = [(v, v.name) for v in variants(tuple(study["methods"]), tuple(study["parts"]), bool(study["invariances"]))]
+    rows.append((Variant("none", RANDOM, ()), "none-random-weights"))
+    figure: dict[str, dict[str, float]] = {}
+    for variant, name in rows:
+        values: dict[str, list[float]] = {}
+        for seed in range(seeds):
+            for path in (run / "results" / f"{name}-s{seed}" / "invariance").glob("*.json"):
+                try:
+                    for entry in json.loads(path.read_text())["rows"]:
+                        values.setdefault(entry["metric"].removesuffix(" (debiased)"), []).append(entry["value"])
+                except (OSError, ValueError, KeyError, TypeError) as error:
+                    raise RunError(f"{path} is no result ({error}); remove it and run the study again") from None
+        if values:
+            label = variant.part if variant.method == "none" else f"{variant.method}, {variant.part}"
+            figure[label] = {transform: statistics.fmean(found) for transform, found in values.items()}
+    return figure
+
+
+def _number(value: float, digits: int) -> str:
+    return f"{MINUS if value < 0 else ''}{abs(value):.{digits}f}"
+
+
+def _signed(value: float, digits: int = 2) -> str:
+    return f"{MINUS if value < 0 else '+'}{abs(value):.{digits}f}"
