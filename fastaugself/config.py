@@ -17,6 +17,8 @@ from fastaugself_kernels import ViewPolicy
 from fastaugself_kernels.params import IMAGENET_MEAN, IMAGENET_STD, Backend, Rounding
 
 from .combinations import check_combinations
+from .data.order import Order
+from .data.source import Decode
 from .errors import UsageError
 from .methods import METHODS, AnyMethod, MoCo
 from .methods.augself import AugSelf
@@ -25,21 +27,32 @@ from .models.build import Backbone
 from .training.optim import Optim
 
 T = TypeVar("T")
+Photos = Path | tuple[Path, ...]
 
 
 @dataclass(frozen=True)
 class Data:
     """The photos and how they are read."""
 
-    train: Path | None = None
-    """Training photos: a .beton file, or a folder of photos (written to a .beton beside it once), or `demo` for the
-    photos that come with scikit-image and scikit-learn."""
-    val: Path | None = None
+    train: Photos | None = None
+    """Training photos: .beton files (one, several, or a quoted pattern such as 'shards/*.beton', which count as one
+    data set in their order), or a folder of photos (written to a .beton beside it once), or `demo` for the photos that
+    come with scikit-image and scikit-learn."""
+    val: Photos | None = None
     """Labelled photos for the k-NN check during training, likewise; none by default."""
+    order: Order = "random"
+    """Order of the training photos: random; quasi-random, which reads blocks of neighbours one after the other, for
+    disks that are slow at random access; or sequential, as they stand in the files."""
     source: Literal["auto", "ffcv", "native"] = "auto"
     """Reader of .beton files: FFCV, this project's own reader, or FFCV where it is installed. Both give equal bits."""
+    decode: Decode = "cpu"
+    """Who decodes JPEGs: the CPU, or nvimgcodec (NVIDIA nvImageCodec), the GPU, where cores are few. Its pixels differ
+    from the CPU's by rounding."""
     workers: int = 0
     """Decoding threads of each process; 0 = as many as it has cores."""
+    max_corrupt: float = 0.001
+    """Share of the training photos that may be corrupt. Each is replaced by the next intact one of its file and named
+    in the log; more of them end the run."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +179,8 @@ class Pretrain:
 
 
 # What may differ between a run and its resumption: it changes where and how fast the run goes, not what it computes.
-RESUMABLE = ("run", "max_steps", "log", "checkpoint", "data", "compile", "cuda_graphs")
+_FILES = ("data.train", "data.val", "data.source", "data.workers", "data.max_corrupt")
+RESUMABLE = ("run", "max_steps", "log", "checkpoint", *_FILES, "compile", "cuda_graphs")
 
 
 def to_dict(config: Any) -> Any:
@@ -198,12 +212,15 @@ def _restore(hint: Any, value: Any) -> Any:
                 raise UsageError(f"unknown method {value['kind']}; known: {', '.join(METHODS)}")
             kind, value = value["kind"], {name: v for name, v in value.items() if name != "kind"}
             return from_dict(METHODS[kind], value)
-        hint = next(h for h in typing.get_args(hint) if h is not type(None))
+        kinds = [h for h in typing.get_args(hint) if h is not type(None)]
+        hint = next(h for h in kinds if not isinstance(value, list) or typing.get_origin(h) is tuple)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return from_dict(hint, value)
     if hint is Path:
         return Path(value)
-    return tuple(value) if isinstance(value, list) else value
+    if isinstance(value, list):
+        return tuple(_restore(typing.get_args(hint)[0], item) for item in value)
+    return value
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:

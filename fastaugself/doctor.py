@@ -22,6 +22,7 @@ import torch
 
 from .config import Pretrain, from_dict
 from .data.cores import available_cores
+from .data.dataset import expand
 from .errors import UsageError
 from .training.environment import cpu_name
 
@@ -252,11 +253,13 @@ def _memory(config: Pretrain) -> Iterator[Finding]:
         yield Finding("memory", "fault", found + " before activations", "a smaller --batch-size or backbone")
     else:
         yield Finding("memory", "ok", found + " besides activations")
-    path = config.data.train
-    if path is not None and path.is_file() and path.stat().st_size > available:
+    if config.data.train is None or config.data.order != "random":
+        return
+    stored = sum(path.stat().st_size for path in expand(config.data.train) if path.is_file())
+    if stored > available:
         yield Finding(
-            "memory", "note", f"{path} is {path.stat().st_size / GIB:.1f} GiB, more than the system can keep in memory",
-            "read it in quasi-random order from a disk that is no SSD",
+            "memory", "note", f"the photos are {stored / GIB:.1f} GiB, more than the system can keep in memory",
+            "--data.order quasi-random, if they are on a disk that is no SSD",
         )  # fmt: skip
 
 

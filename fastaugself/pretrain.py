@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 import torch
 
-from .config import Pretrain, from_dict, to_dict
+from .config import Photos, Pretrain, from_dict, to_dict
+from .data.dataset import is_pattern
 from .data.demo import write_demo
 from .data.write import ensure_beton
 from .errors import RunError, UsageError
@@ -164,9 +165,11 @@ def _with_data(config: Pretrain, world: World) -> Pretrain:
     return prepared or prepare()
 
 
-def _beton(path: Path | None, run: Path, split: Literal["train", "val"]) -> Path | None:
-    if path is None:
-        return None
+def _beton(path: Photos | None, run: Path, split: Literal["train", "val"]) -> Photos | None:
+    if isinstance(path, tuple):
+        return tuple(ensure_beton(part) if part.is_dir() else part for part in path)
+    if path is None or is_pattern(path):
+        return path
     if path != DEMO or path.exists():
         return ensure_beton(path)
     written = run / "data" / f"{split}.beton"
@@ -186,7 +189,7 @@ def _announce(trainer: Trainer) -> None:
     log.info(
         "photos    %d of %s, read by %s%s",
         trainer.loader.num_samples,
-        config.data.train,
+        trainer.loader.name,
         trainer.loader.source,
         f" ({trainer.loader.source_reason})" if trainer.loader.source_reason else "",
     )

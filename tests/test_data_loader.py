@@ -23,7 +23,7 @@ from fastaugself.data.demo import load_photos
 from fastaugself.data.loader import Loader
 from fastaugself.data.order import epoch_batches
 from fastaugself.data.sidecar import Sidecar
-from fastaugself.data.source import allocate
+from fastaugself.data.source import OwnMemory, allocate
 from fastaugself.data.writer import BetonWriter
 from fastaugself.errors import RunError, UsageError
 
@@ -160,14 +160,15 @@ def test_batches_belong_to_the_consumer(source, varied):
 def test_memory_of_a_batch_serves_again_only_when_nobody_has_it():
     """Touching fresh pages costs a third of decoding into them; 2 MB, since small tensors come from PyTorch."""
     sizes = np.full((4, 2), 420, np.int32)
-    first, _ = allocate(sizes, pin=False)
-    second, _ = allocate(sizes, pin=False)
+    memory = OwnMemory()
+    first, _ = allocate(sizes, memory)
+    second, _ = allocate(sizes, memory)
     image, address = first[420:].numpy(), first.data_ptr()
     del first  # `image` still needs it
-    third, _ = allocate(sizes - 1, pin=False)
+    third, _ = allocate(sizes - 1, memory)
     assert len({address, second.data_ptr(), third.data_ptr()}) == 3
     del image
-    fourth, offsets = allocate(sizes - 1, pin=False)  # a little smaller: batches of photos never have equal sizes
+    fourth, offsets = allocate(sizes - 1, memory)  # a little smaller: batches of photos never have equal sizes
     assert fourth.data_ptr() == address
     for start in offsets:
         end = int(start) + 419 * 419 * 3
@@ -226,10 +227,10 @@ def test_an_exception_in_a_thread_reaches_the_consumer(source, varied, monkeypat
     """FFCV's own loader prints it and waits for ever."""
     calls = itertools.count()
 
-    def allocate(sizes_B2, *, pin):
+    def allocate(sizes_B2, buffers):
         if next(calls) == 2:
             raise MemoryError("no more")
-        return original(sizes_B2, pin=pin)
+        return original(sizes_B2, buffers)
 
     original = native.allocate
     monkeypatch.setattr(native if source == "native" else ffcv_source, "allocate", allocate)

@@ -1,6 +1,7 @@
 """An iterator that works ahead of its consumer in a thread, and never leaves one behind."""
 
 import atexit
+import contextlib
 import logging
 import queue
 import threading
@@ -12,7 +13,12 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _END = object()
-_PATIENCE = 60.0  # seconds without an item, after which the log says so: a dead network disk looks just like this
+PATIENCE = 60.0  # seconds without an item, after which the log says so: a dead network disk looks just like this
+
+
+def log_waiting(about: str) -> None:
+    """Says that `about` is being waited for, once more after every PATIENCE seconds."""
+    log.warning("still waiting for %s, %.0f s and more: is the disk slow or gone?", about, PATIENCE)
 
 
 class _Raised:
@@ -27,8 +33,9 @@ class Background(Generic[T]):
     thread has ended; an `items` that is a generator is closed in that thread.
     """
 
-    def __init__(self, items: Iterable[T], *, depth: int, name: str):
-        self._items, self._queue, self._name = items, queue.Queue[object](depth), name
+    def __init__(self, items: Iterable[T], *, depth: int, name: str, about: str = ""):
+        """name: of the thread. about: what is being waited for, when it takes long."""
+        self._items, self._queue, self._about = items, queue.Queue[object](depth), about or name
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -72,18 +79,18 @@ class Background(Generic[T]):
     def _next(self) -> object:
         while True:
             try:
-                return self._queue.get(timeout=_PATIENCE)
+                return self._queue.get(timeout=PATIENCE)
             except queue.Empty:
-                log.warning("still waiting for %s, %.0f s by now: is the disk slow or gone?", self._name, _PATIENCE)
+                log_waiting(self._about)
 
     def close(self) -> None:
         """Stops the thread after the item it is working on, and waits for it."""
         self._stop.set()
         while self._thread.is_alive():
-            try:
-                self._queue.get(timeout=0.01)
-            except queue.Empty:
-                self._thread.join(0.01)
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    self._queue.get_nowait()
+            self._thread.join(0.002)
 
 
 _running: weakref.WeakSet[Background] = weakref.WeakSet()

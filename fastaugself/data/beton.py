@@ -173,15 +173,33 @@ class Beton:
     def check_unchanged(self) -> None:
         """Raises RunError if the file was replaced, cut or rewritten since it was opened."""
         try:
-            now = os.stat(self.path)
+            self._compare(os.stat(self.path))
         except OSError as error:
             raise RunError(f"{self.path} is gone while it was in use: {error.strerror}") from error
+
+    def check_open_file(self) -> None:
+        """As `check_unchanged`, of the file that is open: it may have lost its name, but not its content."""
+        try:
+            self._compare(os.fstat(self._fd))
+        except OSError as error:
+            raise RunError(f"{self.path} cannot be read ({error.strerror}); is its disk there?") from error
+
+    def _compare(self, now: os.stat_result) -> None:
         for key in ("st_dev", "st_ino", "st_size", "st_mtime_ns"):
             if getattr(now, key) != getattr(self._stat, key):
                 raise RunError(
                     f"{self.path} changed while it was in use ({self._stat.st_size} bytes at open, "
                     f"{now.st_size} now): start again, and write new data under another name"
                 )
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Device and inode: the same for two names of one file."""
+        return self._stat.st_dev, self._stat.st_ino
+
+    def fileno(self) -> int:
+        """The open file descriptor."""
+        return self._fd
 
     def close(self) -> None:
         """Lets go of the file; the arrays stay."""

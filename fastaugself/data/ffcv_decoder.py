@@ -1,38 +1,53 @@
 """FFCV's loader with our decoder: every photo of a batch decoded once, whole, into one packed buffer.
 
+FFCV compiles a pipeline of operations over a memory manager. The operation here is PackedDecoder, the memory manager
+reads from any of many files by `pread`: FFCV's own reads one file through a memory map, in which a file that is cut
+while it is read kills the process, and keeps an index that takes 607 MB for 1.28 million samples.
+
 Imports FFCV, and therefore is imported only by who needs it. Importing FFCV and making a Loader set the number of
 threads of torch and numba for the whole process; ffcv_source.py undoes that.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import ffcv.loader.loader
 import numpy as np
 from ffcv.fields.rgb_image import SimpleRGBImageDecoder
-from ffcv.libffcv import imdecode, memcpy
+from ffcv.libffcv import imdecode, memcpy, read
 from ffcv.loader import Loader, OrderOption
-from ffcv.memory_managers.os_cache import OSCacheContext, OSCacheManager
+from ffcv.memory_managers.base import MemoryManager
 from ffcv.pipeline.compiler import Compiler
 from ffcv.pipeline.state import State
 from ffcv.reader import Reader
 
-from .beton import JPEG, Beton
+from .beton import IMAGE, JPEG, Beton
 
-# FFCV's compiled code by (parallel, index of the image field). Nothing in it belongs to one file. It is kept for good
-# also because numba complains on stderr of compiled functions that are thrown away.
-_compiled: dict[tuple[bool, int], Any] = {}
+# FFCV's compiled code by whether it is parallel. Nothing in it belongs to one file. It is kept for good also because
+# numba complains on stderr of compiled functions that are thrown away.
+_compiled: dict[bool, Callable[..., None]] = {}
 
 
-def make_loader(beton: Beton, workers: int) -> Loader:
-    """An `ffcv.Loader` of `beton` whose one pipeline is PackedDecoder; fields other than the image are left out."""
+def compiled_decoder(beton: Beton, workers: int) -> Callable[..., None]:
+    """decode(records_B, fds_B, pointers_B, bytes_B, pixels, offsets_B, intact_B), from a loader's pipeline.
+
+    beton: any file; its image field gives the pipeline. workers: more than one for a parallel loop.
+    records_B: of type IMAGE, their data_ptr being their own position. fds_B, pointers_B, bytes_B: uint32, uint64 and
+    uint64, where the stored data are. pixels, offsets_B, intact_B: see PackedDecoder.
+    """
+    parallel = workers > 1
+    if parallel not in _compiled:
+        _compiled[parallel] = _compile(beton, workers)
+    return _compiled[parallel]
+
+
+def _compile(beton: Beton, workers: int) -> Callable[..., None]:
     pipelines: dict[str, list[PackedDecoder] | None] = dict.fromkeys(beton.field_names)
     pipelines[beton.image_field] = [PackedDecoder()]
-    original = ffcv.loader.loader.OSCacheManager
-    ffcv.loader.loader.OSCacheManager = _LeanManager
-    try:
-        return _Loader(
+    with _in_ffcv(OSCacheManager=ManyFiles, Reader=_LeanReader):
+        loader = Loader(
             str(beton.path),
             batch_size=1,  # says only how FFCV would cut its own order into batches
             num_workers=workers,
@@ -42,35 +57,35 @@ def make_loader(beton: Beton, workers: int) -> Loader:
             drop_last=False,
             pipelines=pipelines,
         )
-    finally:
-        ffcv.loader.loader.OSCacheManager = original
+    (stage, (node,)), *_ = loader.code[0]
+    field = f"f{loader.field_name_to_f_ix[beton.image_field]}"
 
+    def decode(records_B, fds_B, pointers_B, bytes_B, pixels, offsets_B, intact_B):  # type: ignore[no-untyped-def]
+        metadata_B = np.zeros(len(records_B), [(field, IMAGE)])
+        metadata_B[field] = records_B
+        memory = {f"memory_{node}": (pixels, offsets_B, intact_B), f"shared_memory_{node}": None}
+        stage(
+            batch_indices=np.arange(len(records_B)),
+            metadata=metadata_B,
+            storage_state=(fds_B, pointers_B, bytes_B),
+            **memory,
+        )
 
-class _Loader(Loader):  # type: ignore[misc]
-    """FFCV's, compiling once a process and not once a loader."""
-
-    code: Any
-
-    def generate_code(self) -> None:
-        key = self.num_workers > 1, self.field_name_to_f_ix[next(iter(self.pipeline_specs))]
-        if key not in _compiled:
-            super().generate_code()
-            _compiled[key] = self.code
-        self.code = _compiled[key]
+    return decode
 
 
 class PackedDecoder(SimpleRGBImageDecoder):  # type: ignore[misc]
     """FFCV operation: decodes samples into (pixels uint8 [N], offsets_B int64, intact_B bool), given as its memory.
 
     The caller allocates, since FFCV would reserve the largest batch imaginable several times over. intact_B tells which
-    images were decoded; FFCV's own decoders ignore what libjpeg-turbo reports.
+    images were read and decoded; FFCV's own decoders ignore what libjpeg-turbo reports.
     """
 
     def declare_state_and_memory(self, previous_state: State) -> tuple[State, None]:
         return replace(previous_state, jit_mode=True, shape=(1,), dtype=np.dtype("u1")), None
 
     def generate_code(self) -> Any:
-        read = self.memory_read
+        stored = self.memory_read
         decode_jpeg, copy, stated_size = (Compiler.compile(f) for f in (imdecode, memcpy, jpeg_size))
         prange = Compiler.get_iterator()
 
@@ -79,11 +94,12 @@ class PackedDecoder(SimpleRGBImageDecoder):  # type: ignore[misc]
             for i in prange(len(batch_indices)):
                 sample = metadata[batch_indices[i]]
                 height, width = np.int64(sample["height"]), np.int64(sample["width"])
-                data = read(sample["data_ptr"], storage_state)
+                data = stored(sample["data_ptr"], storage_state)
                 image = pixels[offsets_B[i] : offsets_B[i] + height * width * 3]
                 if sample["mode"] != JPEG:
-                    copy(data, image)
-                    intact_B[i] = True
+                    if len(data) == len(image):
+                        copy(data, image)
+                        intact_B[i] = True
                 elif stated_size(data) == (height, width):
                     h, w = np.uint32(height), np.uint32(width)
                     code = decode_jpeg(data, image, h, w, h, w, 0, 0, 1, 1, False, False)
@@ -116,30 +132,53 @@ def jpeg_size(data):  # type: ignore[no-untyped-def]
     return (np.int64(0), np.int64(0))
 
 
-class _LeanManager(OSCacheManager):  # type: ignore[misc]
-    """FFCV's, without its three dictionaries over all samples, which only reading by pages uses.
-
-    For 1.28 million samples they would be 607 MB and 2.9 s in every process.
-    """
+class ManyFiles(MemoryManager):  # type: ignore[misc]
+    """FFCV memory manager whose state says for each address, a position in the batch, where its data stand."""
 
     def __init__(self, reader: Reader):
-        order = np.argsort(reader.alloc_table["ptr"], kind="stable")
-        self.reader = reader
-        self.ptrs = reader.alloc_table["ptr"][order]
-        self.sizes = reader.alloc_table["size"][order]
-        self.context = OSCacheContext(self)
+        """Not the base class's, which indexes the samples of one file."""
+
+    def schedule_epoch(self, batches: Any) -> Any:
+        raise NotImplementedError("only FFCV's own iterator asks for this")
+
+    @property
+    def state_type(self) -> Any:
+        import numba
+
+        return numba.types.Tuple([numba.uint32[::1], numba.uint64[::1], numba.uint64[::1]])
 
     def compile_reader(self) -> Any:
-        return _compile_reader()
+        read_at = Compiler.compile(read)
+
+        def stored(address, state):  # type: ignore[no-untyped-def]
+            fds_B, pointers_B, bytes_B = state
+            data = np.empty(bytes_B[address], np.uint8)
+            found = read_at(fds_B[address], data, pointers_B[address])
+            return data[: max(found, 0)]
+
+        return Compiler.compile(stored)
 
 
-@cache
-def _compile_reader() -> Any:
-    return OSCacheManager.compile_reader(_AnyFile())
+class _LeanReader(Reader):  # type: ignore[misc]
+    """FFCV's, of the header and the fields alone."""
+
+    def read_metadata(self) -> None:
+        self.metadata = np.zeros(0, self.metadata_type)
+        self.num_samples = 0
+
+    def read_allocation_table(self) -> None:
+        """Beton has read and checked it."""
 
 
-class _AnyFile(OSCacheManager):  # type: ignore[misc]
-    """What compiling needs of a manager, which is nothing of its file."""
-
-    def __init__(self) -> None:
-        pass
+@contextmanager
+def _in_ffcv(**replaced: type) -> Iterator[None]:
+    """Other classes under names that FFCV's Loader looks up."""
+    module = ffcv.loader.loader
+    original = {name: getattr(module, name) for name in replaced}
+    try:
+        for name, other in replaced.items():
+            setattr(module, name, other)
+        yield
+    finally:
+        for name, other in original.items():
+            setattr(module, name, other)

@@ -1,6 +1,6 @@
-"""The reader on FFCV: its index, its memory map, its compiler and its JPEG decoder, with each photo decoded once.
+"""The reader on FFCV: its pipelines, its compiler, its threads and its JPEG decoder, with each photo decoded once.
 
-FFCV compiles our decoder into a function of a batch of sample ids; the loop that calls it is ours. FFCV's own loop
+FFCV compiles our decoder into a function of a batch of samples; the loop that calls it is ours. FFCV's own loop
 (EpochIterator) waits for ever when its thread fails, leaves the thread behind when the consumer stops early, and hands
 out buffers that it overwrites with the next batch but one.
 
@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError
 from .background import Background
-from .beton import Beton
-from .source import Packed, allocate
-
-AHEAD = 3  # batches
+from .beton import IMAGE
+from .dataset import Dataset
+from .source import AHEAD, Buffers, Packed, allocate
 
 
 def why_not() -> str | None:
@@ -42,48 +41,56 @@ def why_not() -> str | None:
 
 
 class FfcvSource:
-    """Decodes the samples of `beton` with FFCV on `workers` threads; `pin` puts the batches into page-locked memory.
+    """Decodes the samples of `dataset` with FFCV on `workers` threads.
 
     Raises UsageError where FFCV cannot be used.
     """
 
-    def __init__(self, beton: Beton, *, workers: int, pin: bool = False):
+    def __init__(self, dataset: Dataset, *, workers: int):
         if reason := why_not():
-            raise UsageError(f"FFCV cannot be used: {reason}; `native` reads the same file without it")
+            raise UsageError(f"FFCV cannot be used: {reason}; `native` reads the same files without it")
         import numba
 
-        self._beton, self._pin = beton, pin
+        self._dataset = dataset
         self._workers = min(workers, numba.config.NUMBA_NUM_THREADS)  # numba refuses more than it has
         with _threads_kept():
-            from .ffcv_decoder import make_loader
+            from .ffcv_decoder import compiled_decoder
 
-            self._loader = make_loader(beton, self._workers)
-        self._storage = self._loader.memory_manager.schedule_epoch(())
-        self._storage.__enter__()
-        beton.check_unchanged()  # FFCV has opened the path anew
+            self._decoder = compiled_decoder(dataset.shards[0], self._workers)
 
-    def batches(self, ids: Iterator[NDArray[np.int64]]) -> Generator[Packed]:
+    def batches(self, ids: Iterator[NDArray[np.int64]], buffers: Buffers) -> Generator[Packed]:
         """See source.Source."""
-        yield from Background(self._decode_all(ids), depth=AHEAD, name="ffcv")
+        yield from Background(self._decode_all(ids, buffers), depth=AHEAD, name="ffcv", about=self._about)
 
-    def _decode_all(self, ids: Iterator[NDArray[np.int64]]) -> Generator[Packed]:
+    @property
+    def _about(self) -> str:
+        return f"a batch of {self._dataset.name}"
+
+    def _decode_all(self, ids: Iterator[NDArray[np.int64]], buffers: Buffers) -> Generator[Packed]:
         import numba
 
         numba.set_num_threads(self._workers)  # holds for this thread only
         for ids_B in ids:
-            yield self._decode(ids_B)
+            yield self._decode(ids_B, buffers)
 
-    def _decode(self, ids_B: NDArray[np.int64]) -> Packed:
-        self._beton.check_unchanged()  # reading a memory map beyond the end of its file kills the process
-        pixels, offsets_B = allocate(self._beton.sizes_N2[ids_B], pin=self._pin)
+    def _decode(self, ids_B: NDArray[np.int64], buffers: Buffers) -> Packed:
+        sizes_B2 = self._dataset.sizes_N2[ids_B]
+        pixels, offsets_B = allocate(sizes_B2, buffers)
         intact_B = np.zeros(len(ids_B), np.bool_)
-        (stage, (node,)), *_ = self._loader.code[0]
-        memory = {f"memory_{node}": (pixels.numpy(), offsets_B, intact_B), f"shared_memory_{node}": None}
-        stage(batch_indices=ids_B, metadata=self._loader.reader.metadata, storage_state=self._storage.state, **memory)
+        records_B = np.zeros(len(ids_B), IMAGE)
+        records_B["mode"], records_B["data_ptr"] = self._dataset.modes_N[ids_B], np.arange(len(ids_B))
+        records_B["height"], records_B["width"] = sizes_B2[:, 0], sizes_B2[:, 1]
+        fds_B, pointers_B, bytes_B = self._dataset.where(ids_B)
+        self._decoder(
+            records_B,
+            fds_B.astype(np.uint32),
+            pointers_B.astype(np.uint64),
+            bytes_B.astype(np.uint64),
+            pixels.numpy(),
+            offsets_B,
+            intact_B,
+        )
         return Packed(pixels, offsets_B, ids_B, np.flatnonzero(~intact_B).tolist())
-
-    def close(self) -> None:
-        """The memory map goes with the last reference."""
 
 
 @contextmanager

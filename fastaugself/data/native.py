@@ -8,66 +8,70 @@ import itertools
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
+from .background import PATIENCE, log_waiting
 from .beton import JPEG, Beton
-from .source import Packed, allocate
-
-AHEAD = 3  # batches
+from .dataset import Dataset
+from .source import AHEAD, Buffers, Packed, allocate
 
 
 class NativeSource:
-    """Decodes the samples of `beton` with `workers` threads; `pin` puts the batches into page-locked memory.
+    """Decodes the samples of `dataset` with `workers` threads.
 
     Raises UsageError where simplejpeg is missing.
     """
 
-    def __init__(self, beton: Beton, *, workers: int, pin: bool = False):
+    def __init__(self, dataset: Dataset, *, workers: int):
         try:
             import simplejpeg  # noqa: F401
         except ImportError as error:
             raise UsageError(f"simplejpeg cannot be imported ({error}): pip install simplejpeg") from error
-        self._beton, self._workers, self._pin = beton, workers, pin
+        self._dataset, self._workers = dataset, workers
 
-    def batches(self, ids: Iterator[NDArray[np.int64]]) -> Generator[Packed]:
+    def batches(self, ids: Iterator[NDArray[np.int64]], buffers: Buffers) -> Generator[Packed]:
         """See source.Source."""
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="decode")
         ahead: deque[tuple[Packed, list[Future[None]]]] = deque()
         try:
             for ids_B in ids:
-                ahead.append(self._submit(pool, ids_B))
+                ahead.append(self._submit(pool, ids_B, buffers))
                 if len(ahead) > AHEAD:
-                    yield _completed(*ahead.popleft())
+                    yield self._completed(*ahead.popleft())
             while ahead:
-                yield _completed(*ahead.popleft())
+                yield self._completed(*ahead.popleft())
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _submit(self, pool: ThreadPoolExecutor, ids_B: NDArray[np.int64]) -> tuple[Packed, list[Future[None]]]:
-        pixels, offsets_B = allocate(self._beton.sizes_N2[ids_B], pin=self._pin)
-        packed = Packed(pixels, offsets_B, ids_B, [])
+    def _submit(
+        self, pool: ThreadPoolExecutor, ids_B: NDArray[np.int64], buffers: Buffers
+    ) -> tuple[Packed, list[Future[None]]]:
+        packed = Packed(*allocate(self._dataset.sizes_N2[ids_B], buffers), ids_B, [])
         turn = itertools.count()  # the workers of a batch take turns, so that none is left with the largest photos
         return packed, [pool.submit(self._decode, packed, turn) for _ in range(min(self._workers, len(ids_B)))]
 
     def _decode(self, packed: Packed, turn: Iterator[int]) -> None:
         pixels = packed.pixels.numpy()
         while (i := next(turn)) < len(packed.ids_B):
-            sample = int(packed.ids_B[i])
-            if decode_into(self._beton, sample, pixels[packed.offsets_B[i] :]):
+            if decode_into(*self._dataset.locate(int(packed.ids_B[i])), pixels[packed.offsets_B[i] :]):
                 packed.failed.append(i)
 
-    def close(self) -> None:
-        """Nothing is kept between epochs."""
-
-
-def _completed(packed: Packed, futures: list[Future[None]]) -> Packed:
-    for future in futures:
-        future.result()
-    packed.failed.sort()
-    return packed
+    def _completed(self, packed: Packed, futures: list[Future[None]]) -> Packed:
+        for future in futures:
+            while True:
+                try:
+                    future.result(PATIENCE)
+                    break
+                except FutureTimeoutError:
+                    if future.done():
+                        raise
+                    log_waiting(f"a batch of {self._dataset.name}")
+        packed.failed.sort()
+        return packed
 
 
 def decode_into(beton: Beton, sample: int, out: NDArray[np.uint8]) -> str | None:

@@ -1,43 +1,245 @@
-"""Batches to a CUDA device while the previous ones are being used: pinned buffer, copy stream, event."""
+"""Batches to a device while the previous ones are being used.
 
+The decoder writes a batch into a slot of page-locked memory. A thread sends it, with what belongs to each sample behind
+the pixels, in one copy on a stream of its own; the slot is free again once an event has said that the copy is done. A
+second event says that the consumer is done with a batch, and no more than a few are on the device at a time.
+
+The ring knows nothing of CUDA: `CudaLink` does, and tests have links of their own, slow and treacherous.
+
+Shape suffixes: B images, N bytes, 2 = (height, width).
+"""
+
+import threading
+from collections import deque
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from .background import Background
 from .canvas import Canvas
+from .source import AHEAD
 
-AHEAD = 2  # batches on the device that the consumer has not taken yet
+SLOTS = AHEAD + 2  # as many as the sources hold at once, and one to be filled while another is sent
+ON_DEVICE = 2  # batches on the device that the consumer has not taken yet
+_IN_USE = ON_DEVICE + 2  # batches after which the work on one has to be over
+_TAIL = 8 + 8 + 8 + 2 * 4  # bytes a sample behind the pixels: offset, label, id, size
 
 
-def to_cuda(canvases: Generator[Canvas], device: torch.device) -> Generator[Canvas]:
-    """The same batches on `device`, copied by a thread and a stream of their own.
+class Event(Protocol):
+    """Something that a device will have done."""
 
-    canvases: with `pixels` in pinned memory. The consumer's current stream waits for each copy, its host does not. The
-    batches belong to the consumer: PyTorch's allocator keeps their memory until the work that its stream was given on
-    them is done.
+    def synchronize(self) -> Any:
+        """Returns once it has."""
+        ...
+
+
+class Link(Protocol):
+    """What the ring needs of a device."""
+
+    def host(self, count: int) -> Tensor:
+        """Page-locked memory, uint8 [count]; called by any thread."""
+        ...
+
+    def enter(self) -> AbstractContextManager[Any]:
+        """For the thread that sends: where its work on the device goes."""
+        ...
+
+    def send(self, host: Tensor) -> tuple[Tensor, Event]:
+        """Begins to copy: memory on the device, and the event after which it holds `host`."""
+        ...
+
+    def receive(self, memory: list[Tensor], arrived: Event) -> None:
+        """Has what the consumer does from now on wait for `arrived`; its host does not wait."""
+        ...
+
+    def mark(self) -> Event:
+        """An event that passes when all that the consumer has begun until now is done."""
+        ...
+
+
+class CudaLink:
+    """A CUDA device, a stream for copies, and whichever stream is current where the consumer asks for a batch."""
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        self._stream = torch.cuda.Stream(device)
+
+    def host(self, count: int) -> Tensor:
+        """See Link."""
+        # A new thread's current device is the first one, and page-locking would open a context there.
+        with torch.cuda.device(self._device):
+            return torch.empty(count, dtype=torch.uint8, pin_memory=True)
+
+    @contextmanager
+    def enter(self) -> Iterator[None]:
+        """See Link."""
+        with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
+            yield
+
+    def send(self, host: Tensor) -> tuple[Tensor, Event]:
+        """See Link."""
+        sent = torch.empty(len(host), dtype=torch.uint8, device=self._device)
+        sent.copy_(host, non_blocking=True)
+        arrived = torch.cuda.Event(blocking=True)  # a host that waits for it sleeps instead of spinning
+        arrived.record(self._stream)
+        return sent, arrived
+
+    def receive(self, memory: list[Tensor], arrived: Event) -> None:
+        """See Link."""
+        current = torch.cuda.current_stream(self._device)
+        current.wait_event(arrived)  # type: ignore[arg-type]
+        for tensor in memory:
+            # The allocator gives the memory to the copy stream again; it must first wait for the consumer's.
+            tensor.record_stream(current)
+
+    def mark(self) -> Event:
+        """See Link."""
+        done = torch.cuda.Event(blocking=True)
+        done.record(torch.cuda.current_stream(self._device))
+        return done
+
+
+class RingClosed(RuntimeError):
+    """Raised to a decoder that waits for a slot when the consumer has left."""
+
+
+class _Slot:
+    def __init__(self) -> None:
+        self.memory: Tensor | None = None
+        self.sent: Event | None = None
+
+
+class Ring:
+    """`slots` buffers of page-locked memory that are filled and sent in turn; a source.Buffers.
+
+    batch_size: samples of a batch at most. Each buffer grows to the largest batch that it has held.
     """
-    with closing(iter(Background(_copy(canvases, device), depth=AHEAD, name="to-device"))) as copied:
-        for canvas, arrived in copied:
-            current = torch.cuda.current_stream(device)
-            current.wait_event(arrived)
-            for tensor in canvas:
-                tensor.record_stream(current)
-            yield canvas
+
+    def __init__(self, link: Link, *, batch_size: int, slots: int = SLOTS):
+        self._link, self._tail = link, batch_size * _TAIL
+        self._free = deque(_Slot() for _ in range(slots))
+        self._filled: dict[int, _Slot] = {}  # by address
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def empty(self, count: int) -> Tensor:
+        """A slot's memory, uint8 [count]; waits for a free slot, and for its last copy to be done."""
+        with self._changed:
+            while not self._free and not self._closed:
+                self._changed.wait()
+            if self._closed:
+                raise RingClosed("the ring is closed")
+            slot = self._free.popleft()
+        try:
+            if slot.sent is not None:
+                slot.sent.synchronize()
+                slot.sent = None
+            return self._memory(slot, count)
+        except BaseException:
+            with self._changed:
+                self._free.append(slot)
+            raise
+
+    def exchange(self, old: Tensor, count: int) -> Tensor:
+        """The memory of the same slot for a batch of another size; what it held is lost."""
+        return self._memory(self._filled.pop(old.data_ptr()), count)
+
+    def _memory(self, slot: _Slot, count: int) -> Tensor:
+        if slot.memory is None or len(slot.memory) < count + self._tail:
+            slot.memory = None  # let go of before its successor is asked for
+            slot.memory = self._link.host(count + count // 8 + self._tail)
+        self._filled[slot.memory.data_ptr()] = slot
+        return slot.memory[:count]
+
+    def send(self, canvas: Canvas) -> tuple[Canvas, list[Tensor], Event]:
+        """Begins to copy a batch whose pixels are in a slot; see Sender."""
+        slot = self._filled.pop(canvas.pixels.data_ptr())
+        memory, count = slot.memory, len(canvas.pixels)
+        assert memory is not None
+        used = pack_rest(memory, count, canvas)
+        sent, slot.sent = self._link.send(memory[:used])
+        arrived = slot.sent
+        with self._changed:
+            self._free.append(slot)
+            self._changed.notify()
+        return unpack_rest(sent[:count], sent, count, canvas), [sent], arrived
+
+    def close(self) -> None:
+        """Lets waiting decoders go, and returns when no copy reads from a slot any more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            free = list(self._free)
+        for slot in free:
+            if slot.sent is not None:
+                slot.sent.synchronize()
+                slot.sent = None
 
 
-def _copy(canvases: Generator[Canvas], device: torch.device) -> Iterator[tuple[Canvas, torch.cuda.Event]]:
-    stream = torch.cuda.Stream(device)
+def pack_rest(memory: Tensor, start: int, canvas: Canvas) -> int:
+    """Writes all tensors of a batch but the pixels into `memory` from byte `start` on; returns where they end."""
+    for tensor in canvas[1:]:
+        memory[start : start + tensor.nbytes].copy_(tensor.reshape(-1).view(torch.uint8))
+        start += tensor.nbytes
+    return start
+
+
+def unpack_rest(pixels: Tensor, memory: Tensor, start: int, like: Canvas) -> Canvas:
+    """`pixels` with the other tensors, of the types and shapes of `like`, as `pack_rest` wrote them."""
+    rest = []
+    for tensor in like[1:]:
+        rest.append(memory[start : start + tensor.nbytes].view(tensor.dtype).view(tensor.shape))
+        start += tensor.nbytes
+    return Canvas(pixels, *rest)
+
+
+class Sender(Protocol):
+    """Memory of batches that can be sent: a Ring, or one for pixels that are on the device already."""
+
+    def send(self, canvas: Canvas) -> tuple[Canvas, list[Tensor], Event]:
+        """The batch on the device, its memory there, and when it is there."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of whoever waits for memory; returns when no copy is under way."""
+        ...
+
+
+def to_device(canvases: Generator[Canvas], link: Link, ring: Sender) -> Generator[Canvas]:
+    """The batches on the device of `link`, sent ahead by a thread of their own.
+
+    canvases: batches in the memory of `ring`, made by that thread. What is returned belongs to the consumer. No more
+    batches are begun than ON_DEVICE beyond what it has taken, nor while work on the fourth before is still to be done.
+    """
+    done: deque[Event] = deque()
+    sending = Background(_send(canvases, link, ring, done), depth=ON_DEVICE, name="to-device")
+    batches = iter(sending)
     try:
-        with torch.cuda.device(device):
-            for canvas in canvases:
-                pinned = Canvas(canvas.pixels, *(t.pin_memory() for t in canvas[1:]))
-                with torch.cuda.stream(stream):
-                    moved = pinned.to(device, non_blocking=True)
-                arrived = torch.cuda.Event()
-                arrived.record(stream)
-                yield moved, arrived
-                # The host buffers may go now: the pinned allocator has noted the copies and waits for them itself.
+        for canvas, memory, arrived in batches:
+            link.receive(memory, arrived)
+            yield canvas
+            del canvas, memory
+            done.append(link.mark())
     finally:
+        ring.close()  # first: the thread may be waiting for a decoder that waits for a slot
+        batches.close()
+        sending.close()
+
+
+def _send(
+    canvases: Generator[Canvas], link: Link, ring: Sender, done: deque[Event]
+) -> Generator[tuple[Canvas, list[Tensor], Event]]:
+    try:
+        with link.enter():
+            for k, canvas in enumerate(canvases):
+                if k >= _IN_USE:
+                    # The queue holds ON_DEVICE batches, so the consumer has come back from batch k - _IN_USE by now.
+                    done.popleft().synchronize()
+                yield ring.send(canvas)
+                del canvas
+    finally:
+        ring.close()
         canvases.close()

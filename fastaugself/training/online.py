@@ -31,7 +31,12 @@ class OnlineCheck:
         if config.data.val is None:
             return
         batch_size = min(256, train.num_samples)
-        common: dict[str, Any] = {"batch_size": batch_size, "source": "native", "workers": config.data.workers}
+        common: dict[str, Any] = {
+            "batch_size": batch_size,
+            "source": "native",
+            "workers": config.data.workers,
+            "max_corrupt": config.data.max_corrupt,
+        }
         assert config.data.train is not None
         self.loaders = (
             Loader(config.data.train, order="random", drop_last=False, device=device, **common),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fastaugself_kernels import Targets, augself_targets
 
-from ..data.beton import Beton
+from ..data.dataset import Dataset
 from ..methods.moco import MoCoMethod
 from ..views import OPERATIONS, Pair, Sample, describe, pack, read_stored, spread, to_uint8
 from .batch import make_views
@@ -80,16 +80,16 @@ def judge(trainer: Trainer, *, cases: int = 8, count: int = 512, seconds: float 
     batch = BATCH if trainer.device.type == "cuda" else max(8, min(BATCH, BATCH * 96**2 // config.view.size**2))
     learner.eval()
     try:
-        with Beton(path) as beton:
-            shown = [Sample(f"sample {i}", i, read_stored(beton, i)) for i in spread(beton.labels_N, cases)]
+        with Dataset(path) as data:
+            shown = [Sample(f"sample {i}", i, read_stored(*data.locate(i))) for i in spread(data.labels_N, cases)]
             found = _cases(trainer, shown, epoch)
             sums, done = _Sums(), 0
-            order = np.random.default_rng(0).permutation(len(beton))
+            order = np.random.default_rng(0).permutation(len(data))
             began = time.perf_counter()
             while learner.augself.heads and done < count and (not done or time.perf_counter() - began < seconds):
                 rounds, start = divmod(done, len(order))
                 ids = [int(i) for i in order[start : start + min(batch, count - done)]]
-                samples = [Sample("", i, read_stored(beton, i)) for i in ids]
+                samples = [Sample("", i, read_stored(*data.locate(i))) for i in ids]
                 _, _, targets, predictions = _predict(trainer, samples, epoch + rounds)
                 sums.add(predictions, targets)
                 done += len(ids)

@@ -9,7 +9,8 @@ from statistics import median
 import numpy as np
 
 from ..charts import Level, line_chart
-from ..data.beton import Beton
+from ..config import Photos
+from ..data.dataset import Dataset
 from ..export import WEIGHTS
 from ..methods.moco import MoCo
 from ..page import escape, page
@@ -44,6 +45,11 @@ def write_report(run: Path, trainer: Trainer) -> Path | None:
         return None
 
 
+def _name(photos: Photos | None) -> str:
+    several = photos if isinstance(photos, tuple) else (photos,)
+    return Path(str(several[0])).name + (f" and {len(several) - 1} more" if len(several) > 1 else "")
+
+
 class Report:
     """The run's records, and each part of the report as HTML."""
 
@@ -57,7 +63,7 @@ class Report:
         names = ", ".join(HEADS[name] for name in trainer.learner.augself.heads)
         self.method = method_name(self.config)
         self.what = f"{self.method} ({names})" if names else self.method
-        self.photos = "eight real photos" if self.is_demo else Path(str(self.config.data.train)).name
+        self.photos = "eight real photos" if self.is_demo else _name(self.config.data.train)
         self.title = f"{self.method} on {self.photos}"
 
     def part(self, build: Callable[[], str]) -> str:
@@ -210,8 +216,8 @@ class Report:
     def _chance(self) -> float:
         """Accuracy of always naming the most frequent class of the validation photos."""
         assert self.config.data.val is not None
-        with Beton(self.config.data.val) as beton:
-            return float(np.bincount(beton.labels_N[beton.labels_N >= 0]).max() / len(beton))
+        with Dataset(self.config.data.val) as data:
+            return float(np.bincount(data.labels_N[data.labels_N >= 0]).max() / len(data))
 
     # --- words --------------------------------------------------------------------------------------------------------
 

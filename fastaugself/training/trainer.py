@@ -90,7 +90,7 @@ class Trainer:
     def _open_data(self) -> Loader:
         config = self.config
         if config.data.train is None:
-            raise UsageError("no training photos: pass --data.train FILE.beton or a folder of photos")
+            raise UsageError("no training photos: pass --data.train FILE.beton (several, or a pattern) or a folder of photos")
         return Loader(
             config.data.train,
             batch_size=config.batch_size // self.world.size,
@@ -98,7 +98,10 @@ class Trainer:
             rank=self.world.rank,
             world=self.world.size,
             source=config.data.source,
+            decode=config.data.decode,
             workers=config.data.workers,
+            order=config.data.order,
+            max_corrupt=config.data.max_corrupt,
             device=self.device,
         )
 
@@ -268,8 +271,11 @@ class Trainer:
             rate.count(waited)
             run_log.step(self.step)
             if self.step % config.log.every == 0 or self.step == self.end:
-                names = list(step.metrics)
-                means = dict(zip(names, mean_over_processes(sums / counted).tolist(), strict=True))
+                names, corrupt = [*step.metrics, "corrupt"], sums.new_tensor([self.loader.corrupt])
+                row = mean_over_processes(torch.cat([sums / counted, corrupt])).tolist()
+                means = dict(zip(names, row, strict=True))
+                met = round(means.pop("corrupt") * self.world.size)
+                self.loader.check_corrupt(met)
                 sums, counted = None, 0
                 if not all(map(_finite, means.values())):
                     raise RunError(
@@ -285,6 +291,7 @@ class Trainer:
                     "lr": lr,
                     "pairs_per_s": pairs,
                     "data_wait": share,
+                    **({"corrupt": met} if met else {}),
                 }
                 parts = "  ".join(f"{name.removeprefix('loss_')} {value:.4f}" for name, value in means.items())
                 status = f"{parts}  {pairs:.0f} pairs/s  {duration(left)} left"

@@ -1,0 +1,112 @@
+"""Samples that cannot be decoded: replaced by a neighbour, counted, named in the log, and too many of them end the run.
+
+Shape suffixes: B images of a batch, 2 = (height, width).
+"""
+
+import logging
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..errors import RunError, UsageError
+from .dataset import Dataset
+from .native import decode_into
+from .source import Buffers, Packed, layout
+
+log = logging.getLogger(__name__)
+
+
+class Faults:
+    """What is wrong with the samples of `dataset`, as far as an epoch has come to them.
+
+    allowed: share of all samples that may be corrupt. The replacement of a sample is the next intact one of its file,
+    after the last the first: the same on every rank and in every epoch.
+
+    count: corrupt samples that this epoch has met on this rank. Ranks share an epoch without overlap, so the sum over
+    all of them counts every sample once.
+    """
+
+    def __init__(self, dataset: Dataset, allowed: float):
+        if not 0 <= allowed <= 1:
+            raise UsageError(f"max_corrupt is {allowed}, expected a share of the samples from 0 to 1, such as 0.001")
+        self._dataset, self._allowed = dataset, allowed
+        self._replacements: dict[int, int] = {}
+        self._reasons: dict[int, str] = {}
+        self._last = -1
+        self.count = 0
+
+    def begin_epoch(self) -> None:
+        """Counts anew."""
+        self.count = 0
+
+    def repair(self, packed: Packed, buffers: Buffers) -> Packed:
+        """The batch with other samples, and their ids, in place of those that failed.
+
+        Raises RunError where too many have failed by now, or the disk does.
+        """
+        if not packed.failed:
+            return packed
+        ids_B = packed.ids_B.copy()
+        for i in packed.failed:
+            sample = int(ids_B[i])
+            if self._fault(sample) is None:
+                continue  # a read that failed once and succeeds now
+            self.count += 1
+            self._last = sample
+            self.check(self.count)
+            ids_B[i] = self._replacement(sample)
+        return self._pack(packed, ids_B, buffers)
+
+    def check(self, count: int) -> None:
+        """Raises RunError if `count` corrupt samples, of one epoch over all ranks, are more than are allowed."""
+        if count <= self._allowed * self._dataset.num_samples:
+            return
+        share = count / self._dataset.num_samples
+        named = ""
+        if self._last >= 0:
+            named = f"{self._dataset.describe(self._last)} cannot be decoded: {self._reasons[self._last]}; "
+        raise RunError(
+            f"{named}{count} of {self._dataset.num_samples} samples ({share:.2%}) are corrupt, and --data.max-corrupt "
+            f"{self._allowed:g} allows no more; the data are damaged, copy or write them again"
+        )
+
+    def _fault(self, sample: int) -> str | None:
+        """What is wrong with a sample; None if nothing is. Its second reading names a disk that fails."""
+        if sample not in self._reasons:
+            size = int(np.prod(self._dataset.sizes_N2[sample], dtype=np.int64)) * 3
+            fault = decode_into(*self._dataset.locate(sample), np.empty(size, np.uint8))
+            if fault is None:
+                return None
+            self._reasons[sample] = fault
+        return self._reasons[sample]
+
+    def _replacement(self, sample: int) -> int:
+        if sample not in self._replacements:
+            self._replacements[sample] = other = self._next_intact(sample)
+            described, local = self._dataset.describe(sample), self._dataset.locate(other)[1]
+            log.warning("%s cannot be decoded: %s; sample %d takes its place", described, self._reasons[sample], local)
+        return self._replacements[sample]
+
+    def _next_intact(self, sample: int) -> int:
+        start, stop = self._dataset.shard_range(sample)
+        for step in range(1, stop - start):
+            other = start + (sample - start + step) % (stop - start)
+            if self._fault(other) is None:
+                return other
+        raise RunError(f"{self._dataset.locate(sample)[0].path}: no sample of it can be decoded; write it again")
+
+    def _pack(self, packed: Packed, ids_B: NDArray[np.int64], buffers: Buffers) -> Packed:
+        """The batch of `ids_B`: the images that did not fail from `packed`, the others decoded here."""
+        failed, old = set(packed.failed), packed.pixels.cpu().numpy()
+        offsets_B, bytes_B, count = layout(self._dataset.sizes_N2[ids_B])
+        whole = np.zeros(count, np.uint8)
+        for i, sample in enumerate(ids_B.tolist()):
+            image = whole[offsets_B[i] : offsets_B[i] + bytes_B[i]]
+            if i not in failed:
+                image[:] = old[packed.offsets_B[i] : packed.offsets_B[i] + bytes_B[i]]
+            elif fault := decode_into(*self._dataset.locate(sample), image):
+                raise RunError(f"{self._dataset.describe(sample)} could be decoded before and no more: {fault}")
+        pixels = buffers.exchange(packed.pixels, count)
+        pixels.copy_(torch.from_numpy(whole))
+        return Packed(pixels, offsets_B, ids_B, [])

@@ -1,0 +1,71 @@
+"""The blocks of a quasi-random epoch, read whole and in order before their samples are wanted one by one.
+
+What is read goes to the operating system's page cache, so that decoding, which reads single samples in another order,
+finds it there whoever decodes. It works on every file system that has such a cache, network ones included.
+"""
+
+import os
+from collections.abc import Generator, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import RunError
+from .beton import Beton
+from .dataset import Dataset
+from .order import BLOCK, OPEN_BLOCKS, blocks_of
+
+_GAP = 1 << 16  # bytes between two samples that are read along rather than skipped
+_CHUNK = 1 << 20  # bytes read at a time
+
+
+def distance(global_batch: int) -> int:
+    """Batches to be ahead: those in which the blocks that are open are used up once, within reason."""
+    return int(np.clip(BLOCK * OPEN_BLOCKS // global_batch, 4, 64))
+
+
+def read_ahead(
+    dataset: Dataset, ids: Iterator[NDArray[np.int64]], *, seed: int, epoch: int
+) -> Generator[NDArray[np.int64]]:
+    """`ids`, each batch after all blocks of it have been read. Raises RunError where the disk fails."""
+    buffer = memoryview(bytearray(_CHUNK))
+    seen: dict[int, None] = {}  # in the order of their last use
+    for ids_B in ids:
+        for first in blocks_of(ids_B, num_samples=dataset.num_samples, seed=seed, epoch=epoch).tolist():
+            if first not in seen:
+                _read_block(dataset, first, buffer)
+            seen.pop(first, None)
+            seen[first] = None
+        for old in list(seen)[: -2 * OPEN_BLOCKS]:
+            del seen[old]
+        yield ids_B
+
+
+def _read_block(dataset: Dataset, first: int, buffer: memoryview) -> None:
+    ids = (first + np.arange(min(BLOCK, dataset.num_samples))) % dataset.num_samples
+    shards = [dataset.locate(int(sample))[0] for sample in ids]
+    _, pointers, lengths = dataset.where(ids)
+    for shard in dict.fromkeys(shards):
+        mine = np.array([other is shard for other in shards])
+        for start, stop in runs(pointers[mine], lengths[mine]):
+            _read(shard, start, stop, buffer)
+
+
+def runs(pointers: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """(start, stop) of the stretches of a file that hold these data, in order, neighbours as one."""
+    order = np.argsort(pointers, kind="stable")
+    starts, stops = pointers[order], np.maximum.accumulate((pointers + lengths)[order])
+    new = np.flatnonzero(starts[1:] - stops[:-1] > _GAP) + 1
+    firsts, lasts = np.concatenate([[0], new]), np.concatenate([new, [len(starts)]]) - 1
+    return list(zip(starts[firsts].tolist(), stops[lasts].tolist(), strict=True))
+
+
+def _read(shard: Beton, start: int, stop: int, buffer: memoryview) -> None:
+    while start < stop:
+        try:
+            found = os.preadv(shard.fileno(), [buffer[: stop - start]], start)
+        except OSError as error:
+            raise RunError(f"{shard.path} cannot be read ({error.strerror}); is its disk there?") from error
+        if not found:
+            raise RunError(f"{shard.path} became shorter while it was in use; copy or write it again")
+        start += found
