@@ -90,7 +90,7 @@ class Trainer:
     def _open_data(self) -> Loader:
         config = self.config
         if config.data.train is None:
-            raise UsageError("no training photos: pass --data.train FILE.beton (several, or a pattern) or a folder of photos")
+            raise UsageError("no training photos: pass --data.train with .beton files or a folder of photos")
         return Loader(
             config.data.train,
             batch_size=config.batch_size // self.world.size,
