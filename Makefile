@@ -36,7 +36,7 @@ bench: setup  ## views per second of the augmentation on this machine, beside th
 	$(PYTHON_IN_VENV) -P -m fastaugself bench augment $(ARGS)
 
 gpu: setup  ## the whole GPU round: tests, benchmark, training (PHOTOS=photos.beton), to results/<device>/
-	scripts/gpu_round $(PHOTOS)
+	$(PYTHON_IN_VENV) scripts/gpu_round.py $(PHOTOS) $(ARGS)
 
 clean:  ## forget .venv and everything compiled or cached (not runs/)
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info

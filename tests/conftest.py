@@ -10,7 +10,8 @@ def photo_folder(tmp_path_factory) -> Path:
     """Four classes of 16 real JPEG crops of odd sizes, from the photos inside scikit-image."""
     import numpy as np
     from PIL import Image
-    from skimage import data
+
+    data = pytest.importorskip("skimage.data")
 
     folder = tmp_path_factory.mktemp("photos")
     random = np.random.default_rng(0)

@@ -141,6 +141,21 @@ def test_the_search_finds_what_is_fastest_and_writes_what_can_be_read(check, cud
     assert check.Config.read(path) == replace(best, targets=("sm_90",))
 
 
+def test_what_there_is_no_time_for_stays_as_it_was(check, cuda):
+    from fastaugself_kernels import tune
+
+    start = replace(cuda, small=((64, 8),), small_float32=((32, 4),))
+    untouched, measured = tune.search(start, tune.Limited(lambda launch: 1.0, -1), torch.device("meta"))
+    assert untouched == start and measured == {}
+    calls = iter(range(len(tune.RESIZE)))
+
+    def clock(launch):
+        return 100.0 - next(calls)  # the last shape is the best, and then it is over
+
+    best, measured = tune.search(start, clock, torch.device("meta"))
+    assert best == replace(start, resize=tune.RESIZE[-1]) and set(measured) == {"resize"}
+
+
 def test_the_search_says_what_it_needs():
     if torch.cuda.is_available():
         pytest.skip("it would search")

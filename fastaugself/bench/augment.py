@@ -9,6 +9,7 @@ each peer's views to the statistics of ours; who does not pass is not timed. The
 import contextlib
 import importlib.metadata
 import random
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -66,6 +67,7 @@ def augment_benchmark(
     quick: bool = False,
     without: tuple[str, ...] = (),
     limit: float = 120,
+    patience: float = 900,
 ) -> None:
     """Views per second against the augmentation libraries that are installed.
 
@@ -81,6 +83,7 @@ def augment_benchmark(
         quick: Fewer rounds, and without what has to be compiled first: less than a minute.
         without: Names of contestants to leave out.
         limit: Seconds that setting a contestant up and checking it may take.
+        patience: Seconds for setting all of them up; whose turn comes later is left out.
     """
     where = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
     if where.type == "cpu":
@@ -91,7 +94,7 @@ def augment_benchmark(
     if quick:
         skipped |= dict.fromkeys(peers.TO_COMPILE, "not with --quick")
     cases = _cases(where, size, photos or (512 if where.type == "cuda" else 64), source, quick)
-    contestants, details, left_out = _ready(cases, skipped, limit)
+    contestants, details, left_out = _ready(cases, skipped, limit, time.monotonic() + patience)
     rows, failed = measure([copy_contestant(where), *contestants], device=where, rounds=rounds, seconds=seconds)
     left_out += failed
     copy, rows = next(row for row in rows if row.name == COPY), [row for row in rows if row.name != COPY]
@@ -164,7 +167,7 @@ def _ours(device: torch.device) -> str:
 
 
 def _ready(
-    cases: Sequence[Case], skipped: Mapping[str, str], limit: float
+    cases: Sequence[Case], skipped: Mapping[str, str], limit: float, end: float
 ) -> tuple[list[Contestant], dict[str, Record], list[LeftOut]]:
     """Every contestant of every case that passes its check, what is known of each, and who is left out."""
     contestants: list[Contestant] = []
@@ -182,24 +185,32 @@ def _ready(
             if name in skipped:
                 left_out.append(LeftOut(name, skipped[name]))
                 continue
+            seconds = min(limit, end - time.monotonic())
+            if seconds <= 0:
+                left_out.append(LeftOut(name + case.suffix, "no time left"))
+                continue
             check: Record = {}
-            entrants.append((name, attempt(name, partial(_set_up, make, case.work, expected, check, limit)), check))
+            entrants.append((name, attempt(name, partial(_set_up, make, case.work, expected, check, seconds)), check))
         for name, ready, check in entrants:
             if isinstance(ready, LeftOut):
                 left_out.append(LeftOut(name + case.suffix if name in details else name, ready.reason))
                 continue
             full = name + case.suffix
             contestants.append(Contestant(full, ready.call, ready.units))
-            details[full] = {
-                "case": case.suffix,
-                "batch": case.work.batch,
-                "views": case.work.views,
-                "views_per_call": ready.units,
-                "bytes_per_view": case.work.bytes_per_view(),
-                "launches": _launches(ready, case.work.device),
-                "check": check,
-            }
+            details[full] = _details(case, ready) | {"check": check}
     return contestants, details, left_out
+
+
+def _details(case: Case, ready: Ready) -> Record:
+    counted = attempt("", partial(launches, ready.call, case.work.device))
+    return {
+        "case": case.suffix,
+        "batch": case.work.batch,
+        "views": case.work.views,
+        "views_per_call": ready.units,
+        "bytes_per_view": case.work.bytes_per_view(),
+        "launches": None if isinstance(counted, LeftOut) else counted,
+    }
 
 
 def _set_up(make: Maker, work: Work, expected: dict[str, Any] | None, check: Record, limit: float) -> Ready:
@@ -219,11 +230,6 @@ def _set_up(make: Maker, work: Work, expected: dict[str, Any] | None, check: Rec
             if wrong:
                 raise ValueError(f"its views differ from ours: {', '.join(wrong)}")
     return ready
-
-
-def _launches(ready: Ready, device: torch.device) -> int | None:
-    counted = attempt("", partial(launches, ready.call, device))
-    return None if isinstance(counted, LeftOut) else counted
 
 
 def _speed(row: Row, copy: Row, known: Record) -> Record:

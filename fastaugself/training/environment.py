@@ -49,16 +49,20 @@ def cpu_name() -> str:
 
 
 def commit() -> str | None:
-    """The commit of the checkout this package runs from, with + where it is changed; None outside a checkout."""
+    """The commit of the checkout this package runs from, with + where it is changed.
+
+    Outside a checkout it is $FASTAUGSELF_COMMIT, or None.
+    """
+    named = os.environ.get("FASTAUGSELF_COMMIT")
     root = Path(__file__).parents[2]
     try:
         git = ["git", "-C", str(root)]
         head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=10)
         if head.returncode:
-            return None
+            return named
         dirty = subprocess.run(
             [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=10
         ).stdout
     except (OSError, subprocess.TimeoutExpired):
-        return None
+        return named
     return head.stdout.strip() + ("+" if dirty else "")

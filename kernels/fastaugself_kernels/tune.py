@@ -1,17 +1,20 @@
 """Measures launch shapes on the GPU that is there, and writes the best as its configuration.
 
-    python -m fastaugself_kernels.tune [--out FOLDER]
+    python -m fastaugself_kernels.tune [--out FOLDER] [--seconds LIMIT]
 
-Two views of 256 images of 375 x 500, MoCo v2's policy. Takes a few minutes, most of them compiling. The file goes to
-`triton/configs/` and is found by the device's name from then on; `make check-kernels` compiles it like the others.
+Two views of 256 images of 375 x 500, MoCo v2's policy. Takes a few minutes, most of them compiling; with a limit, what
+there was no time for stays as it was. The file goes to `triton/configs/` and is found by the device's name from then
+on; `make check-kernels` compiles it like the others.
 """
 
 import argparse
 import datetime
 import itertools
 import json
+import math
 import statistics
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
@@ -47,7 +50,7 @@ FINISH_FLOAT32 = [Tile(64, 16, 4), Tile(64, 16, 8), Tile(64, 32, 8), Tile(128, 1
 SMALL_WARPS = (1, 2, 4, 8, 16)
 
 
-def search(start: Config, time: Timer, device: torch.device) -> tuple[Config, dict[str, float]]:
+def search(start: Config, timer: Timer, device: torch.device) -> tuple[Config, dict[str, float]]:
     """The fastest configuration found from `start`, kernel after kernel, and the microseconds of its launches."""
     best, measured = _with(start, small=(), small_float32=()), {}
 
@@ -57,19 +60,21 @@ def search(start: Config, time: Timer, device: torch.device) -> tuple[Config, di
         ("finish_float32", FINISH_FLOAT32, torch.float32, 1),
     ):
         options = [_with(best, **{field: tile}) for tile in tiles]
-        times = [_time(time, _launches(option, 224, dtype, device)[index]) for option in options]
-        measured[field] = min(times)
-        best = options[times.index(measured[field])]
+        times = [_time(timer, _launches(option, 224, dtype, device)[index]) for option in options]
+        if min(times) < math.inf:
+            measured[field] = min(times)
+            best = options[times.index(measured[field])]
 
     for field, dtype in (("small", torch.bfloat16), ("small_float32", torch.float32)):
-        entries = []
+        entries, tried = [], False
         for size in (32, 64):
             options = [_with(best, **{field: ((size, warps),)}) for warps in SMALL_WARPS]
-            times = [_time(time, _launches(option, size, dtype, device)[0]) for option in options]
-            if min(times) < sum(time(launch) for launch in _launches(best, size, dtype, device)):
+            times = [_time(timer, _launches(option, size, dtype, device)[0]) for option in options]
+            tried |= min(times) < math.inf
+            if min(times) < sum(_time(timer, launch) for launch in _launches(best, size, dtype, device)):
                 entries.append((size, SMALL_WARPS[times.index(min(times))]))
                 measured[f"{field} {size}"] = min(times)
-        best = _with(best, **{field: tuple(entries)})
+        best = _with(best, **{field: tuple(entries) if tried else getattr(start, field)})
     return best, measured
 
 
@@ -77,13 +82,25 @@ def _with(shapes: Config, **fields: Any) -> Config:
     return replace(shapes, **fields)
 
 
-def _time(time: Timer, launch: Launch) -> float:
+def _time(timer: Timer, launch: Launch) -> float:
     """The time of one launch, infinite where its shape does not compile or does not fit the device."""
     try:
-        return time(launch)
+        return timer(launch)
     except Exception as error:  # triton raises a different class for every way not to fit
         print(f"  left out: {launch.options} {launch.constants}: {type(error).__name__}", file=sys.stderr)
-        return float("inf")
+        return math.inf
+
+
+class Limited:
+    """A timer that refuses to measure once `seconds` have passed since it was made."""
+
+    def __init__(self, timer: Timer, seconds: float) -> None:
+        self.timer, self.seconds, self.end = timer, seconds, time.monotonic() + seconds
+
+    def __call__(self, launch: Launch) -> float:
+        if time.monotonic() > self.end:
+            raise TimeoutError(f"the {self.seconds:g} s of --seconds are over")
+        return self.timer(launch)
 
 
 @lru_cache(maxsize=1)
@@ -158,13 +175,16 @@ def write(shapes: Config, measured: dict[str, float], device_name: str, target: 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m fastaugself_kernels.tune", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the configuration (default: the package's)")
+    parser.add_argument(
+        "--seconds", type=float, default=math.inf, help="time to measure in (default: as long as it takes)"
+    )
     options = parser.parse_args(arguments)
     if not torch.cuda.is_available():
         parser.error("a CUDA or ROCm device is needed, and torch sees none")
     device = torch.device("cuda", torch.cuda.current_device())
     properties = torch.cuda.get_device_properties(device)
     target = getattr(properties, "gcnArchName", f"sm_{properties.major}{properties.minor}").split(":")[0]
-    best, measured = search(config(device), cuda_microseconds, device)
+    best, measured = search(config(device), Limited(cuda_microseconds, options.seconds), device)
     path = write(best, measured, torch.cuda.get_device_name(device), target, options.out)
     print(path.read_text(), end="")
     print(path, file=sys.stderr)

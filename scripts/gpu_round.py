@@ -1,0 +1,197 @@
+#!/usr/bin/env python3
+"""The whole GPU round in less than eight minutes: correctness, launch shapes, speed beside peers, training on photos.
+
+    scripts/gpu_round.py PHOTOS.beton [--out results/DEVICE]
+
+Needs torch with CUDA, numba, simplejpeg, tyro, rich and pytest; nothing of this project has to be installed, and peers
+take part where they are. Photos for it, 31 MB, from fastai's Imagenette or any other folder of photos:
+
+    fastaugself write imagenette2/train photos.beton --max-side 96 --quality 80
+
+Each part has its own time and is ended when that is over; one that fails or is ended spoils no other, and the exit
+status is 1 then. Outside a checkout, $FASTAUGSELF_COMMIT names the commit for the records. `--device cpu` goes through
+all parts in little, to try the round where there is no GPU.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGS = ROOT / "kernels" / "fastaugself_kernels" / "triton" / "configs"
+TOTAL = 470  # seconds
+
+
+@dataclass(frozen=True)
+class Part:
+    """name: of the part and its log. seconds: after which it is ended. command: for the interpreter, without it.
+
+    skipped: why there is nothing to run.
+    """
+
+    name: str
+    seconds: float
+    command: Sequence[object] = ()
+    skipped: str = ""
+
+
+def parts(photos: Path, out: Path, run: Path, cuda: bool) -> list[Part]:
+    """What a round consists of, in order: what later parts rest on comes first."""
+    bench = ("-m", "fastaugself", "bench")
+    tiny: tuple[object, ...] = () if cuda else ("--device", "cpu", "--size", 32, "--rounds", 2, "--seconds", 0.01)
+    peers = ("--rounds", 5, "--seconds", 0.2, "--limit", 30, "--patience", 110)
+    train: tuple[object, ...] = (
+        *("recipes/imagenet_moco_augself.py", "--preset", "demo", "--data.train", photos, "--data.val", None),
+        *("--data.source", "native", "--run", run, "--log.no-tensorboard"),
+    )
+    if cuda:
+        train += ("--view.size", 96, "--augment.blur-kernel", 9, "--backbone.width", 64, "--batch-size", 512)
+        train += ("--method.queue", 8192, "--epochs", 10, "--log.every", 20)
+    else:
+        train += ("--device", "cpu", "--backbone.width", 8, "--batch-size", 16, "--method.queue", 64)
+        train += ("--max-steps", 2, "--log.every", 1)
+    augment = ("augment", "--source", photos, "--json", out / "augment.json", *(peers if cuda else tiny))
+    if not cuda:
+        augment += ("--photos", 4, "--quick", "--without", "kornia", "torchvision-v2", "oracle-batched")
+    found = [
+        Part("tests", 80, ("-m", "pytest", "-q", "-m", "gpu", "tests/test_gpu.py", "-p", "no:cacheprovider")),
+        Part("tune", 90, ("-m", "fastaugself_kernels.tune", "--seconds", 70))
+        if cuda
+        else Part("tune", 0, skipped="shapes are measured on a GPU"),
+        Part("augment", 170, (*bench, *augment)),
+        Part("training", 60, train),
+    ]
+    for name, seconds in (("step", 90), ("e2e", 60)):  # the trainer's
+        if (ROOT / "fastaugself" / "bench" / f"{name}.py").exists():
+            options = ("--rounds", 3, "--seconds", 0.3) if cuda and name == "step" else () if cuda else tiny
+            found.append(Part(name, seconds, (*bench, name, "--json", out / f"{name}.json", *options)))
+        else:
+            found.append(Part(name, 0, skipped=f"there is no bench {name}"))
+    if out.resolve().is_relative_to(ROOT / "results"):
+        found.append(Part("tables", 20, ("-m", "fastaugself.bench", "tables")))
+    else:
+        found.append(Part("tables", 0, skipped=f"{out} is not under results/"))
+    return found
+
+
+def execute(part: Part, python: str, out: Path, left: float) -> dict[str, Any]:
+    """Runs a part within its time and what is left of the round's; how it went."""
+    if part.skipped:
+        return {"name": part.name, "state": "skipped", "reason": part.skipped}
+    limit = min(part.seconds, left)
+    if limit <= 0:
+        return {"name": part.name, "state": "failed", "reason": "no time left"}
+    command = [python, *map(str, part.command)]
+    path = os.pathsep.join([str(ROOT), str(ROOT / "kernels"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    began = time.monotonic()
+    with (out / f"{part.name}.log").open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": path},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            status: int | None = process.wait(limit)
+        except subprocess.TimeoutExpired:
+            status = None
+        finally:
+            _end(process)
+    outcome: dict[str, Any] = {"name": part.name, "state": "done" if status == 0 else "failed"}
+    if status is None:
+        outcome["reason"] = f"ended after {limit:.0f} s"
+    elif status:
+        outcome["reason"] = f"exit status {status}"
+    return outcome | {"seconds": round(time.monotonic() - began, 1), "limit": round(limit, 1)}
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a process and what it has started: its session is its own."""
+    for kind, patience in ((signal.SIGTERM, 5), (signal.SIGKILL, 5)):
+        try:
+            os.killpg(process.pid, kind)
+        except ProcessLookupError:
+            return
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            continue
+        if kind == signal.SIGTERM:
+            time.sleep(0.1)  # for its children
+
+
+def device_name(python: str, cuda: bool) -> str:
+    """The folder of the results: the GPU's name in small letters and hyphens."""
+    if not cuda:
+        return "cpu"
+    code = "import torch; print(torch.cuda.get_device_name())"
+    found = subprocess.run([python, "-c", code], capture_output=True, text=True)
+    if found.returncode:
+        raise SystemExit(
+            f"no GPU to measure on: {found.stderr.strip().splitlines()[-1]}\n(--device cpu tries the round)"
+        )
+    return found.stdout.strip().lower().replace(" ", "-")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", type=Path, help="a .beton file")
+    parser.add_argument("--out", type=Path, help="folder of the results (default: results/DEVICE)")
+    parser.add_argument("--only", nargs="+", default=[], metavar="PART", help="these parts alone")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    options = parser.parse_args(arguments)
+    if not options.photos.is_file():
+        parser.error(f"there is no {options.photos}; the head of scripts/gpu_round.py says how to write one")
+    local = ROOT / ".venv" / "bin" / "python"
+    python = os.environ.get("PYTHON") or (str(local) if local.exists() else sys.executable)
+    cuda = options.device == "cuda"
+    out = (options.out or ROOT / "results" / device_name(python, cuda)).absolute()
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        planned = parts(options.photos.absolute(), out, run, cuda)
+        unknown = set(options.only) - {part.name for part in planned}
+        if unknown:
+            parser.error(f"--only takes {', '.join(part.name for part in planned)}, got {', '.join(sorted(unknown))}")
+        outcomes, end = [], time.monotonic() + TOTAL
+        for part in planned:
+            if options.only and part.name not in options.only:
+                continue
+            before = {path: path.stat().st_mtime_ns for path in CONFIGS.glob("*.json")}
+            outcome = execute(part, python, out, end - time.monotonic())
+            outcomes.append(outcome)
+            print(
+                "{name:10} {state:8} {seconds:>6} {reason}".format(**{"seconds": "", "reason": ""} | outcome),
+                flush=True,
+            )
+            _keep(part.name, run, out, before)
+    (out / "round.json").write_text(json.dumps({"device": options.device, "parts": outcomes}, indent=2) + "\n")
+    print(f"results are in {out}")
+    return int(any(outcome["state"] == "failed" for outcome in outcomes))
+
+
+def _keep(part: str, run: Path, out: Path, before: dict[Path, int]) -> None:
+    """Copies what a part leaves elsewhere to the results, also of one that was ended: the losses, the configuration."""
+    if part == "training":
+        for source, target in (("metrics.jsonl", "training.jsonl"), ("environment.json", "training-environment.json")):
+            if (run / source).exists():
+                (out / target).write_bytes((run / source).read_bytes())
+    if part == "tune":
+        for path in CONFIGS.glob("*.json"):
+            if before.get(path) != path.stat().st_mtime_ns:
+                (out / "launch-shapes.json").write_bytes(path.read_bytes())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
