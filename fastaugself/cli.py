@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from .errors import RunError, UsageError
 
-PolicyName = Literal["moco_v2", "simclr", "byol", "spatial", "appearance", "none"]
+PolicyName = Literal["moco_v2", "simclr", "byol", "spatial", "appearance", "none", "all"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -118,21 +118,26 @@ def _commands() -> dict[str, Callable[..., Any]]:
         size: int = 224,
         seed: int = 0,
         epoch: int = 0,
+        small_views: int = 0,
+        columns: bool = False,
     ) -> None:
-        """Draw photos with their two views and every augmentation parameter in words.
+        """Draw photos with their views and every augmentation parameter in words.
 
         Args:
             source: A photo, a folder of photos, or a .beton file.
-            out: A .png or .html file.
-            policy: Augmentation policy.
+            out: A .png, .webp or .html file.
+            policy: Augmentation policy; all = one after the other.
             count: Photos to draw.
             size: Side of the views in pixels.
             seed: Key of the randomness.
             epoch: Epoch whose views are drawn.
+            small_views: Further small views of each photo, as in multi-crop.
+            columns: Draw what every column of the parameter tensor does instead, on one photo.
         """
         from .views import write_views
 
-        print(write_views(source, out, policy=policy, count=count, size=size, seed=seed, epoch=epoch))
+        options = {"count": count, "size": size, "seed": seed, "epoch": epoch, "small_views": small_views}
+        print(write_views(source, out, policy=policy, columns=columns, **options))
 
     def export(
         run: Positional[Path],

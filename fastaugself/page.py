@@ -5,6 +5,7 @@ import html
 import io
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,11 +35,13 @@ def escape(text: object) -> str:
     return html.escape(str(text))
 
 
-def data_uri(image_HWC: NDArray[np.uint8], *, max_side: int = 480, quality: int = 88) -> str:
-    """An image as the value of `src`: PNG below 97 px, where every pixel shows, JPEG above, shrunk to `max_side`."""
+def data_uri(
+    image_HWC: NDArray[np.uint8], *, max_side: int = 480, quality: int = 88, kind: Literal["jpeg", "webp"] = "jpeg"
+) -> str:
+    """An image as the value of `src`: PNG below 97 px, where every pixel shows, `kind` above, shrunk to `max_side`."""
     image = Image.fromarray(image_HWC)
     image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
     out = io.BytesIO()
-    kind = "png" if max(image.size) <= 96 else "jpeg"
-    image.save(out, kind, **({"optimize": True} if kind == "png" else {"quality": quality}))
-    return f"data:image/{kind};base64,{base64.b64encode(out.getvalue()).decode()}"
+    form = "png" if max(image.size) <= 96 else kind
+    image.save(out, form, optimize=True, quality=quality, method=6)  # each format takes what it knows
+    return f"data:image/{form};base64,{base64.b64encode(out.getvalue()).decode()}"

@@ -8,6 +8,7 @@ Shape suffixes: V views, B photos, C channels, H W, P parameter columns, 2 = (he
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,9 @@ from .data.photo import load_photo
 from .errors import RunError, UsageError
 
 Policies = tuple[ViewPolicy, ViewPolicy]
+
+POLICY_NAMES = ("moco_v2", "simclr", "byol", "spatial", "appearance", "none")
+MAX_SMALL_VIEWS = 12
 
 OPERATIONS = ("brightness", "contrast", "saturation", "hue")  # by the op ids of the `order` column
 # Names of the groups of differences, with their units.
@@ -58,18 +62,35 @@ class Difference(NamedTuple):
     text: str
 
 
-class Pair(NamedTuple):
-    """A photo and its two views, ready to be drawn.
+Box = tuple[float, float, float, float]  # top, left, height, width in pixels of the photo
 
-    boxes: crop (top, left, height, width) of each view in pixels of the photo.
-    """
+
+class Small(NamedTuple):
+    """A small view of multi-crop, with its crop box on the photo and its parameters in words."""
+
+    box: Box
+    view_HWC: NDArray[np.uint8]
+    words: list[Word]
+
+
+class Pair(NamedTuple):
+    """A photo and its two views, ready to be drawn; boxes: the crop of each view."""
 
     name: str
     photo_HWC: NDArray[np.uint8]
-    boxes: tuple[tuple[float, float, float, float], ...]
+    boxes: tuple[Box, ...]
     views_HWC: tuple[NDArray[np.uint8], ...]
     words: tuple[list[Word], ...]
     differences: dict[str, list[Difference]]
+    small: tuple[Small, ...] = ()
+
+
+class Group(NamedTuple):
+    """Pairs of one policy, with its name."""
+
+    name: str
+    policies: Policies
+    pairs: list[Pair]
 
 
 def write_views(
@@ -81,56 +102,90 @@ def write_views(
     size: int = 224,
     seed: int = 0,
     epoch: int = 0,
+    small_views: int = 0,
+    columns: bool = False,
 ) -> Path:
-    """Draws photos of `source` with both views and their parameters to `out`, a .png or .html file.
+    """Draws photos of `source` with their views and parameters to `out`, a .png, .webp or .html file.
 
-    source: a photo, a folder of photos or a .beton file; of many, `count` evenly spread ones. size: of the views in
-    pixels. Returns `out`. Raises UsageError for a source or option that cannot be used, RunError for damaged photos.
+    source: a photo, a folder of photos or a .beton file; of many, `count` evenly spread ones. policy: a name, or "all"
+    for one after the other. size: of the views in pixels. small_views: further small views of each photo (multi-crop).
+    columns: what every column of the parameter tensor does, on the first of the photos, instead of `count` of them.
+    Returns `out`. Raises UsageError for a source or option that cannot be used, RunError for damaged photos.
     """
-    kind = out.suffix.lower()
-    if kind not in (".png", ".html"):
-        raise UsageError(f"--out must end in .png or .html, got {out}")
+    kind = out.suffix.lower().removeprefix(".")
+    if kind not in ("png", "webp", "html"):
+        raise UsageError(f"--out must end in .png, .webp or .html, got {out}")
     if count < 1:
         raise UsageError(f"--count must be at least 1, got {count}")
     if size < 8:
         raise UsageError(f"--size must be at least 8 pixels, got {size}")
+    if not 0 <= small_views <= MAX_SMALL_VIEWS:
+        raise UsageError(f"--small-views must be from 0 to {MAX_SMALL_VIEWS}, got {small_views}")
     if not 0 <= epoch < 1 << 32:
         raise UsageError(f"--epoch must be in [0, 2**32), got {epoch}")
     if not -(1 << 63) <= seed < 1 << 64:
         raise UsageError(f"--seed must fit 64 bits, got {seed}")
-    policies = named_policies(policy, size)
-    pairs = make_pairs(read_samples(source, count), policies, seed=seed, epoch=epoch)
-    heading = f"Views of {source.resolve().name}"
-    detail = f"policy {policy}, {size} px, seed {seed}, epoch {epoch}"
+    if columns and (policy == "all" or small_views):
+        raise UsageError("--columns draws two views of one policy; leave out --small-views and --policy all")
+    drawn = POLICY_NAMES if policy == "all" else (policy,)
+    policies = {name: named_policies(name, size) for name in drawn}
+    samples = read_samples(source, 1 if columns else count)
+    detail = f"{size} px, seed {seed}, epoch {epoch}"
+    if columns:
+        content = _columns_file(samples[0], policy, policies[policy], detail, kind, seed=seed, epoch=epoch)
+    else:
+        groups = [
+            Group(name, policies[name], make_pairs(samples, policies[name], seed=seed, epoch=epoch, small=small_views))
+            for name in drawn
+        ]
+        content = _views_file(groups, f"Views of {source.resolve().name}", detail, kind)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        if kind == ".html":
-            from .views_html import views_page
-
-            out.write_text(views_page(pairs, heading, detail), encoding="utf-8")
-        else:
-            from .views_png import views_png
-
-            out.write_bytes(views_png(pairs, detail))
+        out.write_bytes(content)
     except OSError as error:
         raise UsageError(f"--out {out} cannot be written: {error.strerror}") from error
     return out
 
 
+def _views_file(groups: Sequence[Group], heading: str, detail: str, kind: str) -> bytes:
+    if kind == "html":
+        from .views_html import views_page
+
+        return views_page(groups, heading, detail).encode()
+    from .views_png import views_picture
+
+    return views_picture(groups, detail, "webp" if kind == "webp" else "png")
+
+
+def _columns_file(
+    sample: Sample, policy: str, policies: Policies, detail: str, kind: str, *, seed: int, epoch: int
+) -> bytes:
+    from .columns import make_content
+
+    content = make_content(sample, policies, seed=seed, epoch=epoch)
+    line = f"{content.name}. The pair of views: policy {policy}, {detail}."
+    if kind == "html":
+        from .columns.html import columns_page
+
+        return columns_page(content, line).encode()
+    from .columns.png import columns_picture
+
+    return columns_picture(content, line, "webp" if kind == "webp" else "png")
+
+
 def named_policies(name: str, size: int) -> Policies:
     """The policies of both views; UsageError for an unknown name."""
-    presets = {
-        "moco_v2": ViewPolicy.moco_v2,
-        "simclr": ViewPolicy.simclr,
-        "spatial": ViewPolicy.spatial,
-        "appearance": ViewPolicy.appearance,
-        "none": ViewPolicy.none,
-    }
     if name == "byol":
         return ViewPolicy.byol(0, size), ViewPolicy.byol(1, size)
-    if name not in presets:
-        raise UsageError(f"--policy {name} is unknown; known are byol, {', '.join(presets)}")
-    return presets[name](size), presets[name](size)
+    if name not in POLICY_NAMES:
+        raise UsageError(f"--policy {name} is unknown; known are all, {', '.join(POLICY_NAMES)}")
+    policy: ViewPolicy = getattr(ViewPolicy, name)(size)
+    return policy, policy
+
+
+def small_policy(policies: Policies) -> ViewPolicy:
+    """The small views that go with two views: SwAV's 96 px and areas beside 224 px (Caron 2020, arXiv 2006.09882)."""
+    return replace(policies[0], size=max(8, round(policies[0].size * 96 / 224)), scale=(0.05, 0.14))
 
 
 def read_samples(source: Path, count: int) -> list[Sample]:
@@ -188,12 +243,29 @@ def pack(samples: Sequence[Sample]) -> Canvas:
     )
 
 
-def make_pairs(samples: Sequence[Sample], policies: Policies, *, seed: int, epoch: int) -> list[Pair]:
-    """Both views of each sample, as training with this seed draws them in this epoch."""
+def make_pairs(samples: Sequence[Sample], policies: Policies, *, seed: int, epoch: int, small: int = 0) -> list[Pair]:
+    """The views of each sample, as training with this seed draws them in this epoch; small: how many small ones."""
     canvas = pack(samples)
-    size = policies[0].size
-    params_VBP = sample_params(canvas.ids_B, canvas.sizes_B2, policies, seed=seed, epoch=epoch)
-    kernel = max(5, size // 10 | 1)  # 23 at 224 px and 9 at 96 px, as published
+    every = (*policies, *[small_policy(policies)] * small)
+    params_VBP = sample_params(canvas.ids_B, canvas.sizes_B2, every, seed=seed, epoch=epoch)
+    views_VBHWC = make_views(canvas, params_VBP[:2], policies[0].size)
+    pairs = describe(samples, views_VBHWC, params_VBP[:2], policies)
+    if not small:
+        return pairs
+    small_VBHWC = make_views(canvas, params_VBP[2:].contiguous(), every[2].size)
+    return [
+        pair._replace(
+            small=tuple(
+                Small(box_of(row), small_VBHWC[v, b], words(row, pair.photo_HWC.shape[:2], every[2]))
+                for v, row in enumerate(rows_of(params_VBP[2:, b]))
+            )
+        )
+        for b, pair in enumerate(pairs)
+    ]
+
+
+def make_views(canvas: Canvas, params_VBP: Tensor, size: int) -> NDArray[np.uint8]:
+    """The views of every row, uint8 [V, B, H, W, C]."""
     x_VBCHW = augment(
         canvas.pixels,
         canvas.offsets_B,
@@ -202,12 +274,26 @@ def make_pairs(samples: Sequence[Sample], policies: Policies, *, seed: int, epoc
         size=size,
         mean=(0, 0, 0),
         std=(1, 1, 1),
-        blur_kernel=kernel,
+        blur_kernel=blur_kernel(size),
     )
-    return describe(samples, to_uint8(x_VBCHW), params_VBP, policies)
+    return to_uint8(x_VBCHW)
 
 
-def outlines(pair: Pair) -> tuple[tuple[float, float, float, float], ...]:
+def rows_of(params_VP: Tensor) -> list[dict[str, float]]:
+    """The rows of some views of one photo, by column name."""
+    return [dict(zip(COLUMNS, row, strict=True)) for row in params_VP.tolist()]
+
+
+def box_of(row: dict[str, float]) -> Box:
+    return row["top"], row["left"], row["height"], row["width"]
+
+
+def blur_kernel(size: int) -> int:
+    """Taps of the blur: 23 at 224 px and 9 at 96 px, as published."""
+    return max(5, size // 10 | 1)
+
+
+def outlines(pair: Pair) -> tuple[Box, ...]:
     """The boxes as they are drawn: where both are the same, the second a little inside the first."""
     first, second = pair.boxes
     if first != second:
@@ -231,13 +317,13 @@ def describe(
     targets, _ = augself_targets(params_VBP, sizes_B2, policies, mode="fixed")
     pairs = []
     for b, sample in enumerate(samples):
-        rows = [dict(zip(COLUMNS, params_VBP[v, b].tolist(), strict=True)) for v in (0, 1)]
+        rows = rows_of(params_VBP[:2, b])
         height, width = sample.pixels_HWC.shape[:2]
         pairs.append(
             Pair(
                 name=f"{sample.name}, {width} × {height} px",
                 photo_HWC=sample.pixels_HWC.numpy(),
-                boxes=tuple((row["top"], row["left"], row["height"], row["width"]) for row in rows),
+                boxes=tuple(box_of(row) for row in rows),
                 views_HWC=(views_VBHWC[0, b], views_VBHWC[1, b]),
                 words=tuple(words(row, (height, width), policy) for row, policy in zip(rows, policies, strict=True)),
                 differences=differences(targets, b, policies),
@@ -272,6 +358,30 @@ def words(row: dict[str, float], size_2: tuple[int, int], policy: ViewPolicy) ->
 
 def _factor(name: str, value: float) -> str:
     return f"hue {signed(value)} turns" if name == "hue" else f"{name} ×{value:.2f}"
+
+
+def policy_words(policies: Policies) -> list[str]:
+    """What the policies draw, in a line for both views or one for each where they differ."""
+    if policies[0] == policies[1]:
+        return [_policy_line(policies[0])]
+    return [f"View {v}: {_policy_line(policy)}" for v, policy in enumerate(policies, 1)]
+
+
+def _policy_line(policy: ViewPolicy) -> str:
+    low, high = policy.scale
+    parts = ["central square crop"] if low == high == 1 else [f"crop {low:.0%} to {high:.0%} of the photo"]
+    strengths = ", ".join(f"{name} {getattr(policy, name):g}" for name in OPERATIONS)
+    for name, chance, detail in (
+        ("flip", policy.flip, ""),
+        ("quarter turns", policy.rotation, ""),
+        ("jitter", policy.jitter, f" ({strengths})"),
+        ("grayscale", policy.gray, ""),
+        ("blur", policy.blur, f" (sigma {policy.sigma[0]:g} to {policy.sigma[1]:g} px)"),
+        ("solarize", policy.solarize, f" (from {policy.solarize_threshold[0]:g})"),
+    ):
+        if chance:
+            parts.append(f"{name} {chance:.0%}{detail}")
+    return ", ".join(parts)
 
 
 def differences(targets: Targets, b: int, policies: Policies) -> dict[str, list[Difference]]:

@@ -2,17 +2,23 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .page import data_uri, escape, page
-from .views import GROUPS, MINUS, Pair, Word, outlines
+from .views import GROUPS, MINUS, Group, Pair, Word, outlines, policy_words
 
 
-def views_page(pairs: Sequence[Pair], heading: str, detail: str) -> str:
-    """The pairs as a complete HTML document."""
-    rows = "\n".join(_pair_html(pair) for pair in pairs)
-    return page(
-        heading,
-        f'<h1>{escape(heading)}</h1>\n<p class="eyebrow">{escape(detail)}</p>\n{rows}\n<p class="note">{LEGEND}</p>',
-    )
+def views_page(groups: Sequence[Group], heading: str, detail: str) -> str:
+    """The pairs of each policy as a complete HTML document."""
+    parts = [f'<h1>{escape(heading)}</h1>\n<p class="eyebrow">{escape(detail)}</p>', *map(_group_html, groups)]
+    return page(heading, "\n".join([*parts, f'<p class="note">{LEGEND}</p>']))
+
+
+def _group_html(group: Group) -> str:
+    lines = "<br>".join(map(escape, policy_words(group.policies)))
+    pairs = "\n".join(pair_html(pair) for pair in group.pairs)
+    return f'<h2>Policy {group.name}</h2>\n<p class="note">{lines}</p>\n{pairs}'
 
 
 LEGEND = (
@@ -21,21 +27,35 @@ LEGEND = (
 )
 
 
-def _pair_html(pair: Pair) -> str:
+def pair_html(pair: Pair) -> str:
+    """The photo, both views with their parameters, and the differences between them."""
     first, second = (view_html(pair, v) for v in (0, 1))
     return (
         f'<section class="pair">\n<div class="photo"><h3>{escape(pair.name)}</h3>{photo_html(pair)}</div>\n'
-        f"{first}\n{_bars_html(pair)}\n{second}\n</section>"
+        f"{first}\n{_bars_html(pair)}\n{second}\n{_small_html(pair)}</section>"
     )
+
+
+def _small_html(pair: Pair) -> str:
+    """The small views in a row of their own."""
+    if not pair.small:
+        return ""
+    tiles = "".join(
+        f'<div class="view"><h3>{i}</h3>{view_image(small.view_HWC, f"small view {i}")}{_words_html(small.words)}</div>'
+        for i, small in enumerate(pair.small, 1)
+    )
+    return f'<div class="small"><h3>Small views</h3><div class="smalls">{tiles}</div></div>\n'
 
 
 def photo_html(pair: Pair, max_side: int = 640) -> str:
     """The photo with both crop boxes drawn on it."""
     height, width = pair.photo_HWC.shape[:2]
+    boxes = [("small", small.box) for small in pair.small]
+    boxes += [(f"v{v}", box) for v, box in enumerate(outlines(pair), 1)]
     rects = "".join(
         f'<rect class="{kind}" x="{left:g}" y="{top:g}" width="{w:g}" height="{h:g}"/>'
-        for v, (top, left, h, w) in enumerate(outlines(pair), 1)
-        for kind in ("under", f"v{v}")
+        for name, (top, left, h, w) in boxes
+        for kind in ("under", name)
     )
     return (
         f'<div class="framed"><img src="{data_uri(pair.photo_HWC, max_side=max_side)}" width="{width}" '
@@ -46,19 +66,27 @@ def photo_html(pair: Pair, max_side: int = 640) -> str:
 
 def image_html(pair: Pair, v: int) -> str:
     """View `v` as an image."""
-    height, width = pair.views_HWC[v].shape[:2]
+    return view_image(pair.views_HWC[v], f"view {v + 1}")
+
+
+def view_image(view_HWC: NDArray[np.uint8], name: str) -> str:
+    """A view as an image of this name."""
+    height, width = view_HWC.shape[:2]
     style = ' class="pixels"' if height <= 96 else ""
-    uri = data_uri(pair.views_HWC[v])
-    return f'<img src="{uri}" width="{width}" height="{height}"{style} alt="view {v + 1}">'
+    return f'<img src="{data_uri(view_HWC)}" width="{width}" height="{height}"{style} alt="{name}">'
 
 
 def view_html(pair: Pair, v: int) -> str:
     """View `v` with its parameters in words."""
+    words = _words_html(pair.words[v])
+    return f'<div class="view v{v + 1}"><h3>View {v + 1}</h3>{image_html(pair, v)}{words}</div>'
+
+
+def _words_html(words: Sequence[Word]) -> str:
     rows = "".join(
-        f'<dt>{word.label}</dt><dd class="{_state(word)}">{lines}</dd>'
-        for word, lines in ((word, "<br>".join(map(escape, word.lines))) for word in pair.words[v])
+        f'<dt>{word.label}</dt><dd class="{_state(word)}">{"<br>".join(map(escape, word.lines))}</dd>' for word in words
     )
-    return f'<div class="view v{v + 1}"><h3>View {v + 1}</h3>{image_html(pair, v)}<dl class="words">{rows}</dl></div>'
+    return f'<dl class="words">{rows}</dl>'
 
 
 def _state(word: Word) -> str:

@@ -13,7 +13,17 @@ from PIL import Image
 from fastaugself.data.beton import Beton
 from fastaugself.data.photo import load_photo
 from fastaugself.errors import RunError, UsageError
-from fastaugself.views import MINUS, make_pairs, named_policies, read_samples, signed, spread, words, write_views
+from fastaugself.views import (
+    MINUS,
+    make_pairs,
+    named_policies,
+    read_samples,
+    signed,
+    small_policy,
+    spread,
+    words,
+    write_views,
+)
 from fastaugself_kernels import COLUMNS, ViewPolicy, augment, sample_params
 
 POLICIES = ("moco_v2", "simclr", "byol", "spatial", "appearance", "none")
@@ -161,6 +171,52 @@ def test_a_picture_of_every_policy(photo_folder, tmp_path, policy):
         assert (pixels == color).all(1).sum() > 1000  # both boxes are there
 
 
+def test_all_policies_on_one_page_each_with_its_ranges(photo, tmp_path):
+    text = write_views(photo, tmp_path / "views.html", policy="all", size=16).read_text()
+    assert re.findall(r"<h2>Policy (\w+)</h2>", text) == list(POLICIES)
+    assert "crop 20% to 100% of the photo, flip 50%, jitter 80% (brightness 0.4, contrast 0.4" in text
+    assert "View 2: crop 8%" in text and "blur 10% (sigma 0.1 to 2 px), solarize 20% (from 0.5)" in text
+    with Image.open(write_views(photo, tmp_path / "views.webp", policy="all", size=16)) as image:
+        assert image.format == "WEBP" and image.width == 2412
+
+
+def test_small_views_are_those_of_multi_crop_training(beton):
+    samples = read_samples(beton, 2)
+    policies = named_policies("simclr", 56)
+    pairs = make_pairs(samples, policies, seed=4, epoch=1, small=3)
+    small = small_policy(policies)
+    assert (small.size, small.scale, small.brightness) == (24, (0.05, 0.14), 0.8)
+    for sample, pair in zip(samples, pairs, strict=True):
+        sizes_B2 = torch.tensor([sample.pixels_HWC.shape[:2]])
+        params_VBP = sample_params(torch.tensor([sample.id]), sizes_B2, (*policies, *[small] * 3), seed=4, epoch=1)
+        assert pair.boxes == tuple(tuple(row[:4]) for row in params_VBP[:2, 0].tolist())
+        assert [s.box for s in pair.small] == [tuple(row[:4]) for row in params_VBP[2:, 0].tolist()]
+        x_VBCHW = augment(
+            sample.pixels_HWC.reshape(-1), torch.zeros(1, dtype=torch.int64), sizes_B2, params_VBP[2:].contiguous(),
+            size=24, mean=(0, 0, 0), std=(1, 1, 1), blur_kernel=5, backend="reference",
+        )  # fmt: skip
+        for v, shown in enumerate(pair.small):
+            error = np.abs(shown.view_HWC / 255 - x_VBCHW[v, 0].permute(1, 2, 0).numpy())
+            assert (error > 2.5 / 255).mean() <= 5e-3
+            assert [word.label for word in shown.words][:3] == ["crop", "flip", "jitter"]
+
+
+def test_small_views_are_drawn_in_every_format(photo, tmp_path):
+    text = write_views(photo, tmp_path / "views.html", size=56, small_views=7).read_text()
+    assert len(re.findall(r'alt="small view \d"', text)) == 7 and text.count('<rect class="small"') == 7
+    heights = []
+    for count in (0, 6, 7):
+        with Image.open(write_views(photo, tmp_path / "views.png", size=56, small_views=count)) as image:
+            heights.append(image.height)
+    assert heights[0] < heights[1] < heights[2]
+
+
+def test_a_picture_that_webp_cannot_hold_is_refused_with_the_remedy(beton, tmp_path):
+    with pytest.raises(UsageError, match=r"WebP at most 16383.*\.png or \.html"):
+        write_views(beton, tmp_path / "views.webp", size=16, count=20)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_names_that_the_font_does_not_have_are_drawn_anyway(photo, tmp_path):
     odd = tmp_path / "été <b>&amp; 写真.jpg"
     odd.write_bytes(photo.read_bytes())
@@ -207,7 +263,7 @@ def test_wrong_sources_are_refused_by_name(photo_folder, tmp_path):
         with pytest.raises(UsageError, match=message) as caught:
             write_views(tmp_path / source, tmp_path / "views.png")
         assert source in str(caught.value)
-    with pytest.raises(UsageError, match=r"must end in \.png or \.html"):
+    with pytest.raises(UsageError, match=r"must end in \.png, \.webp or \.html"):
         write_views(photo_folder, tmp_path / "views.pdf")
     assert not (tmp_path / "views.png").exists()
 

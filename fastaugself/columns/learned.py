@@ -1,0 +1,116 @@
+"""One draw of a policy, and what AugSelf and CASSLE take of it.
+
+Shape suffixes: V views, B photos (one), C channels, H W, P parameter columns, n columns of CASSLE's omega.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastaugself_kernels import (
+    COLUMNS,
+    DESCRIPTORS,
+    Targets,
+    augment,
+    augself_targets,
+    descriptors,
+    sample_params,
+)
+from fastaugself_kernels.params import SOLARIZE_OFF
+
+from ..views import Pair, Policies, Sample, blur_kernel, describe, pack, signed, to_uint8
+from .sweeps import row_text
+from .texts import OMEGA, TARGETS
+
+Color = tuple[int, int, int]
+
+# The fields of Targets and the parts of omega, with as many names of entries as each is wide, in their order.
+TARGET_FIELDS = {"crop_B4": 4, "color_B4": 4, "flip_B1": 1, "blur_B1": 1, "rotation_B": 1, "solarize_B1": 1}
+WHOLE = ("flip_B1", "rotation_B", "flip", "grayscale")
+UNSIGNED = ("blur", "crop")
+
+
+class Entry(NamedTuple):
+    """A column of what methods learn from: the field or part it belongs to, its name, its values, where it comes from.
+
+    values: of the pairs (view 1, view 2) and (view 2, view 1) for a target, of view 1 and view 2 for omega.
+    """
+
+    group: str
+    name: str
+    values: tuple[str, str]
+    text: str
+
+
+class Learned(NamedTuple):
+    """A pair of views with everything that methods learn from.
+
+    rows: the parameters of each view, as text. means: mean colour of each crop before and after its jitter.
+    """
+
+    pair: Pair
+    rows: tuple[tuple[str, ...], ...]
+    targets: list[Entry]
+    omega: list[Entry]
+    means: tuple[tuple[Color, Color], ...]
+
+
+def learn(sample: Sample, policies: Policies, *, seed: int, epoch: int) -> Learned:
+    """The pair that the policies draw for the sample, with targets as published and all of omega."""
+    canvas, size = pack([sample]), policies[0].size
+    params_VBP = sample_params(canvas.ids_B, canvas.sizes_B2, policies, seed=seed, epoch=epoch)
+    unjittered_VBP = params_VBP.clone()
+    for column, value in (("jitter", 0.0), ("gray", 0.0), ("sigma", 0.0), ("solarize", SOLARIZE_OFF)):
+        unjittered_VBP[..., COLUMNS.index(column)] = value
+    x_VBCHW, shift_VB3 = augment(
+        canvas.pixels,
+        canvas.offsets_B,
+        canvas.sizes_B2,
+        torch.cat([params_VBP, unjittered_VBP]),
+        size=size,
+        mean=(0, 0, 0),
+        std=(1, 1, 1),
+        blur_kernel=blur_kernel(size),
+        color_shift=True,
+    )
+    (pair,) = describe([sample], to_uint8(x_VBCHW[:2]), params_VBP, policies)
+    before_V3, shift_V3 = x_VBCHW[2:, 0].mean((2, 3)), shift_VB3[:2, 0]
+    return Learned(
+        pair=pair,
+        rows=tuple(row_text(dict(zip(COLUMNS, row, strict=True))) for row in params_VBP[:, 0].tolist()),
+        targets=target_entries(augself_targets(params_VBP, canvas.sizes_B2, policies)),
+        omega=omega_entries(descriptors(params_VBP, canvas.sizes_B2, policies, shift_VB3[:2])),
+        means=tuple((_color(before_V3[v]), _color(before_V3[v] - shift_V3[v])) for v in (0, 1)),
+    )
+
+
+def target_entries(targets: tuple[Targets, Targets]) -> list[Entry]:
+    """AugSelf's targets of the first sample."""
+    groups = [field for field, width in TARGET_FIELDS.items() for _ in range(width)]
+    rows = [torch.cat([getattr(t, field)[0].reshape(-1).float() for field in TARGET_FIELDS]).tolist() for t in targets]
+    return _entries(groups, rows, TARGETS)
+
+
+def omega_entries(omega_VBn: Tensor) -> list[Entry]:
+    """CASSLE's descriptors of the first sample, all 14 columns."""
+    groups = [part for part, width in DESCRIPTORS.items() for _ in range(width)]
+    return _entries(groups, omega_VBn[:, 0].tolist(), OMEGA)
+
+
+def _entries(groups: list[str], rows: list[list[float]], texts: dict[str, str]) -> list[Entry]:
+    entries = []
+    for group, name, first, second in zip(groups, texts, *rows, strict=True):
+        entries.append(Entry(group, name, (_text(group, first), _text(group, second)), texts[name]))
+    return entries
+
+
+def _text(group: str, value: float) -> str:
+    if group in WHOLE:
+        return f"{value:.0f}"
+    return f"{value:.3f}" if group in UNSIGNED else signed(value, 3)
+
+
+def _color(value_3: Tensor) -> Color:
+    r, g, b = (int(value) for value in (value_3.clamp(0, 1) * 255).round().tolist())
+    return r, g, b
