@@ -35,3 +35,15 @@ def beton(photo_folder, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("beton") / "photos.beton"
     write_photos(photo_folder, out, progress=False)
     return out
+
+
+@pytest.fixture
+def torchvision():
+    """torchvision, whose compiled part does not load beside a CPU build of torch."""
+    import torch
+
+    if not hasattr(torch.ops.torchvision, "nms"):
+        kept = torch.library.Library("torchvision", "FRAGMENT")
+        for name in ("nms", "qnms"):
+            kept.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return pytest.importorskip("torchvision")

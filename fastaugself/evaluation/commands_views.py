@@ -54,7 +54,11 @@ class InvarianceCommand(Options):
         encoders, dataset = self.encoders(), self.read_data()
         split = self.split or next((name for name in ("test", "all") if name in dataset.splits), "")
         found = self._views(encoders, dataset) if self.views else self._synthetic(encoders, dataset, split)
-        rows = [row for models, by_name in found.items() for row in _rows(models, by_name, self.images)]
+        rows = []
+        for members, by_name in zip(self._sets(encoders), found.values(), strict=True):
+            names = tuple(encoders[i].name for i in members)
+            count = len(dataset.split("all")) if self.views else self.images
+            rows += _rows(names, self.fuse if len(names) > 1 else "", by_name, count)
         path = write_result(
             self.out,
             protocol=self.name,
@@ -137,7 +141,7 @@ class InvarianceCommand(Options):
         return [*alone, tuple(range(len(encoders)))] if self._fuses(encoders) else alone
 
 
-def _rows(models: str, by_name: dict[str, Invariance], images: int) -> list[Row]:
+def _rows(models: tuple[str, ...], fusion: str, by_name: dict[str, Invariance], images: int) -> list[Row]:
     rows = []
     for name, found in by_name.items():
         details = {
@@ -145,10 +149,7 @@ def _rows(models: str, by_name: dict[str, Invariance], images: int) -> list[Row]
             "distance": found.distance,
             "by_value": found.by_value,
         }
-        names = tuple(models.split(" + "))
-        rows.append(
-            Row(names, "concat" if len(names) > 1 else "", f"{name} (debiased)", found.debiased, images, details)
-        )
+        rows.append(Row(models, fusion, f"{name} (debiased)", found.debiased, images, details))
     return rows
 
 
