@@ -137,6 +137,9 @@ class Pretrain:
     """Type of the activations; auto is bf16 on CUDA and fp32 on the CPU. Weights stay fp32."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile of the step; auto compiles on CUDA, where it pays, and goes on without where that fails."""
+    joint_views: Literal["auto", "on", "off"] = "auto"
+    """Both views in one forward pass of the encoder, each with its own batch statistics (methods that encode both with
+    the same network); auto does so in compiled code."""
     cuda_graphs: bool = False
     """Record the compiled kernels and replay them: for small batches, where launching takes longer than computing."""
     accumulate: int = 1
@@ -180,7 +183,7 @@ class Pretrain:
 
 # What may differ between a run and its resumption: it changes where and how fast the run goes, not what it computes.
 _FILES = ("data.train", "data.val", "data.source", "data.workers", "data.max_corrupt")
-RESUMABLE = ("run", "max_steps", "log", "checkpoint", *_FILES, "compile", "cuda_graphs")
+RESUMABLE = ("run", "max_steps", "log", "checkpoint", *_FILES, "compile", "cuda_graphs", "joint_views")
 
 
 def to_dict(config: Any) -> Any:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..training.distributed import sum_with_gradient, world_size
-from .base import Method, Options, Output, Parts, Views, at_least_one
+from .base import Method, Options, Output, Parts, Views, at_least_one, encode
 from .cassle import Projector
 
 
@@ -45,7 +45,7 @@ class BarlowTwinsMethod(Method):
         self.projector = Projector(widths, cassle=parts.cassle, last_norm="plain", sync=parts.sync)
 
     def forward(self, views: Views) -> Output:
-        features = tuple(self.backbone(views.x_VBCHW[v]) for v in (0, 1))
+        features = encode(self.backbone, views.x_VBCHW)
         z1, z2 = (self.projector(f, views.omega(v)).float() for v, f in enumerate(features))
         loss = redundancy_loss(z1, z2, self.config.redundancy)
         return Output(loss, (features[0], features[1]))

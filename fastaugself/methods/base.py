@@ -44,6 +44,14 @@ class Output(NamedTuple):
     carry: tuple[Tensor, ...] = ()
 
 
+def encode(backbone: nn.Module, x_VBCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Pooled features [B, D] of the first two views; in one forward pass where the trainer has set `backbone.joint`."""
+    if getattr(backbone, "joint", False):
+        first, second = backbone(x_VBCHW[:2].flatten(0, 1)).chunk(2)
+        return first, second
+    return backbone(x_VBCHW[0]), backbone(x_VBCHW[1])
+
+
 @dataclass(frozen=True)
 class Parts:
     """What a method is built around."""

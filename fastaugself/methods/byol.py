@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..models.heads import mlp
-from .base import Method, Options, Output, Parts, Views, at_least_one
+from .base import Method, Options, Output, Parts, Views, at_least_one, encode
 from .cassle import Projector
 from .momentum import follow, follower, rising
 from .simsiam import distance
@@ -53,10 +53,11 @@ class ByolMethod(Method):
         self.target_projector = follower(self.projector)
 
     def forward(self, views: Views) -> Output:
-        features = tuple(self.backbone(views.x_VBCHW[v]) for v in (0, 1))
+        features = encode(self.backbone, views.x_VBCHW)
         p1, p2 = (self.predictor(self.projector(f, views.omega(v))) for v, f in enumerate(features))
         with torch.no_grad():
-            t1, t2 = (self.target_projector(self.target_backbone(views.x_VBCHW[v]), views.omega(v)) for v in (0, 1))
+            targets = encode(self.target_backbone, views.x_VBCHW)
+            t1, t2 = (self.target_projector(f, views.omega(v)) for v, f in enumerate(targets))
         # |normalised p - normalised t|^2 = 2 - 2 cos (eq. 2), for both orders.
         loss = 4 + 2 * (distance(p1, t2) + distance(p2, t1))
         return Output(loss, (features[0], features[1]))

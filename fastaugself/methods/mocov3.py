@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import UsageError
 from ..models.heads import LastNorm, mlp
 from ..training.distributed import all_gather, rank
-from .base import Method, Options, Output, Parts, Views, at_least_one
+from .base import Method, Options, Output, Parts, Views, at_least_one, encode
 from .cassle import Projector
 from .momentum import follow, follower, rising
 
@@ -68,10 +68,11 @@ class MoCoV3Method(Method):
         self.key_projector = follower(self.projector)
 
     def forward(self, views: Views) -> Output:
-        features = tuple(self.backbone(views.x_VBCHW[v]) for v in (0, 1))
+        features = encode(self.backbone, views.x_VBCHW)
         q1, q2 = (self.predictor(self.projector(f, views.omega(v))) for v, f in enumerate(features))
         with torch.no_grad():
-            k1, k2 = (self.key_projector(self.key_backbone(views.x_VBCHW[v]), views.omega(v)) for v in (0, 1))
+            keys = encode(self.key_backbone, views.x_VBCHW)
+            k1, k2 = (self.key_projector(f, views.omega(v)) for v, f in enumerate(keys))
         temperature = self.config.temperature
         loss = contrast(q1, k2, temperature) + contrast(q2, k1, temperature)
         return Output(loss, (features[0], features[1]))

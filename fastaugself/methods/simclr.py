@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..training.distributed import gather_with_gradient, rank
-from .base import Method, Options, Output, Parts, Views, at_least_one
+from .base import Method, Options, Output, Parts, Views, at_least_one, encode
 from .cassle import Projector
 
 
@@ -48,7 +48,7 @@ class SimClrMethod(Method):
         self.projector = Projector(widths, cassle=parts.cassle, sync=parts.sync)
 
     def forward(self, views: Views) -> Output:
-        features = tuple(self.backbone(views.x_VBCHW[v]) for v in (0, 1))
+        features = encode(self.backbone, views.x_VBCHW)
         z1, z2 = (F.normalize(self.projector(f, views.omega(v)).float(), dim=1) for v, f in enumerate(features))
         loss = nt_xent(z1, z2, self.config.temperature, gather=self.config.gather)
         return Output(loss, (features[0], features[1]))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..models.heads import mlp
-from .base import Method, Options, Output, Parts, Views, at_least_one
+from .base import Method, Options, Output, Parts, Views, at_least_one, encode
 from .cassle import Projector
 
 
@@ -53,7 +53,7 @@ class SimSiamMethod(Method):
         self.predictor = mlp([config.dim, config.predictor_hidden, config.dim], sync=parts.sync)
 
     def forward(self, views: Views) -> Output:
-        features = tuple(self.backbone(views.x_VBCHW[v]) for v in (0, 1))
+        features = encode(self.backbone, views.x_VBCHW)
         z1, z2 = (self.projector(f, views.omega(v)) for v, f in enumerate(features))
         loss = 0.5 * (distance(self.predictor(z1), z2) + distance(self.predictor(z2), z1))
         return Output(loss, (features[0], features[1]))

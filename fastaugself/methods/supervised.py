@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..errors import UsageError
-from .base import Method, Options, Output, Parts, Views
+from .base import Method, Options, Output, Parts, Views, encode
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class SupervisedMethod(Method):
         self.classifier = nn.Linear(parts.num_features, parts.classes)
 
     def forward(self, views: Views) -> Output:
-        features = tuple(self.backbone(views.x_VBCHW[v]) for v in (0, 1))
+        features = encode(self.backbone, views.x_VBCHW)
         smoothing = self.config.label_smoothing
         losses = [
             F.cross_entropy(self.classifier(f).float(), views.labels_B, label_smoothing=smoothing) for f in features

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import UsageError
 from ..training.distributed import all_gather, max_over_processes, rank, sum_over_processes, world_size
-from .base import Method, Options, Output, Parts, Views, at_least_one
+from .base import Method, Options, Output, Parts, Views, at_least_one, encode
 from .cassle import Projector
 
 
@@ -92,7 +92,7 @@ class SwAVMethod(Method):
         self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
 
     def forward(self, views: Views) -> Output:
-        features = [self.backbone(views.x_VBCHW[v]) for v in (0, 1)]
+        features = list(encode(self.backbone, views.x_VBCHW))
         if views.small_VBCHW is not None:
             features += [self.backbone(x) for x in views.small_VBCHW]
         embeddings = [F.normalize(self.projector(f, views.omega(v)).float(), dim=1) for v, f in enumerate(features)]

@@ -24,8 +24,11 @@ class Backbone:
     """Channels of the first stage of a ResNet; 64 is the standard."""
     stem: Literal["imagenet", "small"] = "imagenet"
     """First layers of a ResNet: 7x7 stride 2 and max-pool, or one 3x3 for images of some 32 px."""
-    batch_norm: Literal["plain", "sync"] = "plain"
-    """Batch statistics of each process, or of all processes together (backbone and heads)."""
+    batch_norm: Literal["plain", "sync", "split"] = "plain"
+    """Batch statistics of each process (plain), of all processes together (sync; backbone and heads), or of groups of
+    samples as on many small devices (split; the backbone of a ResNet)."""
+    split: int = 32
+    """Samples of such a group; 8 devices with a batch of 256 have 32 each."""
     zero_init_residual: bool = False
     """Start residual branches at zero."""
     init: Literal["kaiming", "torch"] = "kaiming"

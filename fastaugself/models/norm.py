@@ -1,8 +1,15 @@
-"""Batch norm whose statistics span one process or all of them.
+"""Batch norm whose statistics span a group of samples, the batch of a process, or those of all processes.
 
 torch.nn.SyncBatchNorm runs on GPUs only; the same statistics over gloo are needed to show on a CPU that a run does
 not depend on the number of processes.
+
+`group` cuts the input into runs of as many consecutive samples, each with statistics of its own: so two views in one
+input are normalised as two inputs are, and the groups of ghost batch norm (Hoffer 2017, arXiv 1705.08741) are those of
+MoCo's split batch norm. Running averages move once a group, in order.
 """
+
+from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -45,10 +52,13 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     def __init__(self, channels: int, *, sync: bool = False) -> None:
         super().__init__(channels)
-        self.sync = sync
+        self.sync, self.group = sync, 0
 
     def forward(self, input: Tensor) -> Tensor:
-        return _sync_forward(self, input) if _spans(self.sync, self.training) else super().forward(input)
+        return _by_groups(self, self._whole, input)
+
+    def _whole(self, x: Tensor) -> Tensor:
+        return _sync_forward(self, x) if _spans(self.sync, self.training) else super().forward(x)
 
 
 class BatchNorm1d(nn.BatchNorm1d):
@@ -62,11 +72,43 @@ class BatchNorm1d(nn.BatchNorm1d):
         return _sync_forward(self, input) if _spans(self.sync, self.training) else super().forward(input)
 
 
+class NativeSyncBatchNorm(nn.SyncBatchNorm):
+    """torch's fused batch norm over all processes, on CUDA, by groups."""
+
+    group = 0
+
+    def forward(self, input: Tensor) -> Tensor:
+        return _by_groups(self, super().forward, input)
+
+
+def _by_groups(norm: nn.Module, whole: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    group = cast(int, norm.group)
+    if not (norm.training and group and len(x) > group):
+        return whole(x)
+    return torch.cat([whole(part) for part in x.split(group)])
+
+
+def set_group(module: nn.Module, samples: int) -> None:
+    """Statistics of every `samples` consecutive samples, 0 = of all, in the 2D batch norms of this project in `module`."""
+    for child in module.modules():
+        if isinstance(child, (BatchNorm2d, NativeSyncBatchNorm)):
+            child.group = samples
+
+
 def use_native_sync(module: nn.Module) -> nn.Module:
     """On CUDA: the same norms as torch's fused SyncBatchNorm; parameters, buffers and names stay."""
     for name, child in module.named_children():
         if isinstance(child, (BatchNorm1d, BatchNorm2d)) and child.sync:
-            setattr(module, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
+            setattr(module, name, _native(child))
         else:
             use_native_sync(child)
     return module
+
+
+def _native(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> NativeSyncBatchNorm:
+    made = NativeSyncBatchNorm(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+    made.weight, made.bias = norm.weight, norm.bias
+    made.running_mean, made.running_var = norm.running_mean, norm.running_var
+    made.num_batches_tracked = norm.num_batches_tracked
+    made.training = norm.training
+    return made

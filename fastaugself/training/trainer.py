@@ -20,7 +20,8 @@ from ..data.loader import Loader
 from ..errors import RunError, UsageError
 from ..methods.build import build_learner
 from ..methods.learner import Step
-from ..models.norm import use_native_sync
+from ..models.norm import set_group, use_native_sync
+from ..models.resnet import ResNet
 from . import checkpoint
 from .batch import Batch, make_batch
 from .distributed import World, mean_over_processes
@@ -66,6 +67,7 @@ class Trainer:
             use_native_sync(self.learner)
         self.optimizer = make_optimizer(self.learner, config.optim, constant_lr=self.learner.method.constant_lr)
         self._check_accumulation()
+        self._group_statistics()
         keep_compiled_code(config.run / "compiled")
         self.train = TrainStep(
             self.learner,
@@ -131,6 +133,24 @@ class Trainer:
                 f"--batch-size {config.batch_size} must be a multiple of {share} (processes x --accumulate {parts}), "
                 f"and at least twice that; pass --batch-size {max(2, -(-config.batch_size // share)) * share}"
             )
+
+    def _group_statistics(self) -> None:
+        """Says which samples batch norm takes together, and whether both views go through the encoder at once."""
+        config = self.config
+        part = config.batch_size // self.world.size // config.accumulate
+        split = config.backbone.split if config.backbone.batch_norm == "split" else 0
+        backbones = [module for module in self.learner.modules() if isinstance(module, ResNet)]
+        if split and not backbones:
+            raise UsageError(f"--backbone.batch-norm split needs a ResNet of this project, got {config.backbone.name}")
+        if split and (split < 2 or part % split):
+            raise UsageError(
+                f"--backbone.split {split} must be at least 2 and divide the {part} samples of a forward pass"
+            )
+        wanted, cuda = config.joint_views, self.device.type == "cuda"
+        joint = wanted == "on" or (wanted == "auto" and (config.compile == "on" or (config.compile == "auto" and cuda)))
+        for backbone in backbones:
+            backbone.joint = joint
+            set_group(backbone, split or (part if joint else 0))
 
     def _resume(self) -> None:
         folder = self.config.run / "checkpoints"
