@@ -95,6 +95,8 @@ class Checkpoint:
     """Minutes between two checkpoints."""
     keep: int = 2
     """How many of the newest checkpoints stay."""
+    milestone: float = 0.0
+    """Epochs between two checkpoints that stay for good; 0 = none do."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,8 @@ class Pretrain:
             refuse("checkpoint.minutes", self.checkpoint.minutes, "above 0")
         if self.checkpoint.keep < 1:
             refuse("checkpoint.keep", self.checkpoint.keep, "at least 1")
+        if self.checkpoint.milestone < 0:
+            refuse("checkpoint.milestone", self.checkpoint.milestone, "at least 0")
         check_combinations(self)
 
     @property

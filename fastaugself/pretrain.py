@@ -23,6 +23,7 @@ from .training import checkpoint, distributed
 from .training.distributed import World
 from .training.logs import log, start_logging
 from .training.report import write_report
+from .training.signals import Stopped
 from .training.trainer import Trainer
 from .usage import unboxed
 
@@ -53,6 +54,8 @@ def main(recipe: Recipe, presets: dict[str, Recipe], arguments: Sequence[str]) -
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except Stopped as stopped:
+        return stopped.exit_code
     except KeyboardInterrupt:
         return 130
     finally:
@@ -131,10 +134,7 @@ def pretrain(config: Pretrain, world: World) -> None:
     trainer = Trainer(_with_data(config, world), world, identity=to_dict(config))
     try:
         if world.leads:
-            config.run.mkdir(parents=True, exist_ok=True)
-            start_logging(config.run, leads=True)
-            text = json.dumps(to_dict(config), indent=2) + "\n"
-            checkpoint.write_atomically(config.run / "config.json", text.encode())
+            _open_folder(config)
             _announce(trainer)
         trainer.fit()
     finally:
@@ -145,6 +145,19 @@ def pretrain(config: Pretrain, world: World) -> None:
         log.info("backbone  %s", exported)
         if report is not None:
             log.info("report    %s", report)
+
+
+def _open_folder(config: Pretrain) -> None:
+    """Makes the run folder and all that is needed in it, before any work that could be lost."""
+    text = json.dumps(to_dict(config), indent=2) + "\n"
+    try:
+        (config.run / "checkpoints").mkdir(parents=True, exist_ok=True)
+        checkpoint.write_atomically(config.run / "config.json", text.encode())
+        checkpoint.write_atomically(config.run / "checkpoints" / "try", b"")
+        (config.run / "checkpoints" / "try").unlink()
+        start_logging(config.run, leads=True)
+    except OSError as error:
+        raise UsageError(f"--run {config.run} cannot be written to ({error}); pass another folder") from None
 
 
 def _with_data(config: Pretrain, world: World) -> Pretrain:

@@ -89,7 +89,7 @@ def _by_groups(norm: nn.Module, whole: Callable[[Tensor], Tensor], x: Tensor) ->
 
 
 def set_group(module: nn.Module, samples: int) -> None:
-    """Statistics of every `samples` consecutive samples, 0 = of all, in the 2D batch norms of this project in `module`."""
+    """Statistics of every `samples` consecutive samples (0: of all) in this project's 2D batch norms in `module`."""
     for child in module.modules():
         if isinstance(child, (BatchNorm2d, NativeSyncBatchNorm)):
             child.group = samples

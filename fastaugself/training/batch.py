@@ -16,11 +16,12 @@ from ..methods.base import Views
 
 
 class Batch(NamedTuple):
-    """What one step is made of. epoch: of the batch, from 0."""
+    """What one step is made of. epoch: of the batch, from 0. ids_B: int64 sample ids."""
 
     epoch: int
     views: Views
     targets: tuple[Targets, Targets]
+    ids_B: Tensor
 
 
 def make_views(config: Pretrain, canvas: Canvas, epoch: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +18,52 @@ _NAME = re.compile(r"step-(\d{9})\.pt")
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Replaces the file's content: a reader, or a crash, sees the old or the new one, never half."""
+    _replace(path, lambda file: file.write(data))
+
+
+def _replace(path: Path, write: Callable[[Any], Any]) -> None:
     partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        with open(partial, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)  # on a full disk it would be in its own way
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the new name too outlives a power failure
+    finally:
+        os.close(folder)
 
 
-def save(folder: Path, step: int, state: dict[str, Any], config: dict[str, Any], *, keep: int) -> Path:
-    """Writes `folder/step-NNNNNNNNN.pt`, then removes all but the newest `keep`."""
+def save(
+    folder: Path, step: int, state: dict[str, Any], config: dict[str, Any], *, keep: int, milestone: int = 0
+) -> Path:
+    """Writes `folder/step-NNNNNNNNN.pt`, then removes all but the newest `keep` and those of every `milestone` steps.
+
+    Raises OSError where it cannot be written; older checkpoints are as they were then.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob("*.partial"):
+        left.unlink(missing_ok=True)  # of a process that was killed
     path = folder / f"step-{step:09d}.pt"
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as file:
-        torch.save({"format": FORMAT, "step": step, "config": json.dumps(config), "state": state}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    for old in checkpoints(folder)[:-keep]:
+    content = {"format": FORMAT, "step": step, "config": json.dumps(config), "state": state}
+    _replace(path, lambda file: _save(content, file))
+    passing = [old for old in checkpoints(folder) if not milestone or int(old.stem.removeprefix("step-")) % milestone]
+    for old in passing[:-keep]:
         old.unlink()
     return path
+
+
+def _save(content: dict[str, Any], file: Any) -> None:
+    try:
+        torch.save(content, file)
+    except RuntimeError as error:  # torch's writer hides what the disk said
+        cause = error.__context__ or error.__cause__
+        raise cause if isinstance(cause, OSError) else OSError(str(error).splitlines()[0]) from error
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -35,6 +35,7 @@ class RunLog:
         self._metrics = folder / "metrics.jsonl"
         self._board: Any = None
         self._bar: Progress | None = None
+        self._complained = False
         if not leads:
             return
         _keep_until(self._metrics, step)
@@ -64,8 +65,7 @@ class RunLog:
         """Writes one line of metrics everywhere."""
         if not self.leads:
             return
-        with open(self._metrics, "a") as file:
-            file.write(json.dumps(record) + "\n")
+        self._append(self._metrics, record)
         if self._board is not None:
             for name, value in record.items():
                 if name not in ("step", "epoch"):
@@ -77,13 +77,22 @@ class RunLog:
 
     def evaluation(self, record: dict[str, Any], line: str) -> None:
         """Writes what a check of the representation found."""
-        with open(self._evaluations, "a") as file:
-            file.write(json.dumps(record) + "\n")
+        self._append(self._evaluations, record)
         if self._board is not None:
             for name, value in record.items():
                 if isinstance(value, float):
                     self._board.add_scalar("evaluation/" + name, value, int(record["step"]))
         log.info("%s", line)
+
+    def _append(self, path: Path, record: dict[str, Any]) -> None:
+        """A full disk costs lines of the log, not the run."""
+        try:
+            with open(path, "a") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            if not self._complained:
+                log.warning("%s cannot be written (%s); training goes on", path, error)
+            self._complained = True
 
     def close(self) -> None:
         if self._bar is not None:

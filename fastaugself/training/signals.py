@@ -1,14 +1,28 @@
-"""Stopping between two steps: Ctrl-C and SIGTERM are remembered, not obeyed in the middle of an update."""
+"""Stopping between two steps: signals are remembered, not obeyed in the middle of an update, and agreed on by all."""
 
 import signal
 from types import FrameType
 from typing import Any
 
+import torch
+import torch.distributed as dist
+
+
+class Stopped(KeyboardInterrupt):
+    """The run ended early because of a signal, its checkpoint on disk."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}")
+        self.exit_code = 128 + signal_number
+
 
 class StopRequest:
-    """While entered, the first SIGINT or SIGTERM sets `requested`; a second one acts as usual."""
+    """While entered, the first SIGINT, SIGTERM or SIGUSR1 sets `requested`; a second one acts as usual.
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    SIGUSR1 is what Slurm sends some time before the end of a job, where it is asked to.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
     def __init__(self) -> None:
         self.requested: int | None = None
@@ -30,3 +44,31 @@ class StopRequest:
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.requested = number
         self.__exit__()
+
+
+class Agreement:
+    """Tells all processes at the same step that one of them was asked to stop: a signal may reach one alone.
+
+    The answer is that of the step before, and travels while the step is computed. `size`: number of processes.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._group = dist.new_group(backend="gloo") if size > 1 else None
+        self._asked = torch.zeros(1, dtype=torch.int32)
+        self._work: Any = None
+
+    def reached(self, requested: int | None) -> int | None:
+        """The number of a signal that some process had, or None; every process calls this once a step."""
+        if self._group is None:
+            return requested
+        self.close()
+        answer = int(self._asked.item())
+        self._asked = torch.tensor([requested or 0], dtype=torch.int32)
+        self._work = dist.all_reduce(self._asked, op=dist.ReduceOp.MAX, group=self._group, async_op=True)
+        return answer or None
+
+    def close(self) -> None:
+        """Waits for what is still on its way."""
+        if self._work is not None:
+            self._work.wait()
+            self._work = None

@@ -30,8 +30,9 @@ from .logs import Rate, RunLog, duration
 from .online import OnlineCheck
 from .optim import learning_rate, make_optimizer, set_learning_rate
 from .overlap import CudaStream, beside
-from .signals import StopRequest
+from .signals import Agreement, Stopped, StopRequest
 from .step import TrainStep, keep_compiled_code
+from .watch import LossWatch, all_finite
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ class Trainer:
         )
         self.step = 0
         self._resume()
+        self.watch = LossWatch(world)
         self._predict_nothing: dict[str, float] = {}
 
     def _dtype(self) -> torch.dtype:
@@ -179,11 +181,43 @@ class Trainer:
             "scaler": self.train.scaler.state_dict(),
         }
 
-    def save(self) -> None:
-        """Writes a checkpoint, from the leading process."""
-        if self.world.leads:
-            folder = self.config.run / "checkpoints"
-            checkpoint.save(folder, self.step, self.state(), self.identity, keep=self.config.checkpoint.keep)
+    def save(self, *, last: bool = False) -> None:
+        """Writes a checkpoint, from the leading process.
+
+        Where the disk does not take it, older ones stay and a warning says so; `last` raises RunError then. Weights
+        that are not finite raise RunError and are not written.
+        """
+        if not self.world.leads:
+            return
+        folder, options = self.config.run / "checkpoints", self.config.checkpoint
+        if not all_finite(list(self.learner.parameters())):
+            raise RunError(self._not_finite(f"the weights are not finite at step {self.step}"))
+        milestone = round(options.milestone * self.steps_per_epoch)
+        try:
+            checkpoint.save(folder, self.step, self.state(), self.identity, keep=options.keep, milestone=milestone)
+        except OSError as error:
+            kept = checkpoint.checkpoints(folder)
+            newest = f"the newest is {kept[-1].name}" if kept else "there is none yet"
+            complaint = f"no checkpoint of step {self.step} was written to {folder} ({error}); {newest}"
+            if last:
+                raise RunError(f"{complaint}; make room, and the same command goes on from there") from None
+            log.warning("%s; training goes on, the next try is in %g minutes", complaint, options.minutes)
+
+    def _not_finite(self, what: str) -> str:
+        kept = checkpoint.checkpoints(self.config.run / "checkpoints")
+        newest = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
+        return f"{what}; {newest}; try a lower --optim.lr, a longer --optim.warmup-epochs or --precision bf16"
+
+    def check_losses(self) -> None:
+        """Raises RunError, on all processes, where a loss so far was not finite; its samples are dumped for replay."""
+        found = self.watch.found()
+        if found is None:
+            return
+        path = self.config.run / "not-finite.json"
+        context = {"epoch": (found.step - 1) // self.steps_per_epoch, "seed": self.config.seed}
+        self.watch.dump(path, found, **context, photos=str(self.config.data.train))
+        what = f"the loss is not finite at step {found.step} on rank {found.rank} (its samples are in {path})"
+        raise RunError(self._not_finite(what))
 
     def predict_nothing(self) -> dict[str, float]:
         """The auxiliary losses of heads that predict zero, on these photos: where a head stays that learns nothing."""
@@ -207,6 +241,7 @@ class Trainer:
         set_learning_rate(self.optimizer, self.learning_rate(), self.peak)
         step = self.train(batch.views, batch.targets, step=self.step, progress=(self.step + 1) / self.total)
         self.step += 1
+        self.watch.see(step.loss, self.step, batch.ids_B)
         return step
 
     def learning_rate(self) -> float:
@@ -232,7 +267,7 @@ class Trainer:
 
     def _make(self, item: tuple[int, Canvas]) -> Batch:
         epoch, canvas = item
-        return Batch(epoch, *make_batch(self.config, canvas, epoch, self.dtype))
+        return Batch(epoch, *make_batch(self.config, canvas, epoch, self.dtype), canvas.ids_B.clone())
 
     def _canvases(self) -> Generator[tuple[int, Canvas]]:
         """(epoch, photos) of every step from the current one to the last."""
@@ -249,7 +284,7 @@ class Trainer:
     def fit(self) -> None:
         """Trains to the end, logging, checking and saving on the way.
 
-        Ctrl-C and SIGTERM end it after the current step, with a checkpoint, as KeyboardInterrupt.
+        Ctrl-C, SIGTERM and SIGUSR1, on any process, end it on all after the same step, with a checkpoint, as Stopped.
         """
         config = self.config
         if self.world.leads:
@@ -262,20 +297,24 @@ class Trainer:
             total=self.end,
         )
         check = OnlineCheck(config, self.learner, self.loader, self.device) if self.world.leads else None
+        agreement = Agreement(self.world.size)
         try:
             with StopRequest() as stop:
-                self._loop(run_log, check, stop)
+                stopped_by = self._loop(run_log, check, stop, agreement)
         finally:
             run_log.close()
             if check is not None:
                 check.close()
-        self.save()
-        if stop.requested is not None and self.step < self.end:
+        agreement.close()
+        self.save(last=True)
+        if stopped_by is not None and self.step < self.end:
             log.warning("stopped at step %d; the same command goes on from there", self.step)
-            raise KeyboardInterrupt
+            raise Stopped(stopped_by)
 
-    def _loop(self, run_log: RunLog, check: OnlineCheck | None, stop: StopRequest) -> None:
+    def _loop(self, run_log: RunLog, check: OnlineCheck | None, stop: StopRequest, agreement: Agreement) -> int | None:
+        """Steps to the end, or until a signal, whose number it gives."""
         config = self.config
+        milestone = round(config.checkpoint.milestone * self.steps_per_epoch)
         rate, sums, counted = Rate(config.batch_size), None, 0
         began, first, saved = time.perf_counter(), self.step, time.perf_counter()
         asked = time.perf_counter()
@@ -297,11 +336,7 @@ class Trainer:
                 met = round(means.pop("corrupt") * self.world.size)
                 self.loader.check_corrupt(met)
                 sums, counted = None, 0
-                if not all(map(_finite, means.values())):
-                    raise RunError(
-                        f"the loss is not finite at step {self.step} ({means}); checkpoints of earlier steps are in "
-                        f"{config.run / 'checkpoints'}; try a lower --optim.lr or --precision bf16"
-                    )
+                self.check_losses()
                 pairs, share = rate.read()
                 left = (time.perf_counter() - began) / (self.step - first) * (self.end - self.step)
                 record = {
@@ -317,16 +352,18 @@ class Trainer:
                 status = f"{parts}  {pairs:.0f} pairs/s  {duration(left)} left"
                 run_log.step(self.step, status)
                 run_log.metrics(record, f"step {self.step}/{self.end}  {status}")
-            if stop.requested is not None:
-                return
+            stopped_by = agreement.reached(stop.requested)
+            if stopped_by is not None:
+                return stopped_by
             aside = time.perf_counter()
-            if aside - saved > config.checkpoint.minutes * 60:
+            if aside - saved > config.checkpoint.minutes * 60 or (milestone and self.step % milestone == 0):
                 self.save()
                 saved = time.perf_counter()
             if check is not None and check.due(self.step, self.steps_per_epoch, self.end):
                 check.run(self.step, self.step / self.steps_per_epoch, run_log)
             rate.pause(time.perf_counter() - aside)
             asked = time.perf_counter()
+        return None
 
     def _write_environment(self) -> None:
         record = environment(self.device)
@@ -338,7 +375,3 @@ class Trainer:
     def close(self) -> None:
         """Ends the loader's threads."""
         self.loader.close()
-
-
-def _finite(value: float) -> bool:
-    return value == value and abs(value) != float("inf")

@@ -1,0 +1,53 @@
+"""Losses that are not finite, noticed on the device and named with step, process and samples."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .checkpoint import write_atomically
+from .distributed import World, all_gather
+
+
+class Found(NamedTuple):
+    """The first loss that was not finite. step: counted from 1. rank: of the process."""
+
+    step: int
+    rank: int
+
+
+class LossWatch:
+    """Remembers the first step whose loss was not finite, and its samples, without waiting for the device."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self._step = torch.full((1,), -1, dtype=torch.int64, device=world.device)
+        self._ids_B: Tensor | None = None
+
+    def see(self, loss: Tensor, step: int, ids_B: Tensor) -> None:
+        """After a step. loss: scalar. step: counted from 1. ids_B: int64 sample ids of this process."""
+        new = (self._step < 0) & ~torch.isfinite(loss.detach())
+        self._step = torch.where(new, step, self._step)
+        self._ids_B = torch.where(new, ids_B, ids_B if self._ids_B is None else self._ids_B)
+
+    def found(self) -> Found | None:
+        """The first of all processes, which all have to ask; waits for the device."""
+        steps = all_gather(self._step).tolist()
+        bad = [Found(step, rank) for rank, step in enumerate(steps) if step >= 0]
+        return min(bad) if bad else None
+
+    def dump(self, path: Path, found: Found, **context: Any) -> None:
+        """Writes the samples of the step that was found, from the process that had it. context: further JSON values."""
+        if self.world.rank != found.rank or self._ids_B is None:
+            return
+        record = {**found._asdict(), **context, "sample_ids": self._ids_B.tolist()}
+        write_atomically(path, (json.dumps(record, indent=2) + "\n").encode())
+
+
+@torch.no_grad()
+def all_finite(tensors: list[Tensor]) -> bool:
+    """Whether every value is finite; waits for the device."""
+    floating = [t for t in tensors if t.is_floating_point()]
+    return not floating or bool(torch.stack(list(torch._foreach_norm(floating))).isfinite().all())

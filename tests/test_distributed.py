@@ -1,0 +1,181 @@
+"""Several processes: killed one by one, signalled one alone, and on two nodes, which are two network namespaces here."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from fastaugself.training import checkpoint
+
+RECIPE = Path(__file__).parents[1] / "recipes" / "imagenet_moco_augself.py"
+STEPS = 16
+
+
+def options(beton, run, *more):
+    return [
+        str(RECIPE), "--preset", "demo", "--data.train", str(beton), "--data.val", "None", "--data.source", "native",
+        "--data.workers", "1", "--backbone.width", "4", "--backbone.batch-norm", "sync", "--view.size", "16",
+        "--method.queue", "32", "--method.dim", "16", "--augself.hidden", "16", "--batch-size", "16", "--epochs", "4",
+        "--log.every", "1", "--log.no-tensorboard", "--checkpoint.minutes", "0.00001", "--run-dir", str(run), *more,
+    ]  # fmt: skip
+
+
+def torchrun(*arguments):
+    return [sys.executable, "-m", "torch.distributed.run", *arguments]
+
+
+@contextmanager
+def started(command, log):
+    """A command in the background, ended with everything it started."""
+    with open(log, "w") as out:
+        process = subprocess.Popen(
+            command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def ranks(parent):
+    """Process id of every rank that torchrun has running."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and int(entry.joinpath("stat").read_text().rsplit(")", 1)[1].split()[1]) == parent:
+                environment = entry.joinpath("environ").read_bytes().split(b"\0")
+                for variable in environment:
+                    if variable.startswith(b"RANK="):
+                        found[int(variable[5:])] = int(entry.name)
+        except (OSError, ValueError, IndexError):
+            continue
+    return found
+
+
+def newest(run):
+    found = checkpoint.checkpoints(run / "checkpoints")
+    return int(found[-1].stem.removeprefix("step-")) if found else 0
+
+
+def wait_for(condition, log, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, log.read_text()[-3000:]
+        time.sleep(0.01)
+
+
+def metrics(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(run):
+    return {m["step"]: [m["loss_ssl"], m["loss_crop"], m["loss_color"]] for m in metrics(run)}
+
+
+def assert_same_losses(one, other, steps=STEPS):
+    assert list(one) == list(other) == list(range(1, steps + 1))
+    for step in one:
+        assert other[step] == pytest.approx(one[step], abs=5e-3), step
+    assert other[1] == pytest.approx(one[1], abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def alone(beton, tmp_path_factory):
+    """The losses of one process."""
+    run = tmp_path_factory.mktemp("alone") / "run"
+    command = [sys.executable, *options(beton, run)]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return losses(run)
+
+
+def test_ranks_killed_one_by_one_are_started_again_and_lose_nothing(beton, tmp_path, alone):
+    run, log = tmp_path / "run", tmp_path / "log"
+    command = torchrun("--standalone", "--nproc-per-node=2", "--max-restarts=2", "--monitor-interval=0.1")
+    with started([*command, *options(beton, run)], log) as process:
+        for victim, enough in ((1, 2), (0, 5)):
+            wait_for(lambda enough=enough: newest(run) >= enough, log)
+            assert newest(run) < STEPS, "the run was over before a rank could be killed"
+            pid = ranks(process.pid)[victim]
+            os.kill(pid, signal.SIGKILL)
+            wait_for(lambda pid=pid: pid not in ranks(process.pid).values(), log)
+        wait_for(lambda: process.poll() is not None, log)
+    assert process.returncode == 0, log.read_text()[-3000:]
+    assert log.read_text().count("resume ") >= 2
+    assert_same_losses(alone, losses(run))
+
+
+def test_a_signal_to_one_rank_stops_all_at_one_step_and_one_process_goes_on(beton, tmp_path, alone):
+    run, log = tmp_path / "run", tmp_path / "log"
+    with started([*torchrun("--standalone", "--nproc-per-node=2"), *options(beton, run)], log) as process:
+        wait_for(lambda: newest(run) >= 3, log)
+        os.kill(ranks(process.pid)[1], signal.SIGUSR1)
+        wait_for(lambda: process.poll() is not None, log)
+    assert process.returncode != 0
+    stopped = newest(run)
+    assert 3 < stopped < STEPS and f"stopped at step {stopped}" in log.read_text()
+    again = subprocess.run(
+        [sys.executable, *options(beton, run)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert again.returncode == 0, again.stderr
+    assert_same_losses(alone, losses(run))
+
+
+def ip(*arguments):
+    return subprocess.run(["ip", *arguments], capture_output=True, text=True)
+
+
+@pytest.fixture()
+def two_nodes():
+    """Names and addresses of two network namespaces with a cable between them."""
+    names = [f"fas{os.getpid()}{side}" for side in "ab"]
+    try:
+        made = ip("netns", "add", names[0])
+    except FileNotFoundError:
+        pytest.skip("there is no ip command (iproute2) here")
+    if made.returncode:
+        pytest.skip(f"no network namespaces may be made here: {made.stderr.strip()}")
+    try:
+        ip("netns", "add", names[1])
+        cable = ip(
+            "link", "add", "node0", "netns", names[0], "type", "veth", "peer", "name", "node1", "netns", names[1]
+        )
+        if cable.returncode:
+            pytest.skip(f"no pair of virtual network cards may be made here: {cable.stderr.strip()}")
+        for i, name in enumerate(names):
+            for command in (f"addr add 10.77.0.{i + 1}/24 dev node{i}", f"link set node{i} up", "link set lo up"):
+                done = ip("-n", name, *command.split())
+                assert done.returncode == 0, done.stderr
+        yield [(name, f"10.77.0.{i + 1}", f"node{i}") for i, name in enumerate(names)]
+    finally:
+        for name in names:
+            ip("netns", "del", name)
+
+
+def test_two_nodes_compute_what_one_process_does(beton, tmp_path, alone, two_nodes):
+    run = tmp_path / "run"
+    master = two_nodes[0][1]
+    commands = [
+        ["ip", "netns", "exec", name, "env", f"GLOO_SOCKET_IFNAME={card}"]
+        + torchrun("--nnodes=2", "--nproc-per-node=1", f"--node-rank={i}", f"--master-addr={master}", "--master-port=29577")
+        + options(beton, run, "--max-steps", "4")
+        for i, (name, _, card) in enumerate(two_nodes)
+    ]  # fmt: skip
+    logs = [tmp_path / "log0", tmp_path / "log1"]
+    with started(commands[0], logs[0]) as first, started(commands[1], logs[1]) as second:
+        for process, log in ((first, logs[0]), (second, logs[1])):
+            wait_for(lambda process=process: process.poll() is not None, log)
+    assert (first.returncode, second.returncode) == (0, 0), logs[0].read_text()[-2000:] + logs[1].read_text()[-2000:]
+    assert "2 processes" in logs[0].read_text()
+    assert_same_losses({k: v for k, v in alone.items() if k <= 4}, losses(run), steps=4)
