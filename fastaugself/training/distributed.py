@@ -2,6 +2,8 @@
 
 import datetime
 import os
+import time
+import uuid
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -9,7 +11,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..errors import UsageError
+from ..errors import RunError, UsageError
+
+PATIENCE = datetime.timedelta(minutes=10)  # until a process that does not answer is given up
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,45 @@ def start(device: Literal["auto", "cuda", "cpu"]) -> World:
     if cuda:
         torch.cuda.set_device(chosen)
     if size > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if cuda else "gloo", timeout=datetime.timedelta(minutes=10))
+        backend = "nccl" if cuda else "gloo"
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+            store = _fresh_store(rank, size)
+            dist.init_process_group(backend, timeout=PATIENCE, store=store, rank=rank, world_size=size)
+        else:
+            dist.init_process_group(backend, timeout=PATIENCE)
     return World(rank, size, chosen)
+
+
+def _fresh_store(rank: int, size: int) -> Any:
+    """torchrun's store, under a prefix that all processes of this attempt and no others use.
+
+    torchrun keeps one store over the restarts of its workers, and torch 2.13 does not tell their keys apart: after a
+    restart, processes would look for each other at the addresses of those that died. The count of restarts does not
+    help, for it is each node's own. So the leading process draws a name for the attempt, and tells it to every process
+    that asks under a name of its own, until all have answered.
+    """
+    from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
+
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = TCPStore(host, port, is_master=False, timeout=PATIENCE)
+    own = uuid.uuid4().hex
+    if rank:
+        store.set(f"asks/{rank}", own)
+        attempt = store.get(f"told/{own}").decode()
+        store.set(f"answered/{attempt}/{rank}", "")
+        return PrefixStore(f"attempt/{attempt}", store)
+    attempt, missing = own, set(range(1, size))
+    deadline = time.monotonic() + PATIENCE.total_seconds()
+    while missing:
+        for other in sorted(missing):
+            if store.check([f"answered/{attempt}/{other}"]):
+                missing.discard(other)
+            elif store.check([f"asks/{other}"]):  # perhaps by one that has died; then it does not answer
+                store.set(f"told/{store.get(f'asks/{other}').decode()}", attempt)
+        if time.monotonic() > deadline:
+            raise RunError(f"processes {sorted(missing)} of {size} did not start within {PATIENCE}")
+        time.sleep(0.01)
+    return PrefixStore(f"attempt/{attempt}", store)
 
 
 def stop() -> None:

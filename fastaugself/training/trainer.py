@@ -6,7 +6,7 @@ Shape suffixes: V views, B batch, C channels, H W, P parameter columns.
 import json
 import logging
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import closing
 from typing import Any
 
@@ -259,7 +259,7 @@ class Trainer:
         """The learning rate after the warm-up, scaled to the batch."""
         return self.config.optim.lr * self.config.batch_size / 256
 
-    def batches(self) -> Iterator[Batch]:
+    def batches(self) -> Generator[Batch]:
         """The batches from the current step to the last, views and targets made; on CUDA beside the step before."""
         stream = CudaStream(self.device) if self.device.type == "cuda" else None
         with closing(beside(self._canvases(), self._make, stream)) as batches:
