@@ -11,9 +11,18 @@ def main(arguments: Sequence[str]) -> int:
     import tyro
 
     from .augment import augment_benchmark
+    from .e2e import e2e_benchmark
+    from .scale import scale_benchmark
+    from .step import step_benchmark
     from .tables import tables
 
-    commands: dict[str, Callable[..., None]] = {"augment": augment_benchmark, "tables": tables}
+    commands: dict[str, Callable[..., None]] = {
+        "augment": augment_benchmark,
+        "step": step_benchmark,
+        "e2e": e2e_benchmark,
+        "scale": scale_benchmark,
+        "tables": tables,
+    }
     if not arguments or arguments[0] not in (*commands, "-h", "--help"):
         raise UsageError(f"bench takes one of {', '.join(commands)}, got {arguments[0] if arguments else 'nothing'}")
     if arguments[0] in commands:

@@ -1,0 +1,126 @@
+"""Where the time of a step goes, and how fast the device could be."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..config import Pretrain
+from ..data.canvas import Canvas
+from ..methods.moco import MoCo
+from ..training.batch import make_batch
+
+# ResNet-50 v1.5 at 224 px with activations of 2 bytes, per image: bytes moved if every convolution, and every batch
+# norm with its ReLU and sum, reads and writes its activations once; operations. Forward, and forward with backward.
+BYTES = {"forward": 121e6, "train": 345e6}
+FLOP = {"forward": 2 * 4.09e9, "train": 6 * 4.09e9}
+
+
+class Stopwatch:
+    """Seconds between marks; on CUDA by events, so that nothing is waited for until the end."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.cuda = device.type == "cuda"
+        self._marks: list[tuple[str, Any]] = []
+
+    def mark(self, name: str) -> None:
+        """What was done since the mark before was `name`."""
+        if self.cuda:
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            self._marks.append((name, event))
+        else:
+            self._marks.append((name, time.perf_counter()))
+
+    def read(self) -> dict[str, float]:
+        """Seconds by name, summed; the first mark only starts the watch."""
+        if self.cuda:
+            torch.cuda.synchronize()
+        found: dict[str, float] = {}
+        for (_, before), (name, now) in zip(self._marks, self._marks[1:], strict=False):
+            seconds = before.elapsed_time(now) / 1e3 if self.cuda else now - before
+            found[name] = found.get(name, 0.0) + seconds
+        self._marks.clear()
+        return found
+
+
+def breakdown(
+    config: Pretrain, canvas: Canvas, device: torch.device, dtype: torch.dtype, *, repeats: int
+) -> dict[str, float]:
+    """Seconds of the parts of an eager step, median over `repeats`: compiled code has no such seams."""
+    from .step import train_step
+
+    step = train_step(config, device, dtype=dtype)
+    watch = Stopwatch(device)
+    learner, method = step.learner, step.learner.method
+    encoders = {"query": method.backbone}
+    for name in ("key_backbone", "target_backbone"):
+        if hasattr(method, name):
+            encoders["key"] = getattr(method, name)
+    for name, module in encoders.items():
+        _around(module, watch, "heads and loss", f"{name} encoder")
+    source = Canvas(*(t.cpu().pin_memory() for t in canvas)) if device.type == "cuda" else canvas
+    found: dict[str, list[float]] = {}
+    for i in range(repeats + 1):
+        watch.mark("start")
+        moved = source.to(device, non_blocking=True) if device.type == "cuda" else source
+        watch.mark("copy")
+        views, targets = make_batch(config, moved, i, dtype)
+        watch.mark("augment")
+        step.optimizer.zero_grad(set_to_none=True)
+        result = step._forward(views, targets)
+        watch.mark("heads and loss")
+        step.scaler.scale(result.loss).backward()
+        watch.mark("backward")
+        step.scaler.step(step.optimizer)
+        step.scaler.update()
+        watch.mark("optimizer")
+        learner.method.after_step(result.carry, 0.0)
+        watch.mark("momentum and queue")
+        if i:  # the first warms up
+            for name, seconds in watch.read().items():
+                found.setdefault(name, []).append(seconds)
+        else:
+            watch.read()
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def _around(module: nn.Module, watch: Stopwatch, before: str, name: str) -> None:
+    module.register_forward_pre_hook(lambda *_: watch.mark(before))
+    module.register_forward_hook(lambda *_: watch.mark(name))
+
+
+def bound(config: Pretrain, device: torch.device) -> dict[str, float] | None:
+    """Pairs/s if memory and arithmetic of the encoders took as long as they must, one after the other.
+
+    For ResNet-50 at 224 px. The device's bandwidth (a copy) and bf16 rate (a matrix product) are measured.
+    """
+    if config.backbone.name != "resnet50" or config.backbone.width != 64 or config.view.size != 224:
+        return None
+    x = torch.empty(2**30, dtype=torch.uint8, device=device)
+    y = torch.empty_like(x)
+    bandwidth = 2 * x.numel() / _seconds(lambda: y.copy_(x))
+    a = torch.randn(8192, 8192, device=device, dtype=torch.bfloat16)
+    rate = 2 * 8192**3 / _seconds(lambda: a @ a)
+    if isinstance(config.method, MoCo):
+        moved, computed = BYTES["train"] + BYTES["forward"], FLOP["train"] + FLOP["forward"]
+    else:
+        follows = hasattr(config.method, "momentum")
+        moved, computed = (2 * (v["train"] + follows * v["forward"]) for v in (BYTES, FLOP))
+    seconds = moved / bandwidth + computed / rate
+    return {"samples_per_s": 1 / seconds, "bytes_per_s": bandwidth, "flop_per_s": rate}
+
+
+def _seconds(work: Callable[[], Any], repeats: int = 20) -> float:
+    for _ in range(3):
+        work()
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    for _ in range(repeats):
+        work()
+    end.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(end) / 1e3 / repeats

@@ -1,0 +1,167 @@
+"""Training as it is, from a `.beton` file to the optimizer, beside the same steps on views that are ready.
+
+The gap between the two is what reading, decoding, copying and augmenting cost on top of the step.
+"""
+
+import dataclasses
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from ..config import Data, Log
+from ..data.demo import write_demo
+from ..data.write import ensure_beton
+from ..errors import UsageError
+from ..training.distributed import World
+from ..training.trainer import Trainer
+from .harness import Row, record, write_json
+from .step import MethodName, bench_config, settings
+
+
+def e2e_benchmark(
+    source: Path | None = None,
+    json: Path | None = None,
+    method: MethodName = "moco",
+    backbone: str = "auto",
+    width: int = 64,
+    size: int = 0,
+    batch: int = 0,
+    queue: int = 0,
+    steps: int = 0,
+    rounds: int = 5,
+    device: str = "auto",
+) -> None:
+    """Pairs of views per second of whole training, its wait for data, and the device's idle time.
+
+    Args:
+        source: A .beton file or a folder of photos; the demo's photos by default.
+        json: File for the result.
+        method: Method to train.
+        backbone: ResNet; auto is resnet50 on CUDA and resnet18 on a CPU.
+        width: Channels of its first stage.
+        size: Side of the views in pixels; 0 is 224 on CUDA and 64 on a CPU.
+        batch: Pairs in a step; 0 is 256 on CUDA and 16 on a CPU.
+        queue: Keys in MoCo's queue; 0 is 65536 on CUDA and 4096 on a CPU.
+        steps: Steps of a round; 0 is 60 on CUDA and 8 on a CPU.
+        rounds: Rounds of each.
+        device: cpu, cuda, or auto for CUDA where there is one.
+    """
+    where = torch.device("cuda", 0) if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else None
+    where = where or torch.device("cpu")
+    cuda = where.type == "cuda"
+    config = bench_config(
+        method, backbone=("resnet50" if cuda else "resnet18") if backbone == "auto" else backbone, width=width,
+        size=size or (224 if cuda else 64), batch=batch or (256 if cuda else 16),
+        queue=queue or (65_536 if cuda else 4096),
+    )  # fmt: skip
+    steps = steps or (60 if cuda else 8)
+    with tempfile.TemporaryDirectory() as folder:
+        photos = _photos(source, Path(folder))
+        needed = (2 * rounds + 3) * steps
+        config = dataclasses.replace(
+            config, data=Data(train=photos), log=Log(every=10**9, tensorboard=False), run=Path(folder) / "run",
+            epochs=10**6,
+        )  # fmt: skip
+        trainer = Trainer(dataclasses.replace(config, max_steps=needed), World(0, 1, where))
+        try:
+            whole, ready, waits, idle = _measure(trainer, steps, rounds)
+        finally:
+            trainer.close()
+    rows = [Row("training", whole), Row("steps on ready views", ready)]
+    ratio = [a / b for a, b in zip(whole, ready, strict=True)]
+    kept = {"median": statistics.median(ratio), "min": min(ratio), "max": max(ratio)}
+    table = Table("", "pairs/s", "of ready views")
+    table.add_row("training", f"{rows[0].rate:,.1f}", f"{kept['median']:.1%}")
+    table.add_row("steps on ready views", f"{rows[1].rate:,.1f}", "")
+    console = Console()
+    console.print(table)
+    console.print(
+        f"waiting for data {statistics.median(waits):.1%}" + ("" if idle is None else f", device idle {idle:.1%}")
+    )
+    if json is not None:
+        described = {**settings(config, rounds, 0.0), "steps": steps, "source": trainer.loader.source}
+        ratios: dict[str, Any] = {"training_vs_ready_views": kept}
+        values = record(rows, unit="samples_per_s", config=described, ratios=ratios, device=where)
+        values["data_wait"] = statistics.median(waits)
+        values["device_idle"] = idle
+        write_json(json, values)
+
+
+def _photos(source: Path | None, folder: Path) -> Path:
+    if source is not None:
+        if not source.exists():
+            raise UsageError(f"--source {source} does not exist; pass a .beton file or a folder of photos")
+        return ensure_beton(source)
+    return write_demo(folder / "demo.beton", split="train") or folder / "demo.beton"
+
+
+def _measure(trainer: Trainer, steps: int, rounds: int) -> tuple[list[float], list[float], list[float], float | None]:
+    """Rates of whole training and of ready views in turn, the share of waiting, and the device's idle time."""
+    size, device = trainer.config.batch_size, trainer.device
+    batches = trainer.batches()
+    whole, ready, waits = [], [], []
+    batch = next(batches)
+    trainer.train_step(batch)
+
+    def training() -> float:
+        waited = 0.0
+        for _ in range(steps):
+            asked = time.perf_counter()
+            fresh = next(batches)
+            waited += time.perf_counter() - asked
+            trainer.train_step(fresh)
+        return waited
+
+    def again() -> None:
+        for _ in range(steps):
+            trainer.train(batch.views, batch.targets, step=trainer.step, progress=0.0)
+
+    try:
+        training()  # warms up
+        for _ in range(rounds):
+            seconds, waited = _timed(training, device)
+            whole.append(steps * size / seconds)
+            waits.append(waited / seconds)
+            ready.append(steps * size / _timed(again, device)[0])
+        idle = _idle(training, device) if device.type == "cuda" else None
+    finally:
+        batches.close()
+    return whole, ready, waits, idle
+
+
+def _timed(work: Any, device: torch.device) -> tuple[float, Any]:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    began = time.perf_counter()
+    result = work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began, result
+
+
+def _idle(work: Any, device: torch.device) -> float:
+    """Share of the time in which no kernel ran, from the profiler's intervals."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        work()
+        torch.cuda.synchronize(device)
+    return 1 - busy_share(
+        [(e.time_range.start, e.time_range.end) for e in profile.events() or () if e.device_type.name == "CUDA"]
+    )
+
+
+def busy_share(intervals: list[tuple[float, float]]) -> float:
+    """The share of the time from the first start to the last end that at least one interval covers."""
+    if not intervals:
+        return 0.0
+    ordered = sorted(intervals)
+    first, covered, end = ordered[0][0], 0.0, ordered[0][0]
+    for low, high in ordered:
+        covered += max(0.0, high - max(low, end))
+        end = max(end, high)
+    return covered / (end - first) if end > first else 0.0

@@ -1,0 +1,60 @@
+"""MoCo's step as research code often has it: the lowest rung of the ladder that `bench step` climbs.
+
+The loss is He 2019 (arXiv 1911.05722), eq. 1, written out: a copy of the queue, logits against all of it, a cross
+entropy. Networks and heads are the same as everywhere else.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastaugself_kernels import Targets
+
+from ..methods.base import Views
+from ..methods.learner import Learner
+from ..methods.moco import MoCoMethod
+
+
+class PlainMoCoStep:
+    """One eager step. loops: parameter by parameter in Python, waiting for the loss and the queue's position."""
+
+    def __init__(self, learner: Learner, lr: float, *, loops: bool) -> None:
+        assert isinstance(learner.method, MoCoMethod)
+        self.learner, self.method, self.loops = learner, learner.method, loops
+        trained = [p for p in learner.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.SGD(trained, lr=lr, momentum=0.9, weight_decay=1e-4, foreach=not loops)
+
+    def __call__(self, views: Views, targets: tuple[Targets, Targets]) -> Tensor:
+        """The total loss of the step that was made."""
+        method, config = self.method, self.method.config
+        f1_BD = method.backbone(views.x_VBCHW[0])
+        q_BE = F.normalize(method.projector(f1_BD, views.omega(0)), dim=1)
+        with torch.no_grad():
+            f2_BD = method.key_backbone(views.x_VBCHW[1])
+            k_BE = F.normalize(method.key_projector(f2_BD, views.omega(1)), dim=1)
+        positive_B1 = (q_BE * k_BE).sum(1, keepdim=True)
+        negative_BK = q_BE @ method.queue_KE.clone().detach().T
+        logits = torch.cat([positive_B1, negative_BK], 1) / config.temperature
+        loss = F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64, device=logits.device))
+        for name, value in self.learner.augself(f1_BD, f2_BD, targets).items():
+            loss = loss + self.learner.augself.config.weights[name] * value
+        self.optimizer.zero_grad(set_to_none=not self.loops)
+        loss.backward()
+        self.optimizer.step()
+        if self.loops:
+            self._follow_in_a_loop(k_BE)
+            loss.item()
+        else:
+            method.after_step((k_BE,), 0.0)
+        return loss.detach()
+
+    @torch.no_grad()
+    def _follow_in_a_loop(self, k_BE: Tensor) -> None:
+        method = self.method
+        pairs = ((method.key_backbone, method.backbone), (method.key_projector, method.projector))
+        for own, leader in pairs:
+            for p, q in zip(own.parameters(), leader.parameters(), strict=True):
+                p.data = p.data * method.config.momentum + q.data * (1 - method.config.momentum)
+        first = int(method.pointer)
+        method.queue_KE[first : first + len(k_BE)] = k_BE
+        method.pointer.fill_((first + len(k_BE)) % len(method.queue_KE))

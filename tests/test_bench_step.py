@@ -1,0 +1,85 @@
+"""The training benchmarks, tiny: their records, and that rungs which compute something else are not timed."""
+
+import json
+
+import pytest
+import torch
+
+from fastaugself.bench import step as bench
+from fastaugself.bench.breakdown import Stopwatch
+from fastaugself.bench.e2e import busy_share, e2e_benchmark
+from fastaugself.bench.scale import scale_benchmark
+from fastaugself.errors import RunError
+
+TINY = {"backbone": "resnet18", "width": 4, "size": 32, "batch": 8, "queue": 64, "device": "cpu"}
+PARTS = {"copy", "augment", "query encoder", "heads and loss", "backward", "optimizer", "momentum and queue"}
+
+
+@pytest.mark.parametrize("method", ["moco", "simsiam"])
+def test_the_ladder_goes_from_loops_to_the_default(tmp_path, method):
+    out = tmp_path / "step.json"
+    bench.step_benchmark(json=out, method=method, rounds=2, seconds=0.01, **TINY)
+    result = json.loads(out.read_text())
+    names = [row["name"] for row in result["rows"]]
+    lowest = ["loops", "+lists of tensors, no waits"] if method == "moco" else []
+    middle = ["+loss without logits", "default"]
+    turned = [] if method == "moco" else ["default, views in one pass"]
+    assert names == [*lowest, *middle, *turned, "default, no AugSelf", "default, CASSLE"]
+    assert all(len(row["rounds"]) == 2 and row["samples_per_s"] > 0 for row in result["rows"])
+    assert set(result["ratios"]) == set(names) - {"default"}
+    assert set(result["breakdown"]) == (PARTS | {"key encoder"} if method == "moco" else PARTS)
+    assert all(seconds >= 0 for seconds in result["breakdown"].values()) and result["bound"] is None
+
+
+def test_all_exact_rungs_take_the_same_steps():
+    """For more steps than the benchmark itself looks at, and to float32's precision."""
+    config = bench.bench_config("moco", **{k: v for k, v in TINY.items() if k != "device"})
+    rungs = bench.ladder(config, bench.photos(config, torch.device("cpu")), torch.device("cpu"), compiled=False)
+    losses = [[float(rung.call()) for _ in range(4)] for rung in rungs if rung.exact]
+    assert len(losses) == 4
+    for found in losses[1:]:
+        assert found == pytest.approx(losses[0], abs=2e-3)
+
+
+def test_a_rung_that_computes_something_else_is_not_timed():
+    same, other = (
+        bench.Rung(name, lambda value=value: torch.tensor(value)) for name, value in (("a", 1.0), ("b", 1.5))
+    )
+    bench.check([same, same])
+    with pytest.raises(RunError, match="b computes something else than a"):
+        bench.check([same, other])
+
+
+def test_training_end_to_end_stands_beside_ready_views(tmp_path, beton):
+    out = tmp_path / "e2e.json"
+    e2e_benchmark(source=beton, json=out, steps=1, rounds=2, **TINY)
+    result = json.loads(out.read_text())
+    whole, ready = result["rows"]
+    ratio = result["ratios"]["training_vs_ready_views"]
+    assert ratio["min"] == pytest.approx(min(a / b for a, b in zip(whole["rounds"], ready["rounds"], strict=True)))
+    assert 0 <= result["data_wait"] <= 1 and result["device_idle"] is None
+
+
+def test_scaling_on_two_processes(tmp_path):
+    out = tmp_path / "scale.json"
+    scale_benchmark(json=out, processes=(1, 2), rounds=1, seconds=0.01, **{**TINY, "size": 16, "batch": 4, "queue": 8})
+    result = json.loads(out.read_text())
+    rates = {row["name"]: row["samples_per_s"] for row in result["rows"]}
+    assert list(rates) == ["1 x plain", "2 x plain", "1 x sync", "2 x sync"]
+    assert result["ratios"]["1 x plain"] == 1.0
+    assert result["ratios"]["2 x sync"] == pytest.approx(rates["2 x sync"] / (2 * rates["1 x plain"]))
+
+
+def test_busy_time_counts_overlaps_once():
+    assert busy_share([(0.0, 2.0), (1.0, 3.0), (5.0, 6.0)]) == pytest.approx(4 / 6)
+    assert busy_share([(0.0, 9.0), (1.0, 2.0)]) == 1.0
+    assert busy_share([]) == 0.0
+
+
+def test_a_stopwatch_sums_what_has_the_same_name(monkeypatch):
+    times = iter([0.0, 1.0, 3.0, 3.5])
+    monkeypatch.setattr("fastaugself.bench.breakdown.time.perf_counter", lambda: next(times))
+    watch = Stopwatch(torch.device("cpu"))
+    for name in ("start", "a", "b", "a"):
+        watch.mark(name)
+    assert watch.read() == {"a": 1.5, "b": 2.0} and watch.read() == {}
