@@ -22,7 +22,8 @@ def options(beton, run, *more):
         str(RECIPE), "--preset", "demo", "--data.train", str(beton), "--data.val", "None", "--data.source", "native",
         "--data.workers", "1", "--backbone.width", "4", "--backbone.batch-norm", "sync", "--view.size", "16",
         "--method.queue", "32", "--method.dim", "16", "--augself.hidden", "16", "--batch-size", "16", "--epochs", "4",
-        "--optim.lr", "0.005", "--log.every", "1", "--log.no-tensorboard", "--checkpoint.minutes", "0.00001", "--run-dir", str(run), *more,
+        "--optim.lr", "0.005", "--log.every", "1", "--log.no-tensorboard", "--checkpoint.minutes", "0.00001",
+        "--run-dir", str(run), *more,
     ]  # fmt: skip
 
 
