@@ -15,7 +15,7 @@ from fastaugself.bench.batched_oracle import augment_batched
 from fastaugself.bench.harness import Contestant, Row, deadline, measure, paired, ratios
 from fastaugself.bench.limits import copy_contestant
 from fastaugself.bench.nvidia_peers import color_matrices
-from fastaugself.bench.tables import Table, augment_table, tables, with_tables
+from fastaugself.bench.tables import Table, augment_table, rates_table, ratios_table, tables, with_tables
 from fastaugself.bench.work import Ready, Work, natural_photos, photos_of
 from fastaugself.errors import UsageError
 from fastaugself_kernels import ViewPolicy, augment, sample_params
@@ -341,11 +341,25 @@ def test_tables_rewrite_marked_blocks_only_and_know_when_they_are_stale(result, 
     tables(tmp_path, check=True)
 
 
+def test_records_of_the_other_benchmarks_have_tables_too():
+    record = {
+        "rows": [{"name": "ours", "samples_per_s": 1234.4, "rounds": [1000, 1500]}],
+        "ratios": {"ours_vs_theirs": {"median": 2.345, "min": 2.0, "max": 12.34}, "plain": 3, "other": "words"},
+        "left_out": [{"name": "theirs", "reason": "pip install theirs"}],
+    }
+    assert rates_table(record).rows == [
+        ("ours", "1,234", "1,000 to 1,500"),
+        ("theirs", "", "left out: pip install theirs"),
+    ]
+    assert rates_table(record).head == ("", "samples/s", "rounds")
+    assert ratios_table(record).rows == [("ours_vs_theirs", "2.35", "2.00 to 12.3"), ("plain", "3.00", "")]
+
+
 def test_a_block_without_its_record_is_refused(tmp_path):
     block = "<!-- table {} results/none/{}.json -->\n<!-- end of table -->\n"
     with pytest.raises(UsageError, match=r"none/augment\.json, which is not there"):
         with_tables(block.format("augment", "augment"), tmp_path)
-    with pytest.raises(UsageError, match="the table magic; there are augment"):
+    with pytest.raises(UsageError, match="the table magic; there are augment, loader"):
         with_tables(block.format("magic", "magic"), tmp_path)
 
 
