@@ -34,8 +34,8 @@ def test_the_loop_of_the_readme_runs():
     scope = {}
     exec(compile(code, "kernels/README.md", "exec"), scope)
     for view in (scope["first"], scope["second"]):
-        assert view.shape == (16, 3, 224, 224) and view.dtype == torch.bfloat16
-        assert view.is_contiguous(memory_format=torch.channels_last)
+        assert view.shape == (16, 3, 224, 224) and view.is_contiguous(memory_format=torch.channels_last)
+    assert scope["loss"].isfinite() and all(weight.grad is not None for weight in scope["encoder"].parameters())
     assert len(code.split("for epoch")[1].splitlines()) <= 10
 
 
@@ -52,6 +52,18 @@ def test_the_readme_names_every_column_and_every_public_operation():
     for name in (*fastaugself_kernels.COLUMNS, "ViewPolicy", "sample_params", "augment", "augself_targets"):
         assert f"`{name}" in README, name
     assert f"| {fastaugself_kernels.params.IDENTITY_ORDER} |" in README
+
+
+def test_importing_the_kernels_imports_torch_numpy_and_nothing_else(tmp_path):
+    """Not even the back-ends that are installed: each waits for its first use."""
+    code = """
+import sys, numpy, torch
+before = {name.split(".")[0] for name in sys.modules}
+import fastaugself_kernels
+print(*sorted({name.split(".")[0] for name in sys.modules} - before - set(sys.stdlib_module_names)))
+"""
+    result = run(code, cwd=tmp_path)
+    assert result.returncode == 0 and result.stdout.split() == ["fastaugself_kernels"], result.stderr + result.stdout
 
 
 # --- the Hub's layout -------------------------------------------------------------------------------------------------
