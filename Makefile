@@ -2,7 +2,7 @@
 # then their job. ARGS="..." is handed on, for example: make test ARGS="-k philox"; make pretrain ARGS="--max-steps 50".
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup pretrain test check bench check-kernels gpu clean
+.PHONY: help setup pretrain test check bench check-kernels docs gpu clean
 
 PYTHON_IN_VENV := .venv/bin/python
 JOBS ?= 2
@@ -34,6 +34,9 @@ check-kernels: setup  ## compile every Triton kernel for GPUs that need not be h
 
 bench: setup  ## views per second of the augmentation on this machine, beside the peers that are installed
 	$(PYTHON_IN_VENV) -P -m fastaugself bench augment $(ARGS)
+
+docs: setup  ## these pages as HTML, to docs/_build/index.html; a broken link is an error
+	$(PYTHON_IN_VENV) -m sphinx -W --keep-going -q docs docs/_build $(ARGS)
 
 gpu: setup  ## the whole GPU round: tests, benchmark, training (PHOTOS=photos.beton), to results/<device>/
 	$(PYTHON_IN_VENV) scripts/gpu_round.py $(PHOTOS) $(ARGS)
