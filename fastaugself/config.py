@@ -125,6 +125,9 @@ class Pretrain:
     # torchrun on Python 3.11 takes --run for an abbreviation of its own --run-path, hence the second name.
     run: Annotated[Path, tyro.conf.arg(aliases=("--run-dir",))] = Path("runs/pretrain")
     """Folder of the run: configuration, logs, checkpoints, export, report."""
+    init: Path | None = None
+    """Weights that the backbone starts from: a .safetensors export, or a checkpoint of MoCo, SimSiam, AugSelf, ...,
+    torchvision or timm. Default: random ones."""
     epochs: int = 200
     """Passes over the training photos; the learning-rate schedule ends with the last."""
     batch_size: int = 256

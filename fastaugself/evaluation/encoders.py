@@ -16,11 +16,15 @@ from ..config import Pretrain, from_dict
 from ..errors import RunError, UsageError
 from ..export import WEIGHTS
 from ..models.build import Backbone, build_backbone, image_size_option
+from ..models.weights import load_weights
 from ..training.checkpoint import checkpoints, load
 
 Color = tuple[float, float, float]
 PREFIX = "method.backbone."  # of the backbone's parameters in a checkpoint
-KINDS = "a run folder, an export folder or its model.safetensors, timm:NAME, torchvision:NAME, or random:RUN_OR_NAME"
+KINDS = (
+    "a run folder, an export folder or its model.safetensors, resnet50=CHECKPOINT of another program, timm:NAME, "
+    "torchvision:NAME, or random:RUN_OR_NAME"
+)
 
 
 @dataclass(frozen=True)
@@ -44,9 +48,10 @@ def load_encoder(spec: str, *, size: int | None = None, seed: int = 0) -> Encode
     """The encoder that `spec` names, on the CPU.
 
     spec: a run folder (its newest checkpoint, else its export), an export folder or the `.safetensors` in it,
-    `timm:NAME`, `torchvision:NAME` (their pretrained weights; `NAME=FILE` reads a state dict instead), or `random:` and
-    a run folder (its own initial weights), `resnet18`, `timm:NAME`, ...: that architecture at random weights.
-    `LABEL@SPEC` names it in tables. size: side of its images, default its own. seed: of random weights.
+    `resnet50=FILE` (a checkpoint of another program, see `models.weights`), `timm:NAME`, `torchvision:NAME` (their
+    pretrained weights; `NAME=FILE` reads a state dict instead), or `random:` and a run folder (its own initial weights),
+    `resnet18`, `timm:NAME`, ...: that architecture at random weights. `LABEL@SPEC` names it in tables. size: side of
+    its images, default its own. seed: of random weights.
 
     Raises UsageError for a name that cannot be resolved, RunError for a damaged file.
     """
@@ -70,6 +75,11 @@ def _trained(spec: str, size: int | None) -> Parts:
         return _timm(spec[5:], size, pretrained=True)
     if spec.startswith("torchvision:"):
         return _torchvision(spec[12:], pretrained=True)
+    name, given, file = spec.partition("=")
+    if given and name.startswith("resnet"):
+        module, _ = build_backbone(Backbone(name=name))
+        load_weights(module, Path(file))
+        return module, 224, IMAGENET_MEAN, IMAGENET_STD, Path(file).stem
     path = Path(spec)
     if not path.exists():
         raise UsageError(f"no model {spec}: no such file or folder; a model is {KINDS}")

@@ -57,7 +57,9 @@ class Trainer:
             )
         self.dtype = self._dtype()
         self.loader = self._open_data()
-        self.learner = build_learner(config, classes=len(self.loader.classes))
+        # A run that goes on has its weights, and need not find the file that it began with.
+        init = None if checkpoint.checkpoints(config.run / "checkpoints") else config.init
+        self.learner = build_learner(config, classes=len(self.loader.classes), init=init)
         self.steps_per_epoch = self.loader.batches
         self.total = config.epochs * self.steps_per_epoch
         self.end = min(self.total, config.max_steps or self.total)
