@@ -142,16 +142,20 @@ def _commands() -> dict[str, Callable[..., Any]]:
     def export(
         run: Positional[Path],
         out: Path | None = None,
+        onnx: bool = False,
     ) -> None:
         """Export the backbone of a run's newest checkpoint to safetensors under torchvision's and timm's names.
+
+        A README.md beside it is the model's card; `hf upload NAME FOLDER` publishes the folder on the Hugging Face Hub.
 
         Args:
             run: The run folder.
             out: Folder to write; default the run's export/.
+            onnx: Write model.onnx too, checked with onnxruntime.
         """
         from .export import export_run
 
-        print(export_run(run, out))
+        print(export_run(run, out, onnx=onnx))
 
     def doctor(config: Path | None = None, json: bool = False) -> None:
         """Check this machine: versions, GPU, back-ends, memory and disk, with the remedy for each fault.

@@ -1,22 +1,33 @@
 """The trained backbone for others: safetensors with torchvision's and timm's parameter names."""
 
+import contextlib
+import copy
+import io
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save
+from torch import nn
 
+from .card import model_card
 from .config import Pretrain, from_dict
-from .errors import UsageError
+from .errors import RunError, UsageError
 from .methods.build import build_learner
 from .methods.learner import Learner
 from .training.checkpoint import checkpoints, load, write_atomically
 
-WEIGHTS = "model.safetensors"
+WEIGHTS, ONNX = "model.safetensors", "model.onnx"
 
 
-def export_backbone(learner: Learner, config: Pretrain, folder: Path, *, step: int) -> Path:
-    """Writes `folder/model.safetensors` and, as timm reads it, `folder/config.json`; gives the former's path.
+def export_backbone(
+    learner: Learner, config: Pretrain, folder: Path, *, step: int, samples: int = 0, run: Path | None = None
+) -> Path:
+    """Writes `folder/model.safetensors`, as timm reads it `folder/config.json`, and a card; gives the first's path.
+
+    samples: photos it was trained on. run: the folder whose records the card tells, default the configuration's.
 
     A ResNet of standard width and stem loads with `timm.create_model("resnet50",
     pretrained_cfg_overlay=dict(file=...), num_classes=0)` or `timm.create_model("local-dir:FOLDER")`, and into a
@@ -29,13 +40,15 @@ def export_backbone(learner: Learner, config: Pretrain, folder: Path, *, step: i
     write_atomically(folder / WEIGHTS, save(state, metadata=metadata))
     description = json.dumps(_timm_config(config), indent=2) + "\n"
     write_atomically(folder / "config.json", description.encode())
+    card = model_card(config, run or config.run, WEIGHTS, step=step, samples=samples)
+    write_atomically(folder / "README.md", card.encode())
     return folder / WEIGHTS
 
 
-def export_run(run: Path, folder: Path | None = None) -> Path:
+def export_run(run: Path, folder: Path | None = None, *, onnx: bool = False) -> Path:
     """Exports the newest checkpoint of a run folder, to its `export/` or to `folder`.
 
-    Raises UsageError when `run` is not a run folder or holds no checkpoint.
+    onnx: write model.onnx too. Raises UsageError when `run` is not a run folder or holds no checkpoint.
     """
     try:
         config = from_dict(Pretrain, json.loads((run / "config.json").read_text()))
@@ -47,7 +60,49 @@ def export_run(run: Path, folder: Path | None = None) -> Path:
     content = load(saved[-1])
     learner = build_learner(config)
     learner.load_state_dict(content["state"]["learner"])
-    return export_backbone(learner, config, folder or run / "export", step=content["step"])
+    target, samples = folder or run / "export", content["state"]["samples"]
+    weights = export_backbone(learner, config, target, step=content["step"], samples=samples, run=run)
+    if onnx:
+        export_onnx(learner.method.backbone, target / ONNX, size=config.view.size)
+    return weights
+
+
+def export_onnx(backbone: nn.Module, path: Path, *, size: int) -> float:
+    """Writes a backbone as ONNX: `images` float32 [batch, 3, size, size], normalised, to `features` [batch, D].
+
+    The file is run by onnxruntime before it gets its name. Returns the largest difference from PyTorch's features,
+    relative to their largest. Raises UsageError where a package is missing, RunError where the two differ by 1e-3.
+    """
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401  torch's exporter needs it
+    except ImportError as error:
+        raise UsageError(f'ONNX needs a package: pip install "fastaugself[onnx]" ({error})') from None
+    module = copy.deepcopy(backbone).cpu().float().eval()
+    images_BCHW = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    partial = path.with_name(path.name + ".partial")
+    with torch.no_grad(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module,
+            (images_BCHW,),
+            str(partial),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            input_names=["images"],
+            output_names=["features"],
+            external_data=False,
+            verbose=False,
+        )
+        session = onnxruntime.InferenceSession(str(partial), providers=["CPUExecutionProvider"])
+        images_BCHW = torch.cat([images_BCHW, images_BCHW[:1]])  # another batch size
+        expected = module(images_BCHW)
+        got = torch.from_numpy(session.run(None, {"images": images_BCHW.numpy()})[0])
+    difference = float((got - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
+    if not difference < 1e-3:
+        raise RunError(f"onnxruntime's features differ from PyTorch's by {difference:.1e}; see {partial}")
+    partial.replace(path)
+    return difference
 
 
 def _timm_config(config: Pretrain) -> dict[str, Any]:

@@ -140,7 +140,8 @@ def pretrain(config: Pretrain, world: World) -> None:
     finally:
         trainer.close()
     if world.leads:
-        exported = export_backbone(trainer.learner, config, config.run / "export", step=trainer.step)
+        samples = trainer.loader.num_samples
+        exported = export_backbone(trainer.learner, config, config.run / "export", step=trainer.step, samples=samples)
         report = write_report(config.run, trainer)
         log.info("backbone  %s", exported)
         if report is not None:

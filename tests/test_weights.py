@@ -1,14 +1,20 @@
-"""Weights from elsewhere: the files that other programs write, and what is no such file."""
+"""Weights from elsewhere and for elsewhere: what other programs write, the card, ONNX."""
+
+import json
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from fastaugself import Augment, AugSelf, Backbone, Data, Log, MoCo, Pretrain, ViewPolicy
+from fastaugself.config import to_dict
 from fastaugself.errors import RunError, UsageError
 from fastaugself.evaluation.encoders import load_encoder
+from fastaugself.export import export_run
+from fastaugself.methods.build import build_learner
 from fastaugself.models.build import build_backbone
 from fastaugself.models.weights import load_weights, read_weights
+from fastaugself.training import checkpoint
 from fastaugself.training.distributed import World
 from fastaugself.training.trainer import Trainer
 
@@ -34,7 +40,7 @@ LAYOUTS = {
     "moco": lambda a, b: {
         "epoch": 200,
         "arch": "resnet18",
-        "state_dict": under("module.encoder_k.", b) | under("module.encoder_q.", a) | {"module.queue": torch.ones(8, 4)},
+        "state_dict": under("module.encoder_k.", b) | under("module.encoder_q.", a) | {"module.queue": torch.ones(4)},
         "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]},
     },
     "moco v3": lambda a, b: {
@@ -131,3 +137,49 @@ def test_a_run_starts_from_other_weights_in_both_encoders_and_goes_on_without_th
         trainer.close()
     path.unlink()
     Trainer(config, world).close()
+
+
+def exported_run(folder, *, width=64, size=64):
+    """A run folder with a checkpoint at step 0 and records, some of them hostile."""
+    config = Pretrain(
+        data=Data(train=folder / "my `photos`.beton"),
+        view=ViewPolicy.moco_v2(size),
+        augment=Augment(blur_kernel=5),
+        backbone=Backbone(name="resnet18", width=width),
+        method=MoCo(queue=256, dim=16),
+        augself=AugSelf(hidden=32),
+        run=folder,
+        device="cpu",
+    )
+    learner = build_learner(config)
+    state = {"samples": 1234, "learner": learner.state_dict()}
+    checkpoint.save(folder / "checkpoints", 7, state, to_dict(config), keep=1)
+    (folder / "config.json").write_text(json.dumps(to_dict(config)))
+    (folder / "evaluations.jsonl").write_text('{"step": 7, "knn": 0.5, "` <script>": 1, "text": "<b>"}\n')
+    return learner.method.backbone.eval()
+
+
+def test_the_card_tells_what_was_trained_and_nothing_of_the_machine(tmp_path):
+    exported_run(tmp_path, width=16)
+    export_run(tmp_path)
+    card = (tmp_path / "export" / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: fastaugself\npipeline_tag: image-feature-extraction\n")
+    assert "# resnet18 MoCo + AugSelf\n" in card and "1,234 from `my 'photos'.beton`" in card
+    assert "| `knn` | 0.5 |" in card and "| `' <script>` | 1 |" in card and "<b>" not in card
+    assert str(tmp_path.parent) not in card
+    block = card.split("```python\n")[1].split("```")[0].replace('"model.', f'"{tmp_path}/export/model.')
+    scope = {}
+    exec(block, scope)
+    assert scope["features"].shape == (1, 128)
+
+
+def test_onnx_gives_the_features_of_the_run(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime", reason='pip install "fastaugself[onnx]"')
+    backbone = exported_run(tmp_path, width=8, size=32)
+    export_run(tmp_path, onnx=True)
+    session = onnxruntime.InferenceSession(str(tmp_path / "export" / "model.onnx"))
+    x = torch.randn(5, 3, 32, 32)
+    (got,) = session.run(None, {"images": x.numpy()})
+    with torch.no_grad():
+        assert torch.allclose(torch.from_numpy(got), backbone(x), rtol=1e-4, atol=1e-4)
+    assert not list((tmp_path / "export").glob("*.partial"))

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from ..card import loading
 from ..config import Pretrain
 from ..export import WEIGHTS
 from ..page import escape
@@ -67,39 +68,6 @@ IMAGENET = """\
 fastaugself write imagenet/train train.beton --max-side 500
 fastaugself write imagenet/val val.beton --max-side 500
 torchrun --nproc-per-node=8 recipes/imagenet_moco_augself.py --data.train train.beton --data.val val.beton"""
-
-
-def loading(config: Pretrain, weights: Path) -> str:
-    """Python that loads the exported backbone: with timm and torchvision where its shape is theirs."""
-    backbone, size = config.backbone, config.view.size
-    name = backbone.name.removeprefix("timm:")
-    if name != backbone.name:
-        return _TIMM.format(weights=weights)
-    if backbone.width == 64 and backbone.stem == "imagenet":
-        return _TIMM.format(weights=weights) + "\n\n" + _TORCHVISION.format(name=name, weights=weights)
-    options = f'name="{name}", width={backbone.width}, stem="{backbone.stem}"'
-    return _OWN.format(options=options, weights=weights, size=size)
-
-
-_TIMM = """\
-import timm
-
-model = timm.create_model("local-dir:{weights.parent}", pretrained=True)"""
-_TORCHVISION = """\
-import torchvision
-from safetensors.torch import load_file
-
-model = torchvision.models.{name}()
-model.load_state_dict(load_file("{weights}"), strict=False)  # only fc is missing"""
-_OWN = """\
-import torch
-from safetensors.torch import load_file
-from fastaugself import Backbone
-from fastaugself.models.build import build_backbone
-
-model, width = build_backbone(Backbone({options}))
-model.load_state_dict(load_file("{weights}"))
-features = model.eval()(torch.zeros(1, 3, {size}, {size}))  # [1, width], of images normalised as in config.json"""
 
 
 def _block(text: str) -> str:
