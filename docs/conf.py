@@ -25,6 +25,7 @@ suppress_warnings = ["misc.highlighting_failure"]
 default_role = "literal"
 
 ARGUMENT = re.compile(r"([a-z_]\w*(?:, [a-z_]\w*)*): (.+)")
+MARKUP = re.compile(r"[*|]")  # which our docstrings mean as they stand
 APART = re.compile(r"(Returns|Raises|Source)\b")
 
 
@@ -32,6 +33,7 @@ def house_style(app, what, name, obj, options, lines):
     """The docstrings' own form to reStructuredText: `name: text` becomes a field, what is returned a paragraph."""
     done, field = [], False
     for line in lines:
+        line = "`".join(part if i % 2 else MARKUP.sub(r"\\\g<0>", part) for i, part in enumerate(line.split("`")))
         argument = ARGUMENT.fullmatch(line)
         if argument and "`" not in argument[1]:
             if not field:

@@ -65,10 +65,10 @@ def model_card(config: Pretrain, run: Path, weights: str, *, step: int, samples:
         parts.append("AugSelf (" + ", ".join(f"{name} {weight:g}" for name, weight in a.weights.items()) + ")")
     if config.cassle.columns:
         parts.append(f"CASSLE ({config.cassle.inject})")
-    train = config.data.train
-    where = f" from {_code(train.name)}" if train is not None else ""
+    data = replace(config.data, train=_last(config.data.train), val=_last(config.data.val))
+    files = data.train if isinstance(data.train, tuple) else (data.train,)
+    where = f" from {_code(', '.join(map(str, files)))}" if data.train else ""
     o = config.optim
-    data = replace(config.data, train=_last(train), val=_last(config.data.val))
     named = replace(config, run=Path(config.run.name), init=_last(config.init), data=data)
     return _TEXT.format(
         library="timm" if standard else "fastaugself",
@@ -91,7 +91,10 @@ def model_card(config: Pretrain, run: Path, weights: str, *, step: int, samples:
     )
 
 
-def _last(path: Path | None) -> Path | None:
+def _last(path: Path | tuple[Path, ...] | None) -> Any:
+    """The same without the folders they are in."""
+    if isinstance(path, tuple):
+        return tuple(Path(part.name) for part in path)
     return None if path is None else Path(path.name)
 
 

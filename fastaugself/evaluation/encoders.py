@@ -49,9 +49,9 @@ def load_encoder(spec: str, *, size: int | None = None, seed: int = 0) -> Encode
 
     spec: a run folder (its newest checkpoint, else its export), an export folder or the `.safetensors` in it,
     `resnet50=FILE` (a checkpoint of another program, see `models.weights`), `timm:NAME`, `torchvision:NAME` (their
-    pretrained weights; `NAME=FILE` reads a state dict instead), or `random:` and a run folder (its own initial weights),
-    `resnet18`, `timm:NAME`, ...: that architecture at random weights. `LABEL@SPEC` names it in tables. size: side of
-    its images, default its own. seed: of random weights.
+    pretrained weights; `NAME=FILE` reads a state dict instead), or `random:` and a run folder (its own initial
+    weights), `resnet18`, `timm:NAME`, ...: that architecture at random weights. `LABEL@SPEC` names it in tables.
+    size: side of its images, default its own. seed: of random weights.
 
     Raises UsageError for a name that cannot be resolved, RunError for a damaged file.
     """
