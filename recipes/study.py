@@ -1,0 +1,82 @@
+"""Any method on some ten thousand small photos, alone, with AugSelf, with CASSLE, or with both: ResNet-18 at 64 px.
+
+    python recipes/study.py --preset simsiam-augself --data.train photos/train --data.val photos/val
+
+One option picks what is compared, and everything else stays: `--preset METHOD`, `METHOD-augself`, `METHOD-cassle` or
+`METHOD-augself-cassle`, of moco, mocov3, simsiam, simclr, byol, swav, barlow, supervised (which has no projector for
+CASSLE). The learning rate of a method is that of its baseline in every variant. `--view.size 96 --augment.blur-kernel
+9` for larger views. Heads, weights and weight decay are those of AugSelf's STL10 setting (Lee 2021, arXiv
+2111.09613); queue, momentum and frozen prototypes are scaled to some forty steps an epoch, and are this project's
+choice. No number is published for it. The run of it that was made is short: 300 steps of every method on Imagenette
+at 48 px, whether features collapse (`scripts/collapse_check.py`, results/intel-xeon-2-cores/collapse.json).
+"""
+
+from functools import partial
+from pathlib import Path
+
+from fastaugself import (
+    Augment,
+    AugSelf,
+    Backbone,
+    BarlowTwins,
+    Byol,
+    Cassle,
+    MoCo,
+    MoCoV3,
+    Optim,
+    Pretrain,
+    SimClr,
+    SimSiam,
+    Supervised,
+    SwAV,
+    ViewPolicy,
+    run,
+)
+from fastaugself.methods import AnyMethod
+
+SGD = Optim(lr=0.06, momentum=0.9, weight_decay=5e-4, warmup_epochs=5)
+METHODS: dict[str, tuple[AnyMethod, Optim]] = {
+    "moco": (MoCo(queue=4096, momentum=0.99, projector_norm=True), SGD),
+    "mocov3": (MoCoV3(hidden=2048, momentum=0.99), SGD),
+    "simsiam": (SimSiam(layers=2, affine=True), SGD),
+    "simclr": (SimClr(), SGD),
+    "byol": (Byol(momentum=0.99), SGD),
+    "swav": (SwAV(prototypes=100, freeze_steps=40), SGD),
+    "barlow": (BarlowTwins(dim=2048), Optim(lr=0.05, weight_decay=1e-4, vector_lr=0.024, warmup_epochs=10)),
+    "supervised": (Supervised(), SGD),
+}
+PARTS = {
+    "": (AugSelf(crop=0, color=0), Cassle()),
+    "-augself": (AugSelf(crop=1.0, color=1.0), Cassle()),
+    "-cassle": (AugSelf(crop=0, color=0), Cassle(inject="concat")),
+    "-augself-cassle": (AugSelf(crop=1.0, color=1.0), Cassle(inject="concat")),
+}
+
+
+def study(method: str = "moco", parts: str = "-augself") -> Pretrain:
+    """A method on small photos, ResNet-18 at 64 px, 200 epochs."""
+    options, optim = METHODS[method]
+    augself, cassle = PARTS[parts]
+    return Pretrain(
+        view=ViewPolicy.moco_v2(64),
+        augment=Augment(blur_kernel=7),
+        backbone=Backbone(name="resnet18", batch_norm="sync", zero_init_residual=True),
+        method=options,
+        augself=augself,
+        cassle=cassle,
+        optim=optim,
+        run=Path("runs/study") if (method, parts) == ("moco", "-augself") else Path(f"runs/study_{method}{parts}"),
+        epochs=200,
+        batch_size=256,
+    )
+
+
+PRESETS = {
+    method + parts: partial(study, method, parts)
+    for method, (options, _) in METHODS.items()
+    for parts, (_, cassle) in PARTS.items()
+    if options.conditional or not cassle.columns
+}
+
+if __name__ == "__main__":
+    run(study, **PRESETS)
