@@ -52,12 +52,13 @@ def _commands() -> dict[str, Callable[..., Any]]:
         skip_unreadable: bool = False,
         image_column: str = "",
         label_column: str = "",
+        classes: str = "",
     ) -> None:
         """Write photos to a .beton file; JPEGs pass through untouched where they can. Stopped, it goes on where it was.
 
         Args:
             source: Folder with one folder of photos per class, or with photos; .tar shards of WebDataset, .parquet or
-                .arrow files (one, a folder of them, or a pattern in quotes); or a .txt list of paths.
+                .arrow files (one, a folder of them, or a pattern in quotes); a .txt list of paths; or stl10_binary.
             out: The .beton file to write.
             max_side: Shrink photos whose longer side exceeds this many pixels; 0 = never.
             quality: JPEG quality of what must be encoded again.
@@ -66,6 +67,7 @@ def _commands() -> dict[str, Callable[..., Any]]:
             skip_unreadable: Leave photos out that cannot be read, and list them in OUT.beton.unreadable.txt.
             image_column: Where there are columns, the one with the photos; found by itself where only one can be it.
             label_column: Where there are columns, the one with the labels; none = no labels.
+            classes: Keep these classes only: imagenet100 (the hundred that papers use), or a text file, a name a line.
         """
         from .data.inputs.samples import Columns
         from .data.write import write_photos
@@ -79,6 +81,7 @@ def _commands() -> dict[str, Callable[..., Any]]:
             overwrite=overwrite,
             skip_unreadable=skip_unreadable,
             columns=Columns(image_column, label_column),
+            classes=classes,
         )
         print(written)
 

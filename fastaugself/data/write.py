@@ -21,6 +21,7 @@ from .beton import MAX_SIDE, Beton
 from .cores import available_cores
 from .inputs import open_samples
 from .inputs.samples import Columns, Sample, Samples, UnreadablePhoto
+from .inputs.subset import ClassSamples, read_classes
 from .photo import Photo, convert, convert_pixels
 from .progress import progress as show_progress
 from .sidecar import Sidecar
@@ -84,6 +85,7 @@ def write_photos(
     overwrite: bool = False,
     skip_unreadable: bool = False,
     columns: Columns | None = None,
+    classes: str = "",
 ) -> Written:
     """Writes the photos of `source` to the `.beton` file `out`, with OUT.beton.json and OUT.beton.manifest.jsonl.
 
@@ -91,7 +93,8 @@ def write_photos(
     inputs/ knows. max_side: longest side in pixels, larger photos are made smaller; 0 for no limit. quality: JPEG
     quality of what must be encoded again. workers: threads, 0 for one a core. progress: say how far it is.
     overwrite: replace `out`. skip_unreadable: leave photos out that cannot be read, and list them in
-    OUT.beton.unreadable.txt. columns: which to read, of a collection that has columns.
+    OUT.beton.unreadable.txt. columns: which to read, of a collection that has columns. classes: which to keep, a file
+    with a name a line or `imagenet100`; "" for all.
 
     Every photo is decoded once; JPEG bytes are stored untouched where they can be (photo.py says when). The same
     collection gives the same bytes. Nothing stands under the name `out` before it is whole and was read back. A run
@@ -106,7 +109,10 @@ def write_photos(
     if out.exists() and not overwrite:
         raise UsageError(f"{out} exists: pass --overwrite to replace it, or another name")
     options = _Options(max_side, quality)
+    kept = read_classes(classes) if classes else None
     samples = open_samples(source, columns)
+    if kept is not None:
+        samples = ClassSamples(samples, kept)
     return _write(samples, out, options, workers=workers, progress=progress, skip_unreadable=skip_unreadable)
 
 

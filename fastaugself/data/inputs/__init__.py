@@ -7,10 +7,12 @@ from .folder import EXTENSIONS, open_folder
 from .listing import open_listing
 from .samples import Columns, Samples
 from .shards import open_shards
+from .stl10 import open_stl10
 from .tables import open_tables
 
-_KINDS = (open_shards, open_tables, open_listing, open_folder)  # the first whose it is; any folder is open_folder's
-_KNOWN = "a folder of photos or of one folder a class, .tar shards, .parquet files, or a .txt list of paths"
+# The first whose it is; any folder is open_folder's.
+_KINDS = (open_shards, open_tables, open_listing, open_stl10, open_folder)
+_KNOWN = "a folder of photos or of one folder a class, .tar shards, .parquet files, a .txt list of paths, stl10_binary"
 
 
 def open_samples(source: str | os.PathLike[str], columns: Columns | None = None) -> Samples:
