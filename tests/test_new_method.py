@@ -1,0 +1,83 @@
+"""docs/new-method.md keeps its word: the method in it has options, trains, takes CASSLE, and is reported on."""
+
+import dataclasses
+import json
+import math
+import re
+import sys
+import types
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fastaugself import Backbone, Cassle, Data, Log, Pretrain
+from fastaugself.config import from_dict, to_dict
+from fastaugself.errors import UsageError
+from fastaugself.methods import METHODS, register
+from fastaugself.pretrain import main, parse
+
+DOCUMENT = (Path(__file__).parents[1] / "docs" / "new-method.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def example():
+    """The document's file, as a module."""
+    (code,) = re.findall(r"^```python\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)
+    assert len(code.splitlines()) < 100, "about a hundred lines, recipe included"
+    module = types.ModuleType("uniformity_example")
+    sys.modules[module.__name__] = module  # where dataclasses look up annotations
+    exec(compile(code, "docs/new-method.md", "exec"), module.__dict__)
+    yield module
+    del sys.modules[module.__name__], METHODS["uniformity"]
+
+
+def test_options_are_on_the_command_line_and_in_config_json(example):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        config = parse(example.recipe, {}, ["--method.dim", "32", "--method.weight", "0.5"])
+    assert config.method == example.Uniformity(dim=32, weight=0.5)
+    assert to_dict(config)["method"]["kind"] == "uniformity"
+    assert from_dict(Pretrain, json.loads(json.dumps(to_dict(config)))) == config
+    with pytest.raises(UsageError, match=r"--method.weight must be above 0 or everything collapses, got 0"):
+        parse(example.recipe, {}, ["--method.weight", "0"])
+    with pytest.raises(UsageError, match="Alignment and uniformity takes no small views"):
+        parse(example.recipe, {}, ["--small-views", "2"])
+
+
+def test_loss_is_the_papers(example):
+    z = F.normalize(torch.randn(6, 5, generator=torch.Generator().manual_seed(0)).double(), dim=1)
+    pairs = [(i, j) for i in range(6) for j in range(i)]
+    expected = math.log(sum(math.exp(-2 * float((z[i] - z[j]).square().sum())) for i, j in pairs) / len(pairs))
+    assert example.uniformity(z).item() == pytest.approx(expected)
+
+
+def test_it_trains_reports_and_exports(example, beton, tmp_path):
+    def small():
+        config = example.recipe()
+        return dataclasses.replace(
+            config,
+            data=Data(train=beton, source="native", workers=1),
+            view=dataclasses.replace(config.view, size=24),
+            backbone=Backbone(name="resnet18", width=8, stem="small"),
+            augself=dataclasses.replace(config.augself, hidden=16),
+            log=Log(every=1, tensorboard=False),
+            cassle=Cassle(inject="concat", depth=2, width=8),
+            run=tmp_path / "run",
+            epochs=1,
+            batch_size=16,
+        )
+
+    assert main(small, {}, ["--max-steps", "3", "--method.dim", "16"]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines) == 3 and {"loss", "loss_ssl", "loss_crop", "loss_color"} <= lines[0].keys()
+    assert "Alignment and uniformity" in (tmp_path / "run" / "report.html").read_text()
+    assert (tmp_path / "run" / "export" / "model.safetensors").exists()
+
+
+def test_a_name_belongs_to_one_method(example):
+    with pytest.raises(ValueError, match="moco belongs to MoCo"):
+        register("moco")(example.Uniformity)
+    assert register("uniformity")(example.Uniformity) is example.Uniformity  # a recipe that is imported twice
