@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from .errors import RunError, UsageError
 
+DESCRIPTION = f"{__doc__} `fastaugself eval` judges what a model kept, `fastaugself bench` how fast this machine is."
 PolicyName = Literal["moco_v2", "simclr", "byol", "spatial", "appearance", "none", "all"]
 
 
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             from .evaluation.cli import main as evaluate
 
             return evaluate(arguments[1:])
-        tyro.extras.subcommand_cli_from_dict(_commands(), args=arguments, description=__doc__, prog="fastaugself")
+        tyro.extras.subcommand_cli_from_dict(_commands(), args=arguments, description=DESCRIPTION, prog="fastaugself")
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -106,7 +106,7 @@ def test_the_page_shows_means_differences_and_the_verdicts(tmp_path, data, recip
         "random weights",
         "default + ventral + dorsal",
         "+10.0",
-        "Shown at this scale.",
+        "<i>Shown at this scale</i>: produce50 (+10.00",
     ):
         assert text in html, text
     numbers = json.loads((tmp_path / "study" / "numbers.json").read_text())
@@ -139,8 +139,14 @@ def test_the_reading_follows_from_the_numbers(row, base, random, alone, verdict)
     table[("none", plan.ALONE)] = {"produce50": alone}
     if random is not None:
         table[("none", plan.RANDOM)] = {"produce50": random}
-    (line,) = reading(table)
-    assert verdict in line and line.startswith("moco, augself against its base on produce50: ")
+    (found,) = reading(table)
+    assert verdict in found.verdict and found[:3] == ("moco", "augself", "produce50")
+
+
+def test_the_loss_alone_is_a_control_only_of_what_has_it():
+    controls = {("none", plan.ALONE): {"produce50": MORE}, ("none", plan.RANDOM): {"produce50": LESS}}
+    table = {("moco", "base"): {"produce50": BASE}, ("moco", "cassle"): {"produce50": MORE}, **controls}
+    assert [found.verdict for found in reading(table)] == ["Shown at this scale"]
 
 
 def test_pairs_are_of_equal_seeds():

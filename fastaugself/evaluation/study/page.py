@@ -67,7 +67,12 @@ def write_page(run: Path) -> Path:
         f"{method} {part}": {task: {str(s): v for s, v in cell.by_seed.items()} for task, cell in row.items()}
         for (method, part), row in table.items()
     }
-    content = {**record, "numbers": numbers, "reading": findings, "invariance": figure}
+    content = {
+        **record,
+        "numbers": numbers,
+        "reading": [finding._asdict() for finding in findings],
+        "invariance": figure,
+    }
     replace_file(run / "numbers.json", (json.dumps(content, indent=2) + "\n").encode())
     replace_file(run / "study.html", page("Study", _html(record, table, findings, figure)).encode())
     return run / "study.html"
@@ -87,7 +92,8 @@ def read_table(run: Path, study: Mapping[str, Any], seeds: int) -> Table:
     if study["invariances"]:
         for task in FUSION_TASKS:
             _add(table, (study["methods"][0], FUSED), task, run, f"{study['methods'][0]}-fused", seeds, 3)
-    return table
+    order = [*study["methods"], "none"]
+    return dict(sorted(table.items(), key=lambda entry: order.index(entry[0][0])))  # stable within a method
 
 
 def _add(table: Table, key: tuple[str, str], task: Task, run: Path, name: str, seeds: int, models: int) -> None:
@@ -110,11 +116,10 @@ class Pairing(NamedTuple):
     def higher(self) -> int:
         return sum(d > 0 for d in self.differences)
 
-    @property
-    def text(self) -> str:
+    def text(self, digits: int) -> str:
         n, mean = len(self.differences), statistics.fmean(self.differences)
-        spread = f" ± {statistics.stdev(self.differences):.2f}" if n > 1 else ""
-        return f"{_signed(mean)}{spread}, higher in {self.higher} of {n} seeds"
+        spread = f" ± {statistics.stdev(self.differences):.{digits}f}" if n > 1 else ""
+        return f"{_signed(mean, digits)}{spread}, higher in {self.higher} of {n}"
 
 
 def pair(a: Cell, b: Cell) -> Pairing | None:
@@ -129,22 +134,28 @@ RULE = (
 )
 
 
-def reading(table: Table) -> list[str]:
-    """What the numbers say of each claim, in sentences, by RULE, whichever way it comes out."""
+class Finding(NamedTuple):
+    """gain: the difference from the base, in words. verdict: by RULE."""
+
+    method: str
+    part: str
+    task: str
+    gain: str
+    verdict: str
+
+
+def reading(table: Table) -> list[Finding]:
+    """What the numbers say of each claim by RULE, whichever way it comes out."""
     found = []
     random, alone = table.get(("none", RANDOM), {}), table.get(("none", ALONE), {})
-    for method in dict.fromkeys(m for m, _ in table if m != "none"):
+    for (method, part), row in table.items():
         base = table.get((method, "base"), {})
-        for part in ("augself", "cassle", "augself+cassle", "ventral", "dorsal", FUSED):
-            for task in TASKS:
-                row = table.get((method, part), {})
-                if task.name not in row or task.name not in base:
-                    continue
-                gain = pair(row[task.name], base[task.name])
-                if gain is None:
-                    continue
-                verdict = _judge(task.name, gain, row, base, random, alone)
-                found.append(f"{method}, {part} against its base on {task.name}: {gain.text}. {verdict}")
+        for task in TASKS:
+            gain = pair(row[task.name], base[task.name]) if task.name in row and task.name in base else None
+            if part != "base" and gain is not None:
+                control = alone if "augself" in part else {}
+                verdict = _judge(task.name, gain, row, base, random, control)
+                found.append(Finding(method, part, task.name, gain.text(2 if task.percent else 3), verdict))
     return found
 
 
@@ -158,25 +169,25 @@ def _judge(
 ) -> str:
     seeds = len(gain.differences)
     if seeds < 3:
-        return f"{seeds} seed{'s' if seeds > 1 else ''}: nothing can be claimed."
+        return f"{seeds} seed{'s' if seeds > 1 else ''}: nothing can be claimed"
     if gain.higher == 0:
-        return "Lower in every seed: refuted here." if max(gain.differences) < 0 else "No gain."
+        return "Lower in every seed: refuted here" if max(gain.differences) < 0 else "No gain"
     if gain.higher < seeds:
-        return "Not in every seed: not shown."
+        return "Not in every seed: not shown"
     if task not in random:
-        return "Without random weights as a control nothing can be claimed."
+        return "Without random weights as a control nothing can be claimed"
     over = pair(base[task], random[task])
     if over is None or over.higher < len(over.differences):
-        return "The base is no better than random weights here: a gain over it proves nothing."
+        return "The base is no better than random weights here: a gain over it proves nothing"
     if task in alone:
         more = pair(row[task], alone[task])
         if more is None or more.higher < len(more.differences):
-            return "AugSelf's loss alone does as well: the combination is not shown to be what helps."
-    return "Shown at this scale."
+            return "AugSelf's loss alone does as well: the combination is not shown to be what helps"
+    return "Shown at this scale"
 
 
 def _html(
-    record: Mapping[str, Any], table: Table, findings: Sequence[str], figure: Mapping[str, Mapping[str, float]]
+    record: Mapping[str, Any], table: Table, findings: Sequence[Finding], figure: Mapping[str, Mapping[str, float]]
 ) -> str:
     study, environment = record["study"], record["environment"]
     tuned = len(study["lrs"]) > 1
@@ -187,7 +198,7 @@ def _html(
     )
     if study["options"] or study["limit"]:
         detail += f"; shortened by {' '.join(study['options'])} --limit {study['limit']}"
-    items = "".join(f"<li>{escape(line)}</li>" for line in findings)
+    items = "".join(f"<li>{line}</li>" for line in _grouped(findings))
     columns = "".join(f"<li><b>{escape(task.name)}</b>: {escape(task.metric)}</li>" for task in TASKS)
     return (
         f'{STYLE}<h1>What a representation kept</h1>\n<p class="eyebrow">{escape(detail)}</p>\n'
@@ -203,6 +214,20 @@ def _html(
             else ""
         )
     )
+
+
+def _grouped(findings: Sequence[Finding]) -> list[str]:
+    """HTML: a line for each variant, its tasks by verdict."""
+    lines = []
+    for method, part in dict.fromkeys((f.method, f.part) for f in findings):
+        own = [f for f in findings if (f.method, f.part) == (method, part)]
+        by_verdict = {f.verdict: [g for g in own if g.verdict == f.verdict] for f in own}
+        said = [
+            f"<i>{escape(verdict)}</i>: " + ", ".join(f"{escape(f.task)} ({escape(f.gain)})" for f in same)
+            for verdict, same in by_verdict.items()
+        ]
+        lines.append(f"<b>{escape(method)}, {escape(part)}</b>. " + ". ".join(said) + ".")
+    return lines
 
 
 def _table_html(table: Table) -> str:
