@@ -70,12 +70,11 @@ def parts(photos: Path, out: Path, run: Path, cuda: bool) -> list[Part]:
         Part("augment", 170, (*bench, *augment)),
         Part("training", 60, train),
     ]
-    for name, seconds in (("step", 90), ("e2e", 60)):  # the trainer's
-        if (ROOT / "fastaugself" / "bench" / f"{name}.py").exists():
-            options = ("--rounds", 3, "--seconds", 0.3) if cuda and name == "step" else () if cuda else tiny
-            found.append(Part(name, seconds, (*bench, name, "--json", out / f"{name}.json", *options)))
-        else:
-            found.append(Part(name, 0, skipped=f"there is no bench {name}"))
+    small = ("--device", "cpu", "--width", 8, "--size", 32, "--batch", 8, "--rounds", 2)
+    step = ("--rounds", 3, "--seconds", 0.3) if cuda else (*small, "--seconds", 0.01)
+    found.append(Part("step", 180, (*bench, "step", "--json", out / "step.json", *step)))  # two compilations
+    e2e = ("--source", photos, "--rounds", 3) if cuda else (*small, "--steps", 1)
+    found.append(Part("e2e", 90, (*bench, "e2e", "--json", out / "e2e.json", *e2e)))
     if out.resolve().is_relative_to(ROOT / "results"):
         found.append(Part("tables", 20, ("-m", "fastaugself.bench", "tables")))
     else:

@@ -1,6 +1,7 @@
 """The benchmarks' record and tables, and that they refuse to time what does not compute the same."""
 
 import json
+import signal
 import time
 
 import numpy as np
@@ -14,7 +15,7 @@ from fastaugself.bench.batched_oracle import augment_batched
 from fastaugself.bench.harness import Contestant, Row, deadline, measure, paired, ratios
 from fastaugself.bench.limits import copy_contestant
 from fastaugself.bench.nvidia_peers import color_matrices
-from fastaugself.bench.tables import Table, augment_table, tables, with_tables
+from fastaugself.bench.tables import Table, augment_table, rates_table, ratios_table, tables, with_tables
 from fastaugself.bench.work import Ready, Work, natural_photos, photos_of
 from fastaugself.errors import UsageError
 from fastaugself_kernels import ViewPolicy, augment, sample_params
@@ -216,6 +217,48 @@ def test_photos_can_come_from_a_beton(beton):
     assert np.array_equal(photos[0], photos[64]) and not np.array_equal(photos[0], photos[1])
 
 
+def test_the_cases_of_a_gpu_are_the_batches_and_types_of_the_goals():
+    cases = {case.suffix: case.work for case in bench._cases(torch.device("cuda"), 224, 512, None, quick=False)}
+    assert {suffix: (work.batch, work.views) for suffix, work in cases.items()} == {
+        "": (512, 2),
+        ", batch 32": (32, 2),
+        ", 1 view": (512, 1),
+        ", bfloat16": (512, 2),
+        ", bfloat16, batch 32": (32, 2),
+        ", no resize": (64, 1),
+    }
+    assert cases[", bfloat16"].dtype == torch.bfloat16 and cases[""].dtype == torch.float32
+    work = cases[", no resize"]
+    params = sample_params(torch.arange(500), torch.tensor([[256, 256]] * 500), work.policies, seed=0, epoch=0)[0]
+    assert {photo.shape for photo in work.photos} == {(256, 256, 3)}
+    assert (params[:, 2:4] == 224).all() and params[:, 0].unique().tolist() == list(range(33))
+    assert (params[:, 6] == 1).all() and (params[:, 11] == 0).all() and (params[:, 13] == 0).all()
+
+
+def test_kernels_copies_and_fills_are_the_launches(monkeypatch):
+    from types import SimpleNamespace
+
+    from fastaugself.bench import limits
+
+    calls = []
+    kinds = ["CUDA", "CPU", "CUDA", "CPU", "CUDA"]
+    events = [SimpleNamespace(device_type=SimpleNamespace(name=kind)) for kind in kinds]
+
+    class Profile:
+        def __enter__(self):
+            calls.append("profile")
+            return SimpleNamespace(events=lambda: events)
+
+        def __exit__(self, *_):
+            return None
+
+    monkeypatch.setattr(limits.torch.profiler, "profile", lambda **_: Profile())
+    monkeypatch.setattr(limits.torch.cuda, "synchronize", lambda device: calls.append("wait"))
+    assert limits.launches(lambda: calls.append("call"), torch.device("cuda")) == 3
+    assert calls == ["call", "wait", "profile", "call", "wait"]  # the first call, which may compile, is not counted
+    assert limits.launches(lambda: None, CPU) is None
+
+
 # --- timing -----------------------------------------------------------------------------------------------------------
 
 
@@ -263,9 +306,11 @@ def test_neighbouring_measurements_tell_twice_the_work():
 def test_a_deadline_ends_what_takes_too_long_and_nothing_else():
     with pytest.raises(TimeoutError, match="took more than"), deadline(0.05):
         time.sleep(5)
-    with deadline(0.05):
-        pass
-    time.sleep(0.08)
+    with deadline(9):
+        with deadline(0.05):
+            pass
+        time.sleep(0.08)
+        assert 8 < signal.getitimer(signal.ITIMER_REAL)[0] <= 9  # the outer one goes on
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
@@ -296,11 +341,25 @@ def test_tables_rewrite_marked_blocks_only_and_know_when_they_are_stale(result, 
     tables(tmp_path, check=True)
 
 
+def test_records_of_the_other_benchmarks_have_tables_too():
+    record = {
+        "rows": [{"name": "ours", "samples_per_s": 1234.4, "rounds": [1000, 1500]}],
+        "ratios": {"ours_vs_theirs": {"median": 2.345, "min": 2.0, "max": 12.34}, "plain": 3, "other": "words"},
+        "left_out": [{"name": "theirs", "reason": "pip install theirs"}],
+    }
+    assert rates_table(record).rows == [
+        ("ours", "1,234", "1,000 to 1,500"),
+        ("theirs", "", "left out: pip install theirs"),
+    ]
+    assert rates_table(record).head == ("", "samples/s", "rounds")
+    assert ratios_table(record).rows == [("ours_vs_theirs", "2.35", "2.00 to 12.3"), ("plain", "3.00", "")]
+
+
 def test_a_block_without_its_record_is_refused(tmp_path):
     block = "<!-- table {} results/none/{}.json -->\n<!-- end of table -->\n"
     with pytest.raises(UsageError, match=r"none/augment\.json, which is not there"):
         with_tables(block.format("augment", "augment"), tmp_path)
-    with pytest.raises(UsageError, match="the table magic; there are augment"):
+    with pytest.raises(UsageError, match="the table magic; there are augment, loader"):
         with_tables(block.format("magic", "magic"), tmp_path)
 
 

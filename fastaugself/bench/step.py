@@ -53,6 +53,7 @@ def step_benchmark(
     seconds: float = 1.0,
     device: str = "auto",
     compile: Literal["auto", "on", "off"] = "auto",
+    everything: bool = False,
 ) -> None:
     """Pairs of views per second of a training step, rung by rung, with AugSelf and CASSLE on and off.
 
@@ -68,6 +69,7 @@ def step_benchmark(
         seconds: Seconds of each rung in a round.
         device: cpu, cuda, or auto for CUDA where there is one.
         compile: Rungs with torch.compile; auto has them on CUDA.
+        everything: On CUDA also fp16, CUDA graphs and CASSLE at the default, each with a compilation of its own.
     """
     where = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
     cuda = where.type == "cuda"
@@ -81,7 +83,7 @@ def step_benchmark(
     )
     canvas = photos(config, where)
     compiled = compile == "on" or (compile == "auto" and cuda)
-    rungs = ladder(config, canvas, where, compiled=compiled)
+    rungs = ladder(config, canvas, where, compiled=compiled, everything=everything or not compiled)
     check([rung for rung in rungs if rung.exact])
     contestants = [Contestant(rung.name, rung.call, config.batch_size) for rung in rungs]
     rows, left_out = measure(contestants, device=where, rounds=rounds, seconds=seconds)
@@ -141,8 +143,10 @@ def photos(config: Pretrain, device: torch.device, side: int = 0) -> Canvas:
     return Canvas(pixels, offsets_B, sizes_B2, torch.zeros(B, dtype=torch.int64), torch.arange(B)).to(device)
 
 
-def ladder(config: Pretrain, canvas: Canvas, device: torch.device, *, compiled: bool) -> list[Rung]:
-    """All rungs, from the slowest style to the default, and what AugSelf and CASSLE add to that."""
+def ladder(
+    config: Pretrain, canvas: Canvas, device: torch.device, *, compiled: bool, everything: bool = True
+) -> list[Rung]:
+    """The rungs, from the slowest style to the default, and what AugSelf and CASSLE add to that."""
     cuda = device.type == "cuda"
     rungs = []
     if isinstance(config.method, MoCo):
@@ -164,7 +168,7 @@ def ladder(config: Pretrain, canvas: Canvas, device: torch.device, *, compiled: 
         rungs.append(Rung(name, _own(config, canvas, device, **options), exact=exact))
     last = rungs.pop()
     rungs.append(dataclasses.replace(last, name="default"))
-    if cuda and compiled:
+    if cuda and compiled and everything:
         rungs.append(Rung("default, fp16", _own(config, canvas, device, **{**options, "dtype": torch.float16})))
         rungs.append(Rung("default, CUDA graphs", _own(config, canvas, device, **options, graphs=True)))
     if not isinstance(config.method, MoCo):
@@ -173,6 +177,8 @@ def ladder(config: Pretrain, canvas: Canvas, device: torch.device, *, compiled: 
         rungs.append(Rung(name, _own(config, canvas, device, **turned)))
     without = dataclasses.replace(config, augself=AugSelf(crop=0.0, color=0.0))
     rungs.append(Rung("default, no AugSelf", _own(without, canvas, device, **options)))
+    if not everything:
+        return rungs
     conditioned = dataclasses.replace(config, cassle=Cassle(inject="concat"))
     rungs.append(Rung("default, CASSLE", _own(conditioned, canvas, device, **options)))
     return rungs

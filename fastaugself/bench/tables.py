@@ -7,7 +7,7 @@ A block of the README stands between `<!-- table NAME results/DEVICE/NAME.json -
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,8 +58,9 @@ def augment_table(result: Record) -> Table:
 
 
 def augment_summary(result: Record) -> Table:
-    """The main case of `bench augment`."""
-    main = [row for row in result["rows"] if row["case"] == ""]
+    """The main case of `bench augment`; of a GPU all but single views, because its batches and types matter."""
+    on_gpu = result["environment"]["device"] != "cpu"
+    main = [row for row in result["rows"] if row["case"] == "" or (on_gpu and row["views"] > 1)]
     rows: list[tuple[str, ...]] = [
         (row["name"], f"{row['views_per_s']:,.0f}", _ratio(result, row["name"])) for row in main
     ]
@@ -80,6 +81,32 @@ def _ratio(result: Record, name: str) -> str:
     return f"{ratio['median']:.1f}x ({ratio['min']:.1f} to {ratio['max']:.1f})" if ratio else ""
 
 
+def rates_table(result: Record) -> Table:
+    """The rows of any benchmark: the rate, and the lowest and highest of the rounds."""
+    unit = next(key for key in result["rows"][0] if key.endswith("_per_s"))
+    rows: list[tuple[str, ...]] = [
+        (row["name"], _number(row[unit]), f"{_number(min(row['rounds']))} to {_number(max(row['rounds']))}")
+        for row in result["rows"]
+    ]
+    rows += [(peer["name"], "", f"left out: {peer['reason']}") for peer in result.get("left_out", ())]
+    return Table(("", unit.replace("_per_s", "/s").replace("_", " "), "rounds"), rows)
+
+
+def ratios_table(result: Record) -> Table:
+    """The ratios of any benchmark."""
+    rows: list[tuple[str, ...]] = []
+    for name, ratio in result["ratios"].items():
+        if isinstance(ratio, dict) and "median" in ratio:
+            rows.append((name, _number(ratio["median"]), f"{_number(ratio['min'])} to {_number(ratio['max'])}"))
+        elif isinstance(ratio, int | float):
+            rows.append((name, _number(ratio), ""))
+    return Table(("ratio", "", "rounds"), rows)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.1f}" if abs(value) >= 10 else f"{value:,.2f}"
+
+
 def machine(result: Record) -> str:
     """What a record was measured on, in a sentence without its full stop."""
     environment = result["environment"]
@@ -96,10 +123,22 @@ def _augment_block(result: Record, path: str) -> str:
     return f"{augment_summary(result).markdown()}\n<sub>{machine(result)} (`{path}`).</sub>\n"
 
 
-BLOCKS: dict[str, Callable[[Record, str], str]] = {"augment": _augment_block}
-PAGES: dict[str, Callable[[Record], str]] = {
-    "augment": lambda result: f"{augment_table(result).markdown()}\n{emission_table(result).markdown()}",
-}
+def _rates_block(result: Record, path: str) -> str:
+    return f"{_rates_page(result)}\n<sub>{machine(result)} (`{path}`).</sub>\n"
+
+
+def _rates_page(result: Record) -> str:
+    tables = [rates_table(result), ratios_table(result)]
+    return "\n".join(table.markdown() for table in tables if table.rows)
+
+
+def _augment_page(result: Record) -> str:
+    return f"{augment_table(result).markdown()}\n{emission_table(result).markdown()}"
+
+
+RATES = ("loader", "step", "e2e", "scale")
+BLOCKS: Mapping[str, Callable[[Record, str], str]] = {"augment": _augment_block} | dict.fromkeys(RATES, _rates_block)
+PAGES: Mapping[str, Callable[[Record], str]] = {"augment": _augment_page} | dict.fromkeys(RATES, _rates_page)
 
 
 def with_tables(text: str, root: Path) -> str:
