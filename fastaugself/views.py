@@ -1,7 +1,7 @@
 """Photos with their two views and every augmentation parameter in words: `fastaugself views`.
 
 The parameters are those that training draws for the same sample id, seed, epoch and policy, and the pixels pass
-through the same kernels. `words` and `differences` serve the report of a run too.
+through the same kernels. The pieces serve the report of a run too.
 
 Shape suffixes: V views, B photos, C channels, H W, P parameter columns, 2 = (height, width).
 """
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from fastaugself_kernels import COLUMNS, Targets, ViewPolicy, augment, augself_targets, sample_params
+from fastaugself_kernels import COLUMNS, ViewPolicy, augment, augself_targets, sample_params
 
 from .data.beton import Beton
 from .data.canvas import Canvas
@@ -26,16 +26,10 @@ from .data.inputs.folder import list_photos
 from .data.native import decode_into
 from .data.photo import load_photo
 from .errors import RunError, UsageError
-
-Policies = tuple[ViewPolicy, ViewPolicy]
+from .words import Difference, Policies, Word, differences, words
 
 POLICY_NAMES = ("moco_v2", "simclr", "byol", "spatial", "appearance", "none")
 MAX_SMALL_VIEWS = 12
-
-OPERATIONS = ("brightness", "contrast", "saturation", "hue")  # by the op ids of the `order` column
-# Names of the groups of differences, with their units.
-GROUPS = {"crop": "crop, in parts of the photo", "color": "colour, in parts of its range", "blur": "blur"}
-MINUS, NBSP = "\N{MINUS SIGN}", "\N{NO-BREAK SPACE}"
 
 
 class Sample(NamedTuple):
@@ -44,22 +38,6 @@ class Sample(NamedTuple):
     name: str
     id: int
     pixels_HWC: Tensor
-
-
-class Word(NamedTuple):
-    """One parameter in words: its name, its value in lines, and whether the operation changes anything."""
-
-    label: str
-    lines: tuple[str, ...]
-    applied: bool
-
-
-class Difference(NamedTuple):
-    """One AugSelf target: value in [-1, 1] for a bar, and as text with its unit."""
-
-    label: str
-    value: float
-    text: str
 
 
 Box = tuple[float, float, float, float]  # top, left, height, width in pixels of the photo
@@ -330,77 +308,3 @@ def describe(
             )
         )
     return pairs
-
-
-def words(row: dict[str, float], size_2: tuple[int, int], policy: ViewPolicy) -> list[Word]:
-    """Every parameter of a view in words with units, in the order in which the operations are applied.
-
-    row: by column name. size_2: (height, width) of the photo in pixels.
-    """
-    share = row["height"] * row["width"] / (size_2[0] * size_2[1])
-    box = f"{row['width']:.0f} × {row['height']:.0f} px at ({row['left']:.0f},{NBSP}{row['top']:.0f})"
-    turns, threshold = int(row["rotation"]), row["solarize"]
-    order = [OPERATIONS[int(row["order"]) >> 2 * place & 3] for place in range(4)]
-    jitter = tuple(f"{place}. {_factor(name, row[name])}" for place, name in enumerate(order, 1))
-    found = [
-        Word("crop", (box, f"{share:.0%} of the photo"), True),
-        Word("flip", ("left to right" if row["flip"] else "no",), bool(row["flip"])),
-        Word("jitter", jitter if row["jitter"] else ("no",), bool(row["jitter"])),
-        Word("grayscale", ("yes" if row["gray"] else "no",), bool(row["gray"])),
-        Word("blur", (f"sigma {row['sigma']:.2f} px" if row["sigma"] else "no",), row["sigma"] > 0),
-    ]
-    if policy.rotation or turns:
-        found.insert(1, Word("rotation", (f"{turns * 90}° to the left" if turns else "no",), turns > 0))
-    if policy.solarize or threshold <= 1:
-        found.append(Word("solarize", (f"from {threshold:.2f} up" if threshold <= 1 else "no",), threshold <= 1))
-    return found
-
-
-def _factor(name: str, value: float) -> str:
-    return f"hue {signed(value)} turns" if name == "hue" else f"{name} ×{value:.2f}"
-
-
-def policy_words(policies: Policies) -> list[str]:
-    """What the policies draw, in a line for both views or one for each where they differ."""
-    if policies[0] == policies[1]:
-        return [_policy_line(policies[0])]
-    return [f"View {v}: {_policy_line(policy)}" for v, policy in enumerate(policies, 1)]
-
-
-def _policy_line(policy: ViewPolicy) -> str:
-    low, high = policy.scale
-    parts = ["central square crop"] if low == high == 1 else [f"crop {low:.0%} to {high:.0%} of the photo"]
-    strengths = ", ".join(f"{name} {getattr(policy, name):g}" for name in OPERATIONS)
-    for name, chance, detail in (
-        ("flip", policy.flip, ""),
-        ("quarter turns", policy.rotation, ""),
-        ("jitter", policy.jitter, f" ({strengths})"),
-        ("grayscale", policy.gray, ""),
-        ("blur", policy.blur, f" (sigma {policy.sigma[0]:g} to {policy.sigma[1]:g} px)"),
-        ("solarize", policy.solarize, f" (from {policy.solarize_threshold[0]:g})"),
-    ):
-        if chance:
-            parts.append(f"{name} {chance:.0%}{detail}")
-    return ", ".join(parts)
-
-
-def differences(targets: Targets, b: int, policies: Policies) -> dict[str, list[Difference]]:
-    """AugSelf's targets (view 1 minus view 2) of sample `b` by group, for what the policies vary.
-
-    targets: in "fixed" mode.
-    """
-    crop = zip(("centre y", "centre x", "height", "width"), targets.crop_B4[b].tolist(), strict=True)
-    groups = {"crop": [Difference(name, value, signed(value)) for name, value in crop]}
-    if any(policy.jitter for policy in policies):
-        color = zip(OPERATIONS, targets.color_B4[b].tolist(), strict=True)
-        groups["color"] = [Difference(name, value, signed(value)) for name, value in color]
-    if any(policy.blur for policy in policies):
-        value, unit = float(targets.blur_B1[b]), max(policy.sigma[1] for policy in policies)
-        groups["blur"] = [Difference("sigma", value, f"{signed(value * unit)} px")]
-    return groups
-
-
-def signed(value: float, digits: int = 2) -> str:
-    """A number that always shows its sign, with a true minus; zero has none."""
-    text = f"{abs(value):.{digits}f}"
-    return text if not float(text) else (MINUS if value < 0 else "+") + text

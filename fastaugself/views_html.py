@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .page import data_uri, escape, page
-from .views import GROUPS, MINUS, Group, Pair, Word, outlines, policy_words
+from .views import Group, Pair, outlines
+from .words import GROUPS, MINUS, Word, policy_words
 
 
 def views_page(groups: Sequence[Group], heading: str, detail: str) -> str:

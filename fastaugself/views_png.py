@@ -5,7 +5,8 @@ from typing import Literal
 
 from .page import VIEW_COLORS
 from .sheet import FAINT, GRID, INK, LINE, SOFT, Sheet
-from .views import GROUPS, MINUS, Group, Pair, outlines, policy_words
+from .views import Group, Pair, outlines
+from .words import GROUPS, MINUS, policy_words
 
 MARGIN, GAP = 32, 30
 PHOTO, VIEW, BARS = 372, 222, 236  # widths of the columns

@@ -13,17 +13,8 @@ from PIL import Image
 from fastaugself.data.beton import Beton
 from fastaugself.data.photo import load_photo
 from fastaugself.errors import RunError, UsageError
-from fastaugself.views import (
-    MINUS,
-    make_pairs,
-    named_policies,
-    read_samples,
-    signed,
-    small_policy,
-    spread,
-    words,
-    write_views,
-)
+from fastaugself.views import make_pairs, named_policies, read_samples, small_policy, spread, write_views
+from fastaugself.words import MINUS, signed, words
 from fastaugself_kernels import COLUMNS, ViewPolicy, augment, sample_params
 
 POLICIES = ("moco_v2", "simclr", "byol", "spatial", "appearance", "none")

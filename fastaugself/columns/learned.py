@@ -19,7 +19,8 @@ from fastaugself_kernels import (
 )
 from fastaugself_kernels.params import SOLARIZE_OFF
 
-from ..views import Pair, Policies, Sample, blur_kernel, describe, pack, signed, to_uint8
+from ..views import Pair, Sample, blur_kernel, describe, pack, to_uint8
+from ..words import Policies, signed
 from .sweeps import row_text
 from .texts import OMEGA, TARGETS
 

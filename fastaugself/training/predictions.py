@@ -14,7 +14,8 @@ from fastaugself_kernels import Targets, augself_targets
 
 from ..data.dataset import Dataset
 from ..methods.moco import MoCoMethod
-from ..views import OPERATIONS, Pair, Sample, describe, pack, read_stored, spread, to_uint8
+from ..views import Pair, Sample, describe, pack, read_stored, spread, to_uint8
+from ..words import OPERATIONS
 from .batch import make_views
 from .trainer import Trainer
 
