@@ -364,5 +364,5 @@ def test_a_block_without_its_record_is_refused(tmp_path):
 
 
 def test_an_unknown_benchmark_is_refused_with_the_known_ones():
-    with pytest.raises(UsageError, match="bench takes one of augment, step, e2e, scale, tables, got agument"):
+    with pytest.raises(UsageError, match="bench takes one of augment, loader, step, e2e, scale, tables, got agument"):
         main(["agument"])

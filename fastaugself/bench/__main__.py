@@ -12,12 +12,14 @@ def main(arguments: Sequence[str]) -> int:
 
     from .augment import augment_benchmark
     from .e2e import e2e_benchmark
+    from .loader import loader_benchmark
     from .scale import scale_benchmark
     from .step import step_benchmark
     from .tables import tables
 
     commands: dict[str, Callable[..., None]] = {
         "augment": augment_benchmark,
+        "loader": loader_benchmark,
         "step": step_benchmark,
         "e2e": e2e_benchmark,
         "scale": scale_benchmark,

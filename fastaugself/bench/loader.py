@@ -1,0 +1,400 @@
+"""Photos per second from a .beton file to two views, next to FFCV, FFCV-SSL's design and PyTorch's DataLoader.
+
+All read the same photos. Before the timing, whole photos are compared bit by bit, and views by how they are
+distributed; who computes something else is not timed. Then all take turns in one run, each in a process of its own that
+may use as many cores as it has workers. A rate per core counts the processor time of all its threads and workers.
+"""
+
+import contextlib
+import importlib.metadata
+import random
+import statistics
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from tyro.conf import Positional
+
+from ..data.beton import JPEG, Beton
+from ..data.cores import available_cores
+from ..data.demo import load_photos
+from ..data.photo import load_photo
+from ..data.writer import BetonWriter
+from ..errors import RunError, UsageError
+from .harness import LeftOut, Record, Row, attempt, record, spread, write_json
+from .loader_peers import CONTESTANTS, Task, build
+from .remote import Remote, Round
+
+HEIGHT, WIDTH = 375, 500  # of the photos when none are given
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
+TOLERANCES = {
+    "oracle_error": 1e-5,  # of views in [0, 1], against the PyTorch reference
+    "pillow_error": 2.0,  # of 255, mean over a photo: Pillow has libjpeg's slow DCT
+    "mean": 0.15,  # of a channel of the normalised views
+    "std": 0.15,
+    "gray": 0.12,  # share of views without colour; the standard error of a difference is 0.035
+    "detail": 0.25,  # as a fraction
+}
+OURS = {"decode": "fastaugself-ffcv, decoded", "views": "fastaugself-ffcv"}
+WITHOUT_FFCV = {"decode": "fastaugself-native, decoded", "views": "fastaugself-native"}
+# The ratios with their names: (job of ours, the other).
+RATIOS = {
+    "decode_vs_ffcv_twice": ("decode", "ffcv-twice"),
+    "decode_vs_ffcv_twice_with_crops": ("decode", "ffcv-twice, its crops"),
+    "views_vs_ffcv_ssl": ("views", "ffcv-ssl design"),
+    "views_vs_dataloader_pil": ("views", "dataloader-pil"),
+    "views_vs_dataloader_albumentationsx": ("views", "dataloader-albumentationsx"),
+}
+Storage = Literal["jpeg", "raw"]
+
+
+class Entry(NamedTuple):
+    """A row: who, how the photos are stored, workers (and cores)."""
+
+    name: str
+    storage: Storage
+    workers: int
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.storage}, {self.workers} worker{'s' * (self.workers > 1)}"
+
+
+def loader_benchmark(
+    source: Positional[Path | None] = None,
+    json: Path | None = None,
+    plot: Path | None = None,
+    photos: int = 512,
+    batch: int = 32,
+    size: int = 224,
+    workers: tuple[int, ...] = (),
+    storage: tuple[Storage, ...] = ("jpeg", "raw"),
+    rounds: int = 5,
+    seconds: float = 0.8,
+    quick: bool = False,
+    without: tuple[str, ...] = (),
+) -> None:
+    """Photos per second from a .beton file to two views, against other loaders.
+
+    Args:
+        source: A folder of photos or a .beton file; by default crops of the photos of scikit-image.
+        json: File for the result.
+        plot: PNG file for a picture of it.
+        photos: Photos to use, evenly spaced over the source.
+        batch: Photos in a batch.
+        size: Side of the views in pixels.
+        workers: Numbers of workers, each on as many cores (1 and all cores).
+        storage: How the photos are stored.
+        rounds: Rounds in which the contestants take turns.
+        seconds: Seconds of each contestant in a round.
+        quick: JPEG alone, fewer photos and rounds: less than a minute.
+        without: Names of contestants to leave out.
+    """
+    if quick:
+        photos, rounds, seconds, storage = min(photos, 128), min(rounds, 3), min(seconds, 0.3), storage[:1]
+    counts = workers or tuple(sorted({1, available_cores()}))
+    console = Console()
+    rows: list[Row] = []
+    details: dict[str, Record] = {}
+    left_out: list[LeftOut] = []
+    with tempfile.TemporaryDirectory(prefix="fastaugself-bench-") as folder:
+        files, described = _write(source, Path(folder), photos, batch, storage)
+        for stored in storage:
+            task = Task(files[stored], described["photos"], batch, size, 1)
+            wanted = [entry for entry in _entries(stored, counts, quick) if entry.name not in without]
+            with ExitStack() as stack:
+                racing = _start(wanted, task, stack, left_out)
+                results = _race(racing, rounds, seconds, left_out)
+                for entry, taken in results.items():
+                    rows.append(Row(str(entry), [r.samples / r.wall for r in taken]))
+                    details[str(entry)] = _details(entry, taken, racing[entry], described[f"{stored}_bytes"])
+    config = described | {
+        "batch": batch, "size": size, "rounds": rounds, "seconds": seconds, "workers": list(counts),
+        "tolerances": TOLERANCES, "peers": _versions(),
+    }  # fmt: skip
+    result = record(
+        rows,
+        unit="samples_per_s",
+        config=config,
+        ratios=compare(details),
+        device=torch.device("cpu"),
+        left_out=left_out,
+        details=details,
+    )
+    _show(result, console)
+    if json is not None:
+        write_json(json, result)
+    if plot is not None:
+        from .loader_chart import draw
+
+        draw(result, plot)
+
+
+# --- photos -----------------------------------------------------------------------------------------------------------
+
+
+def _write(
+    source: Path | None, folder: Path, photos: int, batch: int, storage: Sequence[Storage]
+) -> tuple[dict[Storage, Path], Record]:
+    """The same photos, in one random order, as JPEG and raw; and what is to be known of them."""
+    import simplejpeg
+
+    jpegs = list(_jpegs(source, photos))
+    count = len(jpegs) // batch * batch
+    if not count:
+        raise UsageError(
+            f"{len(jpegs)} photos do not fill a batch of {batch}: pass --batch {len(jpegs)} or more photos"
+        )
+    random.Random(0).shuffle(jpegs)
+    files = {stored: folder / f"{stored}.beton" for stored in storage}
+    pixels, read = 0, {"jpeg": 0, "raw": 0}
+    with ExitStack() as stack:
+        writers = {stored: stack.enter_context(BetonWriter(path, count)) for stored, path in files.items()}
+        for jpeg in jpegs[:count]:
+            height, width = simplejpeg.decode_jpeg_header(jpeg)[:2]
+            pixels += height * width
+            read["jpeg"] += len(jpeg)
+            read["raw"] += height * width * 3
+            if "jpeg" in writers:
+                writers["jpeg"].add(jpeg)
+            if "raw" in writers:
+                writers["raw"].add(simplejpeg.decode_jpeg(jpeg, fastdct=True, fastupsample=False))
+    means = {f"{stored}_bytes": read[stored] / count for stored in read}
+    return files, {"source": source.name if source else None, "photos": count, "pixels": pixels / count, **means}
+
+
+def _jpegs(source: Path | None, count: int) -> Iterator[bytes]:
+    """JPEG bytes of `count` photos, or of all where there are fewer."""
+    if source is None:
+        yield from _crops(count)
+    elif source.is_dir():
+        paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in EXTENSIONS)
+        if not paths:
+            raise UsageError(f"{source} holds no photos ({', '.join(EXTENSIONS)})")
+        for path in _spaced(paths, count):
+            yield _as_jpeg(load_photo(path).image)
+    else:
+        with Beton(source) as beton:
+            for i in _spaced(range(beton.num_samples), count):
+                data = beton.read(i)
+                raw = beton.modes_N[i] != JPEG
+                yield _as_jpeg(np.frombuffer(data, np.uint8).reshape(*beton.sizes_N2[i], 3) if raw else data)
+
+
+def _as_jpeg(image: bytes | NDArray[np.uint8]) -> bytes:
+    import simplejpeg
+
+    if isinstance(image, bytes):
+        return image
+    return simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=90, colorsubsampling="420")
+
+
+def _spaced(values: Sequence[Any], count: int) -> Iterator[Any]:
+    count = min(count, len(values))
+    return (values[i * len(values) // count] for i in range(count))
+
+
+def _crops(count: int) -> Iterator[bytes]:
+    """Crops of 375 x 500 of the real photos that come with scikit-image and scikit-learn."""
+    large = [p for p in load_photos().values() if p.width >= WIDTH and p.height >= HEIGHT]
+    draw = random.Random(0)
+    for i in range(count):
+        photo = large[i % len(large)]
+        left, top = draw.randint(0, photo.width - WIDTH), draw.randint(0, photo.height - HEIGHT)
+        yield _as_jpeg(np.asarray(photo)[top : top + HEIGHT, left : left + WIDTH])
+
+
+# --- contestants ------------------------------------------------------------------------------------------------------
+
+
+def _entries(storage: Storage, workers: Sequence[int], quick: bool) -> list[Entry]:
+    """The rows to be had. FFCV compiles for up to 20 s a row, so that not everyone takes part in everything."""
+    few, *more = workers
+    rows = [Entry(name, storage, few) for name in CONTESTANTS]
+    if storage == "jpeg":
+        rows += [Entry(name, storage, n) for n in more for name in (WITHOUT_FFCV.values() if quick else CONTESTANTS)]
+    return rows
+
+
+def _start(wanted: Sequence[Entry], task: Task, stack: ExitStack, left_out: list[LeftOut]) -> dict[Entry, Remote]:
+    """The contestants that can be built and compute what they should, ready to race."""
+    started: dict[Entry, Remote] = {}
+    ready: dict[Entry, Remote] = {}
+    for some in _chunks(wanted, available_cores() + 1):  # all at once would only take memory
+        for entry in some:
+            arguments = (entry.name, replace(task, workers=entry.workers))
+            started[entry] = Remote(build, arguments, entry.workers)
+            stack.callback(started[entry].close)
+        for entry in some:
+            outcome = attempt(str(entry), started[entry].wait)
+            if isinstance(outcome, LeftOut):
+                left_out.append(outcome)
+            else:
+                ready[entry] = started[entry]
+    return _checked(ready, left_out)
+
+
+def _chunks(values: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    return (values[i : i + size] for i in range(0, len(values), size))
+
+
+def _checked(ready: dict[Entry, Remote], left_out: list[LeftOut]) -> dict[Entry, Remote]:
+    """Those whose photos and views are what they should be; ours is held to the oracle and to Pillow."""
+    found: dict[Entry, Record] = {}
+    for remote in ready.values():
+        remote.start_check()
+    for entry, remote in ready.items():
+        outcome = attempt(str(entry), remote.checked)
+        if isinstance(outcome, LeftOut):
+            left_out.append(outcome)
+        else:
+            found[entry] = outcome
+    fewest = min((entry.workers for entry in found), default=1)
+    native = {
+        job: next((check for entry, check in found.items() if (entry.name, entry.workers) == (name, fewest)), None)
+        for job, name in WITHOUT_FFCV.items()
+    }
+    if native["decode"] is None or native["views"] is None:
+        reasons = "; ".join(f"{peer.name}: {peer.reason}" for peer in left_out)
+        raise RunError(f"without our own reader there is nothing to compare with ({reasons or 'it was left out'})")
+    passed = {}
+    for entry, check in found.items():
+        fault = difference(entry.name, check, native["decode"], native["views"])
+        if fault and entry.name.startswith("fastaugself"):
+            raise RunError(f"{entry}: {fault}; nothing is timed")
+        if fault:
+            left_out.append(LeftOut(str(entry), fault))
+        else:
+            passed[entry] = ready[entry]
+    return passed
+
+
+def difference(name: str, check: Record, decoded: Record, views: Record) -> str | None:
+    """What a contestant computes differently, None if nothing: checksums of photos, distributions of views."""
+    job, _ = CONTESTANTS[name]
+    for key in ("oracle_error", "pillow_error"):
+        if check.get(key, 0.0) > TOLERANCES[key]:
+            return f"{key.replace('_', ' ')} is {check[key]:.2g}, more than {TOLERANCES[key]:g}"
+    if job == "decode":
+        for sample, expected in decoded["crc32"].items():
+            if set(check["crc32"].get(sample, [None])) != set(expected):
+                return f"photo {sample} has other pixels than ours"
+        return None
+    if "crc32" in check and check["crc32"] != views["crc32"]:
+        return "its views are not those of the other reader"
+    expected = decoded["crops"] if job == "crops" else views
+    if tuple(check["shape"]) != tuple(expected["shape"]) or check["count"] != expected["count"]:
+        return (
+            f"it makes {check['count']} views of {check['shape']}, expected {expected['count']} of {expected['shape']}"
+        )
+    measured = {key: float(np.abs(np.subtract(check[key], expected[key])).max()) for key in ("mean", "std", "gray")}
+    measured["detail"] = abs(check["detail"] / expected["detail"] - 1)
+    for key, value in measured.items():
+        if value > TOLERANCES[key]:
+            return f"{key} of its views differs from ours by {value:.2f}, more than {TOLERANCES[key]:g}"
+    return None
+
+
+# --- results ----------------------------------------------------------------------------------------------------------
+
+
+def _race(
+    racing: dict[Entry, Remote], rounds: int, seconds: float, left_out: list[LeftOut]
+) -> dict[Entry, list[Round]]:
+    results: dict[Entry, list[Round]] = {entry: [] for entry in racing}
+    order = list(racing)
+    for round_ in range(rounds):
+        shift = round_ % max(1, len(order))  # nobody always follows the same neighbour
+        for entry in (*order[shift:], *order[:shift]):
+            if entry not in results:
+                continue
+            taken = attempt(str(entry), partial(racing[entry].round, seconds))
+            if isinstance(taken, LeftOut):
+                left_out.append(taken)
+                del results[entry]
+            else:
+                results[entry].append(taken)
+    return results
+
+
+def _details(entry: Entry, taken: Sequence[Round], remote: Remote, bytes_per_photo: float) -> Record:
+    per_core = [r.samples / r.cpu for r in taken]
+    memory = attempt(str(entry), remote.memory)
+    return {
+        "contestant": entry.name,
+        "job": CONTESTANTS[entry.name][0],
+        "storage": entry.storage,
+        "workers": entry.workers,
+        "samples_per_s_per_core": statistics.median(per_core),
+        "mb_per_s": statistics.median(r.samples / r.wall for r in taken) * bytes_per_photo / 1e6,
+        "memory_mb": None if isinstance(memory, LeftOut) else memory / 1e6,
+        "rounds_per_core": per_core,
+        "wall_rounds": [r.samples / r.wall for r in taken],
+    }
+
+
+def compare(details: dict[str, Record]) -> dict[str, Record]:
+    """The ratios of RATIOS, per core with one worker (of JPEG; `raw_` before the name for raw), and `second_core`.
+
+    `second_core_*`: how many times faster in wall time with two workers on two cores than with one on one.
+    """
+    by_entry = {Entry(row["contestant"], row["storage"], row["workers"]): row for row in details.values()}
+    found: dict[str, Record] = {}
+    prefixes: dict[Storage, str] = {"jpeg": "", "raw": "raw_"}
+    for storage, prefix in prefixes.items():
+        for name, (job, other) in RATIOS.items():
+            ours = by_entry.get(Entry(OURS[job], storage, 1)) or by_entry.get(Entry(WITHOUT_FFCV[job], storage, 1))
+            theirs = by_entry.get(Entry(other, storage, 1))
+            if ours and theirs:
+                found[prefix + name] = _ratio(ours, theirs, "rounds_per_core")
+        for job in OURS:
+            for name in (OURS[job], WITHOUT_FFCV[job]):
+                one, two = (by_entry.get(Entry(name, storage, n)) for n in (1, 2))
+                if one and two:
+                    found[f"{prefix}second_core_{job}"] = _ratio(two, one, "wall_rounds")
+                    break
+    return found
+
+
+def _ratio(ours: Record, theirs: Record, rounds: str) -> Record:
+    values = [a / b for a, b in zip(ours[rounds], theirs[rounds], strict=True)]
+    return {"ours": ours["contestant"], "other": theirs["contestant"], **spread(values)}
+
+
+def _versions() -> dict[str, str]:
+    """Versions of the peers that are installed."""
+    found = {}
+    for name in ("ffcv", "pillow", "opencv-python-headless", "albumentationsx"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def _show(result: Record, console: Console) -> None:
+    photos = result["config"]
+    title = f"{photos['photos']} photos of {photos['pixels'] / 1e3:,.0f} thousand pixels on average"
+    table = Table(title=title)
+    table.add_column("", no_wrap=True)
+    for heading in ("stored", "cores", "photos/s", "a core", "MB/s", "memory"):
+        table.add_column(heading, justify="left" if heading == "stored" else "right")
+    for row in result["rows"]:
+        memory = f"{row['memory_mb']:,.0f} MB" if row["memory_mb"] else ""
+        table.add_row(
+            row["contestant"], row["storage"], str(row["workers"]), f"{row['samples_per_s']:,.0f}",
+            f"{row['samples_per_s_per_core']:,.0f}", f"{row['mb_per_s']:,.0f}", memory,
+        )  # fmt: skip
+    console.print(table)
+    ratios = Table("ours is faster by", "median", "lowest", "highest")
+    for name, ratio in result["ratios"].items():
+        ratios.add_row(name, *(f"{ratio[key]:.2f}x" for key in ("median", "min", "max")))
+    console.print(ratios)
+    for peer in result["left_out"]:
+        console.print(f"{peer['name']}: left out, {peer['reason']}", markup=False)

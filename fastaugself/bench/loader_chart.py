@@ -1,0 +1,52 @@
+"""The record of `bench loader` as a picture: photos per second and core, one bar a contestant."""
+
+from pathlib import Path
+
+from ..errors import UsageError
+from .harness import Record
+
+COLOURS = {True: "#2563eb", False: "#9ca3af"}  # ours, others
+
+
+def draw(result: Record, out: Path) -> None:
+    """Writes a PNG: medians with the lowest and highest round, on a logarithmic axis, a panel for each storage.
+
+    Raises UsageError where matplotlib is missing.
+    """
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise UsageError(f"--plot needs matplotlib ({error}): pip install matplotlib") from None
+    fewest = min(result["config"]["workers"])
+    panels = [
+        (storage, rows)
+        for storage in ("jpeg", "raw")
+        if (rows := [r for r in result["rows"] if (r["storage"], r["workers"]) == (storage, fewest)])
+    ]
+    heights = [len(rows) for _, rows in panels]
+    figure, axes = pyplot.subplots(
+        len(panels),
+        1,
+        figsize=(8, 1.2 + 0.36 * sum(heights)),
+        height_ratios=heights,
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis, (storage, rows) in zip(axes[:, 0], panels, strict=True):
+        rates = [row["samples_per_s_per_core"] for row in rows]
+        spreads = [
+            [rate - min(row["rounds_per_core"]) for rate, row in zip(rates, rows, strict=True)],
+            [max(row["rounds_per_core"]) - rate for rate, row in zip(rates, rows, strict=True)],
+        ]
+        colours = [COLOURS[row["contestant"].startswith("fastaugself")] for row in rows]
+        bars = axis.barh([f"{row['contestant']} ({row['job']})" for row in rows], rates, xerr=spreads, color=colours)
+        axis.bar_label(bars, [f" {rate:,.0f}" for rate in rates], padding=4)
+        axis.set(xscale="log", title=f"{storage}: photos per second and core")
+        axis.margins(x=0.12)
+        axis.invert_yaxis()
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(out, dpi=120)
+    pyplot.close(figure)

@@ -1,0 +1,192 @@
+"""A contestant in a process of its own: what a library sets for its process, leaks or crashes stays there.
+
+The queues that loaders fill ahead make short measurements lie. Here a round begins and ends with them full: what was
+taken in between is exactly what was made in between, by all threads and worker processes, and until it is idle again a
+contestant has not finished its round.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+from .harness import one_line
+
+IDLE_SECONDS = 0.05  # without progress, after which nothing more is expected
+POLL_SECONDS = 0.005
+PATIENCE_SECONDS = 60
+_TICK = 1 / os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 0.01
+
+
+@dataclass(frozen=True)
+class Racer:
+    """batches: without end. check: takes the first epoch from `batches` and describes it for a comparison."""
+
+    batches: Iterator[Any]
+    batch_size: int
+    check: Callable[[], dict[str, Any]]
+
+
+class Round(NamedTuple):
+    """samples made in `wall` seconds with `cpu` seconds of processor time."""
+
+    samples: int
+    wall: float
+    cpu: float
+
+
+class ContestantError(ValueError):
+    """What went wrong in a contestant's process, as a reason."""
+
+
+class Remote:
+    """The parent's end of a contestant that `make(*arguments)`, a picklable function, builds as a Racer."""
+
+    def __init__(self, make: Callable[..., Racer], arguments: tuple[Any, ...], cores: int):
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, make, arguments, cores))
+        self._process.start()
+        theirs.close()
+
+    def wait(self) -> None:
+        """Returns when it has been built. Raises ContestantError where it cannot be."""
+        self._receive()
+
+    def start_check(self) -> None:
+        """Has it check itself, so that several do at once."""
+        self._connection.send(("check", None))
+
+    def checked(self) -> dict[str, Any]:
+        """What Racer.check returned."""
+        return self._receive()
+
+    def round(self, seconds: float) -> Round:
+        """Lets it work for about `seconds`."""
+        return Round(*self._ask("round", seconds))
+
+    def memory(self) -> int:
+        """Bytes of anonymous and shared memory of the process and its workers; files that are mapped do not count."""
+        return self._ask("memory", None)
+
+    def _ask(self, what: str, argument: Any) -> Any:
+        self._connection.send((what, argument))
+        return self._receive()
+
+    def _receive(self) -> Any:
+        try:
+            kind, value = self._connection.recv()
+        except (EOFError, ConnectionError):
+            self._process.join(5)
+            raise ContestantError(f"its process ended with exit code {self._process.exitcode}") from None
+        if kind == "error":
+            raise ContestantError(value)
+        return value
+
+    def close(self) -> None:
+        """Ends the process and its workers."""
+        self._connection.close()  # which it takes for the end
+        self._process.join(5)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+
+def _serve(connection: Connection, make: Callable[..., Racer], arguments: tuple[Any, ...], cores: int) -> None:
+    """The child's end: answers until the parent closes the connection."""
+    _quiet()
+    try:
+        racer = make(*arguments)
+        next(racer.batches)  # compiles, starts workers
+        _pin(cores)
+    except Exception as error:
+        connection.send(("error", one_line(error)))
+        return
+    connection.send(("ready", None))
+    actions: dict[str, Callable[[Any], Any]] = {
+        "check": lambda _: racer.check(),
+        "round": lambda seconds: _round(racer, seconds),
+        "memory": lambda _: _memory(),
+    }
+    with contextlib.suppress(EOFError, ConnectionError):
+        while True:
+            what, argument = connection.recv()
+            try:
+                connection.send(("done", actions[what](argument)))
+            except Exception as error:
+                connection.send(("error", one_line(error)))
+
+
+def _quiet() -> None:
+    """Silence on stdout and stderr: numba complains of every function that FFCV throws away."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nothing, stream)
+
+
+def _pin(cores: int) -> None:
+    """Restricts all threads of this process and its workers to the first `cores` cores, where the system can."""
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    allowed = sorted(os.sched_getaffinity(0))[:cores]
+    for process in (os.getpid(), *_workers()):
+        for thread in os.listdir(f"/proc/{process}/task"):
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(int(thread), allowed)
+
+
+def _round(racer: Racer, seconds: float) -> Round:
+    workers = _workers()
+    _wait_until_idle(workers)
+    began, here, elsewhere, batches = time.perf_counter(), time.thread_time(), _elsewhere(workers), 0
+    while batches == 0 or time.perf_counter() - began < seconds:
+        next(racer.batches)
+        batches += 1
+    here = time.thread_time() - here
+    ended, spent = _wait_until_idle(workers)
+    return Round(batches * racer.batch_size, ended - began, here + spent - elsewhere)
+
+
+def _wait_until_idle(workers: Sequence[int]) -> tuple[float, float]:
+    """Returns when nothing works any more: the time of the last progress, and `_elsewhere` then."""
+    began = progress = time.perf_counter()
+    spent = _elsewhere(workers)
+    while time.perf_counter() - progress < IDLE_SECONDS:
+        if time.perf_counter() - began > PATIENCE_SECONDS:
+            raise TimeoutError(f"still at work after {PATIENCE_SECONDS} s, although nothing was taken")
+        time.sleep(POLL_SECONDS)
+        now = _elsewhere(workers)
+        if now - spent > POLL_SECONDS / 10:  # less is a thread that looks whether there is room in its queue
+            progress = time.perf_counter()
+        spent = now
+    return progress, spent
+
+
+def _workers() -> list[int]:
+    return [worker.pid for worker in multiprocessing.active_children() if worker.pid]
+
+
+def _elsewhere(workers: Sequence[int]) -> float:
+    """Processor seconds of all other threads of this process, and of its workers."""
+    spent = time.process_time() - time.thread_time()
+    for worker in workers:
+        with open(f"/proc/{worker}/stat") as stream:
+            user, system = stream.read().rpartition(")")[2].split()[11:13]
+        spent += (int(user) + int(system)) * _TICK
+    return spent
+
+
+def _memory() -> int:
+    """Proportional shares, so that what processes have in common counts once. 0 where the system does not tell."""
+    total = 0
+    for process in (os.getpid(), *_workers()):
+        with contextlib.suppress(OSError), open(f"/proc/{process}/smaps_rollup") as stream:
+            for line in stream:
+                name, *value = line.split()
+                if name in ("Pss_Anon:", "Pss_Shmem:"):
+                    total += int(value[0]) * 1024
+    return total
