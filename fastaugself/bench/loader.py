@@ -33,6 +33,7 @@ from ..errors import RunError, UsageError
 from .harness import LeftOut, Record, Row, attempt, record, spread, write_json
 from .loader_peers import CONTESTANTS, Task, build
 from .remote import Remote, Round
+from .tables import loader_table
 
 HEIGHT, WIDTH = 375, 500  # of the photos when none are given
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
@@ -118,7 +119,7 @@ def loader_benchmark(
                     details[str(entry)] = _details(entry, taken, racing[entry], described[f"{stored}_bytes"])
     config = described | {
         "batch": batch, "size": size, "rounds": rounds, "seconds": seconds, "workers": list(counts),
-        "tolerances": TOLERANCES, "peers": _versions(),
+        "threads": max(counts), "tolerances": TOLERANCES, "peers": _versions(),
     }  # fmt: skip
     result = record(
         rows,
@@ -372,25 +373,21 @@ def _ratio(ours: Record, theirs: Record, rounds: str) -> Record:
 def _versions() -> dict[str, str]:
     """Versions of the peers that are installed."""
     found = {}
-    for name in ("ffcv", "pillow", "opencv-python-headless", "albumentationsx"):
+    for name in ("FFCV", "pillow", "opencv-python-headless", "albumentationsx"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
+            found[name] = importlib.metadata.version(name.lower())
     return found
 
 
 def _show(result: Record, console: Console) -> None:
     photos = result["config"]
     title = f"{photos['photos']} photos of {photos['pixels'] / 1e3:,.0f} thousand pixels on average"
+    measured = loader_table(result)
     table = Table(title=title)
-    table.add_column("", no_wrap=True)
-    for heading in ("stored", "cores", "photos/s", "a core", "MB/s", "memory"):
-        table.add_column(heading, justify="left" if heading == "stored" else "right")
-    for row in result["rows"]:
-        memory = f"{row['memory_mb']:,.0f} MB" if row["memory_mb"] else ""
-        table.add_row(
-            row["contestant"], row["storage"], str(row["workers"]), f"{row['samples_per_s']:,.0f}",
-            f"{row['samples_per_s_per_core']:,.0f}", f"{row['mb_per_s']:,.0f}", memory,
-        )  # fmt: skip
+    for i, heading in enumerate(measured.head):
+        table.add_column(heading, no_wrap=i == 0, justify="left" if i < 3 else "right")
+    for cells in measured.rows[: len(result["rows"])]:
+        table.add_row(*cells)
     console.print(table)
     ratios = Table("ours is faster by", "median", "lowest", "highest")
     for name, ratio in result["ratios"].items():

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from ..errors import UsageError
+from .chart import OURS, THEIRS
 from .harness import Record
-
-COLOURS = {True: "#2563eb", False: "#9ca3af"}  # ours, others
+from .tables import machine
 
 
 def draw(result: Record, out: Path) -> None:
@@ -41,12 +41,14 @@ def draw(result: Record, out: Path) -> None:
             [rate - min(row["rounds_per_core"]) for rate, row in zip(rates, rows, strict=True)],
             [max(row["rounds_per_core"]) - rate for rate, row in zip(rates, rows, strict=True)],
         ]
-        colours = [COLOURS[row["contestant"].startswith("fastaugself")] for row in rows]
+        colours = [OURS if row["contestant"].startswith("fastaugself") else THEIRS for row in rows]
         bars = axis.barh([f"{row['contestant']} ({row['job']})" for row in rows], rates, xerr=spreads, color=colours)
         axis.bar_label(bars, [f" {rate:,.0f}" for rate in rates], padding=4)
         axis.set(xscale="log", title=f"{storage}: photos per second and core")
         axis.margins(x=0.12)
         axis.invert_yaxis()
         axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(out, dpi=120)
+    figure.suptitle(machine(result).split(";")[0], fontsize=9, color="#57606a")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=130)
     pyplot.close(figure)

@@ -21,6 +21,7 @@ LIBRARIES = {
     "numba": "numba",
     "pillow": "Pillow",
     "torchvision": "torchvision",
+    "FFCV": "FFCV",
     "opencv-python-headless": "OpenCV",
     "albumentationsx": "AlbumentationsX",
     "kornia": "Kornia",
@@ -107,6 +108,17 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.1f}" if abs(value) >= 10 else f"{value:,.2f}"
 
 
+def loader_table(result: Record) -> Table:
+    """Every row of `bench loader`, and who was left out."""
+    rows: list[tuple[str, ...]] = []
+    for row in result["rows"]:
+        memory = "" if row["memory_mb"] is None else f"{row['memory_mb']:,.0f}"
+        speed = (f"{row[key]:,.0f}" for key in ("samples_per_s_per_core", "samples_per_s", "mb_per_s"))
+        rows.append((row["contestant"], row["job"], row["storage"], str(row["workers"]), *speed, memory))
+    rows += [(peer["name"], *("",) * 6, f"left out: {peer['reason']}") for peer in result["left_out"]]
+    return Table(("", "makes", "stored", "cores", "photos/s a core", "photos/s", "MB/s", "memory, MB"), rows)
+
+
 def machine(result: Record) -> str:
     """What a record was measured on, in a sentence without its full stop."""
     environment = result["environment"]
@@ -136,9 +148,23 @@ def _augment_page(result: Record) -> str:
     return f"{augment_table(result).markdown()}\n{emission_table(result).markdown()}"
 
 
-RATES = ("loader", "step", "e2e", "scale")
-BLOCKS: Mapping[str, Callable[[Record, str], str]] = {"augment": _augment_block} | dict.fromkeys(RATES, _rates_block)
-PAGES: Mapping[str, Callable[[Record], str]] = {"augment": _augment_page} | dict.fromkeys(RATES, _rates_page)
+def _loader_page(result: Record) -> str:
+    return f"{loader_table(result).markdown()}\n{ratios_table(result).markdown()}"
+
+
+def _loader_block(result: Record, path: str) -> str:
+    return f"{_loader_page(result)}\n<sub>{machine(result)} (`{path}`).</sub>\n"
+
+
+RATES = ("step", "e2e", "scale")
+BLOCKS: Mapping[str, Callable[[Record, str], str]] = {
+    "augment": _augment_block,
+    "loader": _loader_block,
+} | dict.fromkeys(RATES, _rates_block)
+PAGES: Mapping[str, Callable[[Record], str]] = {
+    "augment": _augment_page,
+    "loader": _loader_page,
+} | dict.fromkeys(RATES, _rates_page)
 
 
 def with_tables(text: str, root: Path) -> str:
