@@ -13,7 +13,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -43,14 +43,17 @@ class Finding:
     remedy: str = ""
 
 
-def diagnose(config: Pretrain | None = None) -> list[Finding]:
-    """All findings for a run with this configuration (default: MoCo on ResNet-50 at 224 px).
+Check = Callable[[Pretrain], Iterator[Finding]]
+
+
+def diagnose(config: Pretrain | None = None, checks: Sequence[Check] | None = None) -> list[Finding]:
+    """The findings of `checks` (default: all) for a run with this configuration (default: MoCo on ResNet-50 at 224 px).
 
     A check that breaks is itself a fault, with its error.
     """
     config = config or Pretrain()
     findings: list[Finding] = []
-    for check in CHECKS:
+    for check in CHECKS if checks is None else checks:
         try:
             findings += check(config)
         except Exception as error:
@@ -247,7 +250,7 @@ def _memory(config: Pretrain) -> Iterator[Finding]:
         yield Finding("memory", "note", "the system does not say how much is free")
         return
     pixels = 3 * (len(config.all_policies) * config.view.size**2 * 4 + 375 * 500 * 4)  # views, and four batches decoded
-    need = 2 * _training_bytes(config) + config.batch_size * pixels
+    need = 2 * training_bytes(config) + config.batch_size * pixels
     found = f"{available / GIB:.1f} GiB free; the run's weights, batches and photos take about {need / GIB:.1f} GiB"
     if not torch.cuda.is_available() and need > available:
         yield Finding("memory", "fault", found + " before activations", "a smaller --batch-size or backbone")
@@ -264,7 +267,7 @@ def _memory(config: Pretrain) -> Iterator[Finding]:
 
 
 def _disk(config: Pretrain) -> Iterator[Finding]:
-    need = (config.checkpoint.keep + 1) * _training_bytes(config)
+    need = (config.checkpoint.keep + 1) * training_bytes(config)
     folder = config.run.absolute()
     while not folder.exists():
         folder = folder.parent
@@ -283,7 +286,7 @@ def _disk(config: Pretrain) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _training_bytes(config: Pretrain) -> int:
+def training_bytes(config: Pretrain) -> int:
     """Weights, momentum encoder, queue and optimizer state of a run, counted without allocating them."""
     from .methods.build import build_learner
 
@@ -309,6 +312,8 @@ def _available_bytes() -> int | None:
     return min(found) if found else None
 
 
-CHECKS: tuple[Callable[[Pretrain], Iterator[Finding]], ...] = (
-    _system, _packages, _device, _augmentation, _reader, _compiler, _optimizer, _distributed, _threads, _memory, _disk,
+NEEDS: tuple[Check, ...] = (_memory, _disk)
+"""What a run needs of this machine; the rest is what the machine has."""
+CHECKS: tuple[Check, ...] = (
+    _system, _packages, _device, _augmentation, _reader, _compiler, _optimizer, _distributed, _threads, *NEEDS,
 )  # fmt: skip

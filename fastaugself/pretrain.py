@@ -5,6 +5,7 @@ import dataclasses
 import difflib
 import io
 import json
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -44,7 +45,15 @@ def main(recipe: Recipe, presets: dict[str, Recipe], arguments: Sequence[str]) -
     """`run` with an exit code."""
     world = None
     try:
-        config = parse(recipe, presets, arguments)
+        rest = [argument for argument in arguments if argument != "--dry-run"]
+        config = parse(recipe, presets, rest)
+        if len(rest) < len(arguments):
+            processes = int(os.environ.get("WORLD_SIZE", "1"))
+            if os.environ.get("RANK", "0") == "0":
+                from .plan import plan
+
+                print(plan(config, processes=processes))
+            return 0
         world = distributed.start(config.device)
         pretrain(config, world)
         return 0
@@ -95,7 +104,8 @@ def parse(recipe: Recipe, presets: dict[str, Recipe], arguments: Sequence[str]) 
         except (OSError, ValueError) as error:
             raise UsageError(f"--from {chosen['--from']} is not a config.json of a run ({error})") from None
     description = (recipe.__doc__ or "").strip()
-    description += f"\n\n--preset {{{','.join(known)}}} picks a variant, --from FILE starts from a run's config.json."
+    description += f"\n\n--preset {{{','.join(known)}}} picks a variant, --from FILE starts from a run's config.json, "
+    description += "--dry-run prints what would be done, and what it would need, and ends."
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint), warnings.catch_warnings():

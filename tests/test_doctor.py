@@ -34,7 +34,7 @@ def test_it_tells_what_each_part_uses_here(tmp_path, capsys, monkeypatch):
 
 def test_the_weights_of_a_run_are_counted_whole():
     """MoCo on ResNet-50: query and momentum encoder, projectors, queue in float32, and momentum of what is trained."""
-    counted = doctor._training_bytes(Pretrain())
+    counted = doctor.training_bytes(Pretrain())
     encoder, projector, queue = 23_508_032, 2048 * 2048 + 2048 + 2048 * 128 + 128, 65536 * 128
     least = 4 * (3 * (encoder + projector)) + 2 * queue
     assert least < counted < 1.5 * least

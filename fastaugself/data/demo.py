@@ -33,7 +33,7 @@ _PHOTOS = (
     ("rocket", "skimage", "data/rocket.jpg"),
 )
 _SPLITS = ("train", "val")
-_COUNTS = {"train": 4096, "val": 1024}
+DEMO_COUNTS = {"train": 4096, "val": 1024}
 _SCALES = (0.35, 0.8)  # of the photo's short side
 _HUES = 256  # steps of a full turn in which Pillow can rotate
 
@@ -70,7 +70,7 @@ def write_demo(
     """
     if split not in _SPLITS:
         raise UsageError(f"split is {split!r}, expected train or val")
-    count = _COUNTS[split] if count is None else count
+    count = DEMO_COUNTS[split] if count is None else count
     if count < 1 or not 8 <= size <= MAX_SIDE:
         raise UsageError(f"count is {count} and size {size}, expected at least 1 crop of at least 8 pixels")
     photos = load_photos()
