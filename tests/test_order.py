@@ -128,14 +128,15 @@ def test_seed_and_epoch_each_give_another_quasi_random_order():
 @pytest.mark.parametrize("world", [1, 2, 8])
 def test_a_rank_reads_quasi_random_blocks_once_and_few_at_a_time(world):
     """A thousand random samples would be of a thousand blocks."""
-    n, batch_size = 40 * WINDOW, 256 // world
+    n, batch_size = 16 * WINDOW, 256 // world
     batches = list(epoch_batches(n, batch_size, rank=world - 1, world=world, order="quasi-random", seed=1, epoch=1))
     of_batch = [set(blocks_of(ids, num_samples=n, seed=1, epoch=1).tolist()) for ids in batches]
     reads = Counter(block for blocks in of_batch for block in blocks)
     # Lanes end within a block, which is then read from both sides; all other blocks belong to one lane.
     assert len(reads) <= n // BLOCK // world + OPEN_BLOCKS // world
-    for k in range(0, len(batches) - BLOCK, 500):
-        open_now = set().union(*of_batch[k : k + BLOCK])
+    used_up = BLOCK * OPEN_BLOCKS // 256  # batches
+    for k in range(0, len(batches) - used_up, 250):
+        open_now = set().union(*of_batch[k : k + used_up])
         assert len(open_now) <= 2 * OPEN_BLOCKS // world
     # A block is used up within the two windows that its lane may need for it.
     last = {}
@@ -143,13 +144,13 @@ def test_a_rank_reads_quasi_random_blocks_once_and_few_at_a_time(world):
         for block in blocks:
             last.setdefault(block, [k, k])[1] = k
     spans = np.array([b - a for a, b in last.values()])
-    assert np.quantile(spans, 0.95) < BLOCK
+    assert np.quantile(spans, 0.95) < used_up
 
 
 def test_quasi_random_batches_come_from_all_over_the_data():
     n = 20 * WINDOW
     for ids in list(epoch_batches(n, 256, order="quasi-random", seed=2))[::200]:
-        assert len(np.unique(ids // BLOCK)) > 240
+        assert len(np.unique(ids // BLOCK)) > 0.9 * OPEN_BLOCKS
         assert np.abs(np.corrcoef(np.arange(256), ids)[0, 1]) < 0.3
         assert 0.4 < ids.mean() / n < 0.6
 

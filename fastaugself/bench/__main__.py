@@ -11,6 +11,7 @@ def main(arguments: Sequence[str]) -> int:
     import tyro
 
     from .augment import augment_benchmark
+    from .disk import disk_benchmark
     from .e2e import e2e_benchmark
     from .loader import loader_benchmark
     from .scale import scale_benchmark
@@ -20,6 +21,7 @@ def main(arguments: Sequence[str]) -> int:
     commands: dict[str, Callable[..., None]] = {
         "augment": augment_benchmark,
         "loader": loader_benchmark,
+        "disk": disk_benchmark,
         "step": step_benchmark,
         "e2e": e2e_benchmark,
         "scale": scale_benchmark,
