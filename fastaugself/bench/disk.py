@@ -149,7 +149,8 @@ seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu_be
 done.set()
 watcher.join()
 kept = resident() - before
-print(json.dumps({{"seconds": seconds, "cpu_seconds": cpu_seconds, "kept_mb": kept, "peak_mb": max(peak - before, kept)}}))
+found = {{"seconds": seconds, "cpu_seconds": cpu_seconds, "kept_mb": kept, "peak_mb": max(peak - before, kept)}}
+print(json.dumps(found))
 """
 
 

@@ -42,7 +42,7 @@ _METADATA: dict[int, Any] = {0: "<f8", TYPE_INT: "<i8", TYPE_IMAGE: IMAGE, 3: _B
 # A Huffman-coded JPEG spends at least one bit on every 8x8 block of its finest component; a size beyond that is a lie
 # that would only make us allocate memory.
 _PIXELS_PER_BYTE = 512
-_CHUNK = 1 << 16  # records that are read at a time
+_CHUNK = 1 << 15  # records that are read at a time
 _MAGIC = {
     b"\xff\xd8\xff": "a JPEG image",
     b"\x89PNG": "a PNG image",

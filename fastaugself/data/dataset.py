@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
-_OPENERS = 8  # files opened at a time: on a network disk each costs several round trips
+_OPENERS = 3  # files opened at a time: on a network disk each costs several round trips
 _MAX_PIXELS = 1 << 28  # of a photo, 0.8 GB decoded; what claims more is refused before anything is allocated
 
 
