@@ -48,7 +48,7 @@ def parts(photos: Path, out: Path, run: Path, cuda: bool) -> list[Part]:
     """What a round consists of, in order: what later parts rest on comes first."""
     bench = ("-m", "fastaugself", "bench")
     tiny: tuple[object, ...] = () if cuda else ("--device", "cpu", "--size", 32, "--rounds", 2, "--seconds", 0.01)
-    peers = ("--rounds", 5, "--seconds", 0.2, "--limit", 30, "--patience", 110)
+    peers = ("--rounds", 5, "--seconds", 0.2, "--limit", 30, "--patience", 75)
     train: tuple[object, ...] = (
         *("recipes/imagenet_moco_augself.py", "--preset", "demo", "--data.train", photos, "--data.val", None),
         *("--data.source", "native", "--run", run, "--log.no-tensorboard"),
@@ -64,17 +64,17 @@ def parts(photos: Path, out: Path, run: Path, cuda: bool) -> list[Part]:
         augment += ("--photos", 4, "--quick", "--without", "kornia", "torchvision-v2", "oracle-batched")
     found = [
         Part("tests", 80, ("-m", "pytest", "-q", "-m", "gpu", "tests/test_gpu.py", "-p", "no:cacheprovider")),
-        Part("tune", 90, ("-m", "fastaugself_kernels.tune", "--seconds", 70))
+        Part("tune", 70, ("-m", "fastaugself_kernels.tune", "--seconds", 50))
         if cuda
         else Part("tune", 0, skipped="shapes are measured on a GPU"),
-        Part("augment", 170, (*bench, *augment)),
+        Part("augment", 140, (*bench, *augment)),
         Part("training", 60, train),
     ]
     small = ("--device", "cpu", "--width", 8, "--size", 32, "--batch", 8, "--rounds", 2)
     step = ("--rounds", 3, "--seconds", 0.3) if cuda else (*small, "--seconds", 0.01)
-    found.append(Part("step", 180, (*bench, "step", "--json", out / "step.json", *step)))  # two compilations
+    found.append(Part("step", 130, (*bench, "step", "--json", out / "step.json", *step)))  # two compilations
     e2e = ("--source", photos, "--rounds", 3) if cuda else (*small, "--steps", 1)
-    found.append(Part("e2e", 90, (*bench, "e2e", "--json", out / "e2e.json", *e2e)))
+    found.append(Part("e2e", 80, (*bench, "e2e", "--json", out / "e2e.json", *e2e)))
     if out.resolve().is_relative_to(ROOT / "results"):
         found.append(Part("tables", 20, ("-m", "fastaugself.bench", "tables")))
     else:
