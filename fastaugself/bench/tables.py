@@ -7,6 +7,7 @@ A block of the README stands between `<!-- table NAME results/DEVICE/NAME.json -
 
 import json
 import re
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,9 +60,13 @@ def augment_table(result: Record) -> Table:
 
 
 def augment_summary(result: Record) -> Table:
-    """The main case of `bench augment`; of a GPU all but single views, because its batches and types matter."""
+    """Ours and the peers in the main case of `bench augment`; of a GPU in every case but that of single views."""
     on_gpu = result["environment"]["device"] != "cpu"
-    main = [row for row in result["rows"] if row["case"] == "" or (on_gpu and row["views"] > 1)]
+    main = [
+        row
+        for row in result["rows"]
+        if (row["case"] == "" or (on_gpu and row["case"] != ", 1 view")) and not row["name"].startswith("oracle")
+    ]
     rows: list[tuple[str, ...]] = [
         (row["name"], f"{row['views_per_s']:,.0f}", _ratio(result, row["name"])) for row in main
     ]
@@ -131,12 +136,25 @@ def machine(result: Record) -> str:
     return f"{where}, {result['date']}, commit {environment['commit']}; {', '.join(named)}"
 
 
+NOTES = {
+    "albumentationsx": "`albumentationsx` as it comes does not antialias",
+    "albumentationsx-area": "`albumentationsx-area` averages areas where it shrinks a photo",
+    "kornia": "`kornia` does not antialias",
+    "dali": "`dali` and `cv-cuda` have a linear map of colours in place of the jitter",
+    "triton-augment, no resize": "`no resize` is the set of operations that triton-augment has",
+}
+
+
 def _augment_block(result: Record, path: str) -> str:
-    return f"{augment_summary(result).markdown()}\n<sub>{machine(result)} (`{path}`).</sub>\n"
+    table = augment_summary(result)
+    notes = [note for name, note in NOTES.items() if name in {row[0] for row in table.rows}]
+    about = f"<sub>{machine(result)} (`{path}`). {'; '.join(notes)}{'.' if notes else ''}</sub>"
+    return f"{table.markdown()}\n{textwrap.fill(about, 125, break_long_words=False, break_on_hyphens=False)}\n"
 
 
 def _rates_block(result: Record, path: str) -> str:
-    return f"{_rates_page(result)}\n<sub>{machine(result)} (`{path}`).</sub>\n"
+    about = f"<sub>{machine(result)} (`{path}`).</sub>"
+    return f"{_rates_page(result)}\n{textwrap.fill(about, 125, break_long_words=False, break_on_hyphens=False)}\n"
 
 
 def _rates_page(result: Record) -> str:
