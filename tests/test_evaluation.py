@@ -253,7 +253,7 @@ def test_heads_learn_parameters_that_the_features_hold():
     targets = f1 - f2
     targets[:, 9] = ((f1[:, 9] > 0.5) == (f2[:, 9] > 0.5)).float()
     x = torch.cat([f1, f2], 1)
-    heads = parameters.train_heads(x[:500], targets[:500], epochs=12, batch_size=50)
+    heads = parameters.train_heads(x[:500], targets[:500], epochs=4, batch_size=50)
     predicted = parameters.predict(heads, x[500:])
     assert min(regression.r2(predicted[:, [0, *range(2, 9)]], targets[500:][:, [0, *range(2, 9)]])) > 0.8
 
@@ -327,6 +327,7 @@ def call(*arguments):
         ("fewshot", ("--ways", 2, "--shots", 1, "--queries", 2, "--episodes", 20), 3),
         ("retrieval", ("--neighbors", 2, "--shown", 3), 3),
         ("information", ("--epochs", 1), 3),
+        ("parameters", (), 3),
         ("layers", ("--augmentations", "flip"), 2 * 7 + 1),
     ],
 )
@@ -368,6 +369,25 @@ def test_invariance_writes_its_figure(run, other, photo_folder, tmp_path):
     ]
     assert rows[0]["details"]["by_value"][0] == pytest.approx(1.0, abs=1e-6)
     assert "<svg" in (tmp_path / "invariance-all-synthetic.html").read_text()
+
+
+def test_views_of_objects_are_measured_and_fused(run, other, tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "coil").mkdir()
+    for obj in range(50):
+        object_ = rng.integers(0, 256, (4, 4, 3))
+        for angle in range(3):
+            pixels = (object_ + rng.integers(-9, 9, (4, 4, 3))).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).resize((36, 36)).save(tmp_path / "coil" / f"obj{obj}__{angle}.png")
+    common = ("--data", tmp_path / "coil", "--dataset", "coil100", "--out", tmp_path / "out", "--cache", tmp_path / "c")
+    assert call("invariance", run, other, "--views", *common) == 0
+    (path,) = (tmp_path / "out").glob("*.json")
+    rows = json.loads(path.read_text())["rows"]
+    assert [row["models"] for row in rows] == [["tiny"], ["other"], ["tiny", "other"]] and rows[2]["fusion"] == "concat"
+    for row in rows:  # the diagonal adds (1 - debiased) / 3
+        published = row["details"]["published"]["value"]
+        assert published == pytest.approx(row["value"] + (1 - row["value"]) / 3) and row["value"] > 0.05
+    assert (tmp_path / "out" / "invariance-coil100-views.html").exists()
 
 
 @pytest.mark.parametrize(
