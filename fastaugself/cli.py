@@ -161,6 +161,20 @@ def _commands() -> dict[str, Callable[..., Any]]:
 
         print(export_run(run, out, onnx=onnx))
 
+    def report(
+        runs: Positional[tuple[Path, ...]],
+        out: Path | None = None,
+    ) -> None:
+        """Write a run's report.html again, also while it trains; or compare several runs on one page.
+
+        Args:
+            runs: Run folders.
+            out: File for a comparison; default comparison.html.
+        """
+        from .training.compare import report_runs
+
+        print(report_runs(runs, out))
+
     def doctor(config: Path | None = None, json: bool = False) -> None:
         """Check this machine: versions, GPU, back-ends, memory and disk, with the remedy for each fault.
 
@@ -174,4 +188,12 @@ def _commands() -> dict[str, Callable[..., Any]]:
         print(dumps(as_json(findings), indent=2) if json else report(findings))
         sys.exit(any(finding.state == "fault" for finding in findings))
 
-    return {"doctor": doctor, "write": write, "info": info, "verify": verify, "views": views, "export": export}
+    return {
+        "doctor": doctor,
+        "write": write,
+        "info": info,
+        "verify": verify,
+        "views": views,
+        "export": export,
+        "report": report,
+    }

@@ -84,7 +84,13 @@ class Log:
     tensorboard: bool = True
     """Also write TensorBoard files, where tensorboard is installed."""
     knn_epochs: float = 10.0
-    """Epochs between two k-NN checks on `--data.val`; 0 = only at the end."""
+    """Epochs between two checks on `--data.val` by k-NN and a linear probe; 0 = only at the end."""
+    tracker: Literal["none", "wandb", "trackio"] = "none"
+    """Also send metrics to Weights & Biases or Trackio, where that package is installed."""
+    project: str = "fastaugself"
+    """Project there."""
+    profile: int = 0
+    """Steps to profile, after ten; the trace goes to profile/ in the run folder, for chrome://tracing or Perfetto."""
 
 
 @dataclass(frozen=True)

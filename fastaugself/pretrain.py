@@ -144,7 +144,7 @@ def pretrain(config: Pretrain, world: World) -> None:
     start_logging(None, leads=world.leads)
     with torch.device("meta"):
         build_backbone(config.backbone, image_size=config.view.size)  # a wrong name is refused before data is written
-    trainer = Trainer(_with_data(config, world), world, identity=to_dict(config))
+    trainer = Trainer(prepare_data(config, world), world, identity=to_dict(config))
     try:
         if world.leads:
             _open_folder(config)
@@ -174,7 +174,7 @@ def _open_folder(config: Pretrain) -> None:
         raise UsageError(f"--run {config.run} cannot be written to ({error}); pass another folder") from None
 
 
-def _with_data(config: Pretrain, world: World) -> Pretrain:
+def prepare_data(config: Pretrain, world: World) -> Pretrain:
     """The configuration with .beton files for folders and for `demo`; the leading process writes what is missing."""
 
     def prepare() -> Pretrain:

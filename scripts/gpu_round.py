@@ -73,8 +73,8 @@ def parts(photos: Path, out: Path, run: Path, cuda: bool) -> list[Part]:
     small = ("--device", "cpu", "--width", 8, "--size", 32, "--batch", 8, "--rounds", 2)
     step = ("--rounds", 3, "--seconds", 0.3) if cuda else (*small, "--seconds", 0.01)
     found.append(Part("step", 130, (*bench, "step", "--json", out / "step.json", *step)))  # two compilations
-    e2e = ("--source", photos, "--rounds", 3) if cuda else (*small, "--steps", 1)
-    found.append(Part("e2e", 80, (*bench, "e2e", "--json", out / "e2e.json", *e2e)))
+    e2e = ("--rounds", 3) if cuda else (*small, "--steps", 1)
+    found.append(Part("e2e", 80, (*bench, "e2e", "--source", photos, "--json", out / "e2e.json", *e2e)))
     if out.resolve().is_relative_to(ROOT / "results"):
         found.append(Part("tables", 20, ("-m", "fastaugself.bench", "tables")))
     else:

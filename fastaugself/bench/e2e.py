@@ -62,7 +62,7 @@ def e2e_benchmark(
     )  # fmt: skip
     steps = steps or (60 if cuda else 8)
     with tempfile.TemporaryDirectory() as folder:
-        photos = _photos(source, Path(folder))
+        photos = _photos(source, Path(folder), config.batch_size)
         needed = (2 * rounds + 3) * steps
         config = dataclasses.replace(
             config, data=Data(train=photos), log=Log(every=10**9, tensorboard=False), run=Path(folder) / "run",
@@ -93,12 +93,12 @@ def e2e_benchmark(
         write_json(json, values)
 
 
-def _photos(source: Path | None, folder: Path) -> Path:
+def _photos(source: Path | None, folder: Path, batch: int) -> Path:
     if source is not None:
         if not source.exists():
             raise UsageError(f"--source {source} does not exist; pass a .beton file or a folder of photos")
         return ensure_beton(source)
-    return write_demo(folder / "demo.beton", split="train") or folder / "demo.beton"
+    return write_demo(folder / "demo.beton", count=max(256, 4 * batch))
 
 
 def _measure(trainer: Trainer, steps: int, rounds: int) -> tuple[list[float], list[float], list[float], float | None]:

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastaugself_kernels import Targets
@@ -12,11 +13,25 @@ from .pretext import PretextMethod
 
 
 class Step(NamedTuple):
-    """loss: what is differentiated. metrics: detached scalars, `loss` first. carry: for `Method.after_step`."""
+    """loss: what is differentiated. metrics: detached scalars, `loss` first. carry: for `Method.after_step`.
+
+    spread: of the features over the batch, detached (`spread_of`).
+    """
 
     loss: Tensor
     metrics: dict[str, Tensor]
     carry: tuple[Tensor, ...]
+    spread: Tensor
+
+
+def spread_of(f_BD: Tensor) -> Tensor:
+    """Standard deviation over the batch of features of length 1, mean over them, times sqrt(D), detached.
+
+    0 where all samples have the same features: collapse. 1 where they are spread evenly over the sphere (Chen and He
+    2020, arXiv 2011.10566, section 4.1). float32.
+    """
+    f_BD = F.normalize(f_BD.detach().float(), dim=1)
+    return f_BD.std(0, correction=0).mean() * f_BD.shape[1] ** 0.5
 
 
 class Learner(nn.Module):
@@ -37,4 +52,5 @@ class Learner(nn.Module):
             loss = loss + self.augself.config.weights[name] * value
             metrics["loss_" + name] = value
         metrics["loss"] = loss
-        return Step(loss, {name: value.detach() for name, value in metrics.items()}, output.carry)
+        detached = {name: value.detach() for name, value in metrics.items()}
+        return Step(loss, detached, output.carry, spread_of(output.features[0]))

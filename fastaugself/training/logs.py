@@ -30,8 +30,11 @@ def duration(seconds: float) -> str:
 class RunLog:
     """The log of one run; on processes that do not lead, a log that writes nothing."""
 
-    def __init__(self, folder: Path, *, leads: bool, tensorboard: bool, step: int, total: int) -> None:
-        self.leads = leads
+    def __init__(
+        self, folder: Path, *, leads: bool, tensorboard: bool, step: int, total: int, tracker: Any = None
+    ) -> None:
+        """tracker: something with `log(record, step)` and `finish()` (tracker.py), or None."""
+        self.leads, self._tracker = leads, tracker
         self._metrics = folder / "metrics.jsonl"
         self._board: Any = None
         self._bar: Progress | None = None
@@ -70,6 +73,8 @@ class RunLog:
             for name, value in record.items():
                 if name not in ("step", "epoch"):
                     self._board.add_scalar(name, value, int(record["step"]))
+        if self._tracker is not None:
+            self._tracker.log(record, int(record["step"]))
         if self._bar is None:
             log.info("%s", line)
         else:
@@ -82,6 +87,8 @@ class RunLog:
             for name, value in record.items():
                 if isinstance(value, float):
                     self._board.add_scalar("evaluation/" + name, value, int(record["step"]))
+        if self._tracker is not None:
+            self._tracker.log({"evaluation/" + k: v for k, v in record.items() if k != "step"}, int(record["step"]))
         log.info("%s", line)
 
     def _append(self, path: Path, record: dict[str, Any]) -> None:
@@ -99,6 +106,8 @@ class RunLog:
             self._bar.stop()
         if self._board is not None:
             self._board.close()
+        if self._tracker is not None:
+            self._tracker.finish()
 
 
 class _Status(ProgressColumn):

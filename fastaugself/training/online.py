@@ -12,12 +12,13 @@ from ..data.loader import Loader
 from ..evaluation.features import Features, extract
 from ..evaluation.knn import knn_accuracy
 from ..evaluation.rankme import rankme
-from ..evaluation.ridge import ridge_r2
+from ..evaluation.ridge import ridge_accuracy, ridge_r2
 from ..methods.learner import Learner
 from .logs import RunLog
 
 log = logging.getLogger(__name__)
 
+COLLAPSED_RANK = 2.0  # below it, features tell samples apart along one direction at most
 BANK = 20_000  # training samples that vote at most, a random subset
 
 
@@ -78,12 +79,20 @@ class OnlineCheck:
         )
         record: dict[str, Any] = {"step": step, "epoch": epoch, "rankme": rankme(queries.features_ND[:2048])}
         if int(bank.labels_N.min()) >= 0 and int(queries.labels_N.min()) >= 0:
-            record["knn"] = knn_accuracy(bank.features_ND, bank.labels_N, queries.features_ND, queries.labels_N)
+            judged = (bank.features_ND, bank.labels_N, queries.features_ND, queries.labels_N)
+            record["knn"], record["linear"] = knn_accuracy(*judged), ridge_accuracy(*judged)
         for name, targets in factor_targets(self.loaders).items():
             record["r2_" + name] = _r2(bank, queries, *targets)
         record["seconds"] = time.perf_counter() - began
         parts = [f"{name} {value:.3f}" for name, value in record.items() if name not in ("step", "epoch", "seconds")]
         run_log.evaluation(record, f"check at step {step}: " + "  ".join(parts))
+        if record["rankme"] < COLLAPSED_RANK:
+            log.warning(
+                "the features of %s use %.1f dimensions (effective rank): they have collapsed, or nearly so; a lower "
+                "--optim.lr or a longer --optim.warmup-epochs may help",
+                self.config.data.val,
+                record["rankme"],
+            )
 
 
 def factor_targets(loaders: tuple[Loader, Loader]) -> dict[str, tuple[Tensor, Tensor]]:

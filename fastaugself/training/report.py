@@ -154,6 +154,8 @@ class Report:
                 note += f" For the published views of square photos that is {PUBLISHED[name]}."
             level = Level(nothing, f"predict nothing {nothing:.3f}")
             charts.append(self._chart("loss_" + name, f"AugSelf {HEADS[name]} loss", note, [level], low=0.0))
+        note = "Of the features of a batch: 0 is collapse, 1 evenly spread over the sphere. SimSiam, section 4.1."
+        charts.append(self._chart("feature_std", "Spread of the features", note, low=0.0))
         charts.append(self._chart("lr", "Learning rate", "", low=0.0))
         charts.append(self._chart("pairs_per_s", "Speed, pairs/s", "Each photo of a pair is decoded once.", low=0.0))
         return (
@@ -202,6 +204,10 @@ class Report:
             note = "Share of validation photos whose 20 nearest training photos vote for the right class."
             level = Level(chance, f"largest class {chance:.1%}".replace(".0%", "%"))
             charts.append(self._chart("knn", "k-NN accuracy", note, [level], low=0.0, high=1.0))
+        if any("linear" in e for e in self.evaluations):
+            note = "Share of validation photos whose class a ridge regression on the frozen features names."
+            level = Level(self._chance(), f"largest class {self._chance():.1%}".replace(".0%", "%"))
+            charts.append(self._chart("linear", "Linear probe", note, [level], low=0.0, high=1.0))
         note = "Dimensions the features use; 1 means that they have collapsed. RankMe, Garrido 2023."
         charts.append(self._chart("rankme", "Effective rank", note, low=1.0))
         for name in sorted({name for e in self.evaluations for name in e if name.startswith("r2_")}):

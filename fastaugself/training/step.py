@@ -100,7 +100,7 @@ class TrainStep:
             with self._alone() if i < len(parts) - 1 else nullcontext():
                 result = self._forward(*part)
                 self.scaler.scale(result.loss / self.accumulate).backward()
-            results.append(Step(result.loss.detach(), result.metrics, result.carry))
+            results.append(result._replace(loss=result.loss.detach()))
         return _mean(results)
 
     def _forward(self, views: Views, targets: tuple[Targets, Targets]) -> Step:
@@ -148,7 +148,8 @@ def _mean(results: list[Step]) -> Step:
     """The losses of the whole batch, and what its samples leave behind, in their order."""
     metrics = {name: torch.stack([r.metrics[name] for r in results]).mean() for name in results[0].metrics}
     carry = tuple(torch.cat(parts) for parts in zip(*(r.carry for r in results), strict=True))
-    return Step(torch.stack([r.loss for r in results]).mean(), metrics, carry)
+    loss, spread = (torch.stack([getattr(r, name) for r in results]).mean() for name in ("loss", "spread"))
+    return Step(loss, metrics, carry, spread)
 
 
 def keep_compiled_code(folder: Path) -> None:

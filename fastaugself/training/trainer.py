@@ -30,9 +30,11 @@ from .logs import Rate, RunLog, duration
 from .online import OnlineCheck
 from .optim import learning_rate, make_optimizer, set_learning_rate
 from .overlap import CudaStream, beside
+from .profile import Profiler, memory
 from .signals import Agreement, Stopped, StopRequest
 from .step import TrainStep, keep_compiled_code
-from .watch import LossWatch, all_finite
+from .tracker import make_tracker
+from .watch import CollapseAlarm, LossWatch, all_finite
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +86,7 @@ class Trainer:
         )
         self.step = 0
         self._resume()
-        self.watch = LossWatch(world)
+        self.watch, self.alarm = LossWatch(world), CollapseAlarm()
         self._predict_nothing: dict[str, float] = {}
 
     def _dtype(self) -> torch.dtype:
@@ -297,13 +299,16 @@ class Trainer:
             tensorboard=config.log.tensorboard,
             step=self.step,
             total=self.end,
+            tracker=make_tracker(config, self.identity) if self.world.leads else None,
         )
         check = OnlineCheck(config, self.learner, self.loader, self.device) if self.world.leads else None
         agreement = Agreement(self.world.size)
+        self.profiler = Profiler(config.run / "profile", config.log.profile if self.world.leads else 0)
         try:
             with StopRequest() as stop:
                 stopped_by = self._loop(run_log, check, stop, agreement)
         finally:
+            self.profiler.close()
             run_log.close()
             if check is not None:
                 check.close()
@@ -326,13 +331,15 @@ class Trainer:
             waited = time.perf_counter() - asked
             lr = self.learning_rate()
             step = self.train_step(batch)
-            values = torch.stack([value.float() for value in step.metrics.values()])
+            self.profiler.step()
+            metrics = {**step.metrics, "feature_std": step.spread}
+            values = torch.stack([value.float() for value in metrics.values()])
             sums = values if sums is None else sums + values
             counted += 1
             rate.count(waited)
             run_log.step(self.step)
             if self.step % config.log.every == 0 or self.step == self.end:
-                names, corrupt = [*step.metrics, "corrupt"], sums.new_tensor([self.loader.corrupt])
+                names, corrupt = [*metrics, "corrupt"], sums.new_tensor([self.loader.corrupt])
                 row = mean_over_processes(torch.cat([sums / counted, corrupt])).tolist()
                 means = dict(zip(names, row, strict=True))
                 met = round(means.pop("corrupt") * self.world.size)
@@ -350,8 +357,12 @@ class Trainer:
                     "data_wait": share,
                     **({"corrupt": met} if met else {}),
                 }
+                self.alarm.see(means["feature_std"], self.step)
                 parts = "  ".join(f"{name.removeprefix('loss_')} {value:.4f}" for name, value in means.items())
-                status = f"{parts}  {pairs:.0f} pairs/s  {duration(left)} left"
+                status = (
+                    f"{parts}  lr {lr:.3g}  {pairs:.0f} pairs/s  wait {share:.0%}  {memory(self.device)}  "
+                    f"{duration(left)} left"
+                )
                 run_log.step(self.step, status)
                 run_log.metrics(record, f"step {self.step}/{self.end}  {status}")
             stopped_by = agreement.reached(stop.requested)

@@ -1,6 +1,7 @@
 """Losses that are not finite, noticed on the device and named with step, process and samples."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from .checkpoint import write_atomically
 from .distributed import World, all_gather
+
+log = logging.getLogger(__name__)
 
 
 class Found(NamedTuple):
@@ -44,6 +47,26 @@ class LossWatch:
             return
         record = {**found._asdict(), **context, "sample_ids": self._ids_B.tolist()}
         write_atomically(path, (json.dumps(record, indent=2) + "\n").encode())
+
+
+class CollapseAlarm:
+    """Says once when the features of all samples become the same."""
+
+    LEVEL = 0.01
+
+    def __init__(self) -> None:
+        self._rang = False
+
+    def see(self, spread: float, step: int) -> None:
+        """spread: mean of `Step.spread` since the last line of the log."""
+        if spread < self.LEVEL and not self._rang:
+            self._rang = True
+            log.warning(
+                "the features of all samples of a batch are nearly the same at step %d (feature_std %.4f: 0 is "
+                "collapse, 1 evenly spread): a lower --optim.lr or a longer --optim.warmup-epochs may help",
+                step,
+                spread,
+            )
 
 
 @torch.no_grad()

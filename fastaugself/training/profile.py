@@ -1,0 +1,53 @@
+"""A trace of some steps, and the memory that training takes."""
+
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+WARM_UP = 10  # steps before the trace: compilation and first allocations are not what is looked for
+
+
+class Profiler:
+    """Writes `folder/trace.json` of `steps` steps, for chrome://tracing or Perfetto; 0 steps do nothing."""
+
+    def __init__(self, folder: Path, steps: int) -> None:
+        self._profile: Any = None
+        if not steps:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / "trace.json"
+        self._profile = torch.profiler.profile(
+            schedule=torch.profiler.schedule(skip_first=WARM_UP, wait=0, warmup=1, active=steps, repeat=1),
+            on_trace_ready=self._write,
+        )
+        self._profile.start()
+        self._left = WARM_UP + 1 + steps
+
+    def step(self) -> None:
+        """After every step."""
+        if self._profile is None:
+            return
+        self._profile.step()
+        self._left -= 1
+        if self._left == 0:
+            self.close()
+
+    def close(self) -> None:
+        """Ends it; the trace has the steps so far, if there are any."""
+        if self._profile is not None:
+            self._profile.stop()
+            self._profile = None
+
+    def _write(self, profile: Any) -> None:
+        profile.export_chrome_trace(str(self._path))
+
+
+def memory(device: torch.device) -> str:
+    """The most memory taken so far: of the device on CUDA, of this process elsewhere."""
+    if device.type == "cuda":
+        return f"{torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB"
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes there, KiB on Linux
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.1f} GiB"
