@@ -143,7 +143,7 @@ def wheel(tmp_path_factory) -> zipfile.ZipFile:
     copy = tmp_path_factory.mktemp("wheel") / "tree"
     for folder in ("fastaugself", "kernels", "recipes"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "LICENSE", "README.md"):
+    for name in ("pyproject.toml", "LICENSE", "NOTICE", "README.md"):
         shutil.copy(ROOT / name, copy)
     command = "-m pip wheel --no-deps --no-build-isolation --no-index -w out ."
     result = subprocess.run([sys.executable, *command.split()], cwd=copy, capture_output=True, text=True)
