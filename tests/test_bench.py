@@ -178,15 +178,22 @@ def test_ours_is_held_to_the_oracle(monkeypatch):
 
     work = Work(natural_photos(4), 32, 2, ViewPolicy(32, blur=0), CPU)
     assert ours.check_fused(work) <= 1e-5
-    monkeypatch.setitem(ours.EXACT, "std", (1, 1, 0.5))
     real = ours.augment
 
-    def wrong(*args, backend, **options):
+    def wrong(*args, backend="auto", **options):
         return real(*args, backend=backend, **options) * (1 if backend == "reference" else 1.001)
 
     monkeypatch.setattr(ours, "augment", wrong)
     with pytest.raises(RunError, match="differ from the oracle"):
         ours.check_fused(work)
+
+
+def test_another_form_of_the_oracle_is_held_to_it_too():
+    work = Work(natural_photos(9), 48, 2, ViewPolicy(48), CPU)
+    ready = ours.oracle_batched(work)
+    assert ready.units == 16 and ready.error < 1e-4 and ready.call().shape == (16, 3, 48, 48)
+    with pytest.raises(ValueError, match="differs from the oracle by"):
+        ours._batched(work, lambda pixels, rows, *_, size: torch.zeros(len(rows), 3, size, size))
 
 
 def test_the_oracle_on_batches_makes_the_oracles_views():

@@ -79,18 +79,20 @@ def _capture(make: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
 
 
 def check_fused(work: Work) -> float:
-    """The largest difference of our views from the oracle's, in [0, 1]; RunError beyond 1e-5."""
+    """The largest difference of our views from the oracle's on the CPU, in [0, 1]; RunError beyond 1e-5."""
     few = work.of(4)
     params = sample_params(few.ids_B, few.sizes_B2, few.policies, seed=1, epoch=0)
-    got, expected = (_exact(few, params, backend) for backend in ("auto", "reference"))
-    error = (got - expected).abs().max().item()
+    got = augment(few.pixels_BHWC, None, few.sizes_B2, params, size=few.size, **EXACT)
+    error = (got.cpu() - _oracle_of(few, params, **EXACT)).abs().max().item()
     if error > 1e-5:
         raise RunError(f"our views differ from the oracle by {error:.1e}; nothing is timed")
     return error
 
 
-def _exact(work: Work, params_VBP: Tensor, backend: Any) -> Tensor:
-    return augment(work.pixels_BHWC, None, work.sizes_B2, params_VBP, size=work.size, backend=backend, **EXACT)
+def _oracle_of(work: Work, params_VBP: Tensor, **options: Any) -> Tensor:
+    """The oracle's views, made on the CPU: on a GPU cuDNN rounds the factors of a convolution to TF32."""
+    args = (work.pixels_BHWC.cpu(), None, work.sizes_B2.cpu(), params_VBP.cpu())
+    return augment(*args, size=work.size, backend="reference", **options)
 
 
 def oracle(work: Work) -> Ready:
@@ -131,13 +133,9 @@ def _in_parts(work: Work, batch: int, views: Callable[[Work, Tensor], Tensor]) -
     parts = [work.of(batch, start) for start in range(0, work.batch - batch + 1, batch)] or [work]
     first, epoch = parts[0], 0
     params = sample_params(first.ids_B, first.sizes_B2, first.policies, seed=1, epoch=0)
-    few = first.of(4)
-    expected = augment(
-        few.pixels_BHWC, None, few.sizes_B2, params[:, :4].contiguous(), size=few.size, backend="reference"
-    )
     got = views(first, params).unflatten(0, params.shape[:2])[:, :4]
-    error = (got - expected).abs().mean().item()
-    if error > 1e-4:
+    error = (got.cpu() - _oracle_of(first.of(4), params[:, :4].contiguous())).abs().mean().item()
+    if error > 1e-3:
         raise ValueError(f"differs from the oracle by {error:.1e} on average")
 
     def call() -> Tensor:
