@@ -6,9 +6,10 @@ Shape suffixes: N samples, D features.
 import contextlib
 import hashlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,17 +90,19 @@ def _digest_of(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _partial(path: Path) -> Iterator[tuple["tempfile._TemporaryFileWrapper[bytes]", str]]:
+def _partial(path: Path) -> Iterator[tuple[BinaryIO, str]]:
+    """A new file beside `path`, of a name that no other writer has; gone at the end unless it was renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name + ".", suffix=".partial", delete=False) as file:
+    name = str(path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial"))
+    with open(name, "xb") as file:
         try:
-            yield file, file.name
+            yield file, name
         finally:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(file.name)
+                os.unlink(name)
 
 
-def _finish(file: "tempfile._TemporaryFileWrapper[bytes]", name: str, path: Path) -> None:
+def _finish(file: BinaryIO, name: str, path: Path) -> None:
     file.flush()
     os.fsync(file.fileno())
     os.replace(name, path)
