@@ -240,6 +240,7 @@ def _start(wanted: Sequence[Entry], task: Task, stack: ExitStack, left_out: list
                 left_out.append(outcome)
             else:
                 ready[entry] = started[entry]
+    stack.callback(lambda: [remote.end() for remote in started.values()])  # all at once, before any is waited for
     return _checked(ready, left_out)
 
 

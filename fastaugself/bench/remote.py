@@ -87,10 +87,14 @@ class Remote:
             raise ContestantError(value)
         return value
 
+    def end(self) -> None:
+        """Lets the process and its workers end, and does not wait for it."""
+        self._connection.close()
+
     def close(self) -> None:
-        """Ends the process and its workers."""
-        self._connection.close()  # which it takes for the end
-        self._process.join(5)
+        """Returns when the process and its workers have ended."""
+        self.end()
+        self._process.join(3)
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
