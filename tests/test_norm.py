@@ -1,6 +1,8 @@
 """Batch norm by groups: two views in one input, ghost batches, and torch's own norm on each part as the yardstick."""
 
 import dataclasses
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch import nn
 from fastaugself import Backbone, BarlowTwins, Byol, Cassle, MoCo, MoCoV3, SimClr, SimSiam, Supervised, SwAV
 from fastaugself.errors import UsageError
 from fastaugself.methods.base import Parts, Views, encode
+from fastaugself.methods.moco import permutation
 from fastaugself.models.build import build_backbone
 from fastaugself.models.norm import BatchNorm2d, NativeSyncBatchNorm, set_group, use_native_sync
 from fastaugself.models.resnet import ResNet
@@ -107,3 +110,69 @@ def test_split_statistics_are_those_of_groups_and_must_fit(beton, tmp_path):
     assert groups == {4}
     with pytest.raises(UsageError, match=r"--backbone.split 4 must be at least 2 and divide the 2 samples"):
         Trainer(dataclasses.replace(config, accumulate=8), alone)
+
+
+def moco(shuffle):
+    torch.manual_seed(0)
+    backbone, width = build_backbone(Backbone(name="resnet18", width=4, stem="small"))
+    return MoCo(queue=24, dim=8, shuffle=shuffle).build(Parts(backbone, width, False, Cassle(), 4))
+
+
+def test_shuffled_keys_are_encoded_in_other_company_and_come_back_in_order():
+    views = Views(torch.randn(2, 12, 3, 12, 12), torch.arange(12))
+    plain, shuffled = moco(False), moco(True)
+    outputs = [method(views) for method in (plain, shuffled)]
+    torch.testing.assert_close(outputs[0].loss, outputs[1].loss)  # one group: its statistics have no order
+    for method in (plain, shuffled):
+        set_group(method.key_backbone, 4)
+    apart, mixed = (method(views).features[1] for method in (plain, shuffled))
+    assert not torch.allclose(apart, mixed, atol=1e-4)
+    order = permutation(12, shuffled.shuffles)
+    expected = torch.empty_like(mixed)
+    expected[order] = plain.key_backbone(views.x_VBCHW[1][order])
+    torch.testing.assert_close(mixed, expected)
+    shuffled.after_step(outputs[1].carry, 0.0)
+    assert not torch.equal(permutation(12, shuffled.shuffles), order)
+
+
+def test_permutations_differ_and_are_uniform():
+    drawn = torch.stack([permutation(6, torch.tensor(i)) for i in range(6000)])
+    assert torch.equal(drawn.sort(1).values, torch.arange(6).expand(6000, 6))
+    counts = torch.stack([(drawn == value).sum(0) for value in range(6)]).double()
+    assert ((counts - 1000).abs() < 150).all()  # 5 standard deviations of 29
+    assert len({tuple(row) for row in drawn.tolist()}) == 720
+
+
+SHUFFLED = """
+import sys
+import torch
+import torch.distributed as dist
+from fastaugself import Backbone, Cassle, MoCo
+from fastaugself.methods.base import Parts, Views
+from fastaugself.models.build import build_backbone
+from fastaugself.models.norm import set_group
+
+folder, rank, world = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+if world > 1:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
+torch.manual_seed(0)
+backbone, width = build_backbone(Backbone(name="resnet18", width=4, stem="small"))
+method = MoCo(queue=24, dim=8, shuffle=True).build(Parts(backbone, width, False, Cassle(), 4))
+set_group(method.backbone, 6)
+set_group(method.key_backbone, 6)
+x = torch.randn(24, 3, 12, 12).contiguous(memory_format=torch.channels_last).unflatten(0, (2, 12))
+x = x.chunk(world, 1)[rank]
+features = method(Views(x, torch.arange(12 // world))).features
+torch.save(features, f"{folder}/{world}-{rank}.pt")
+"""
+
+
+def test_shuffling_among_processes_is_shuffling_among_groups(tmp_path):
+    """Two processes with 6 samples each, against one process with two groups of 6."""
+    commands = [[sys.executable, "-c", SHUFFLED, str(tmp_path), str(r), str(w)] for r, w in ((0, 1), (0, 2), (1, 2))]
+    started = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
+    for process in started:
+        assert process.communicate(timeout=120)[1] is not None and process.returncode == 0
+    one, two = torch.load(tmp_path / "1-0.pt"), [torch.load(tmp_path / f"2-{r}.pt") for r in (0, 1)]
+    for view in (0, 1):
+        torch.testing.assert_close(torch.cat([part[view] for part in two]), one[view], rtol=1e-4, atol=1e-5)

@@ -22,6 +22,7 @@ from fastaugself_kernels import Targets, ViewPolicy, augself_targets, descriptor
 B, D = 8, 12
 METHODS = {
     "moco": MoCo(queue=32, dim=8),
+    "moco-shuffle": MoCo(queue=32, dim=8, shuffle=True),
     "simsiam": SimSiam(dim=16, predictor_hidden=8),
     "simclr": SimClr(dim=8),
     "byol": Byol(dim=8, hidden=16),

@@ -106,8 +106,9 @@ def all_gather(x: Tensor) -> Tensor:
     """`x` of all processes, concatenated along the first dimension in rank order; no gradient."""
     if world_size() == 1:
         return x
+    x = x.contiguous()  # images are channels-last, which no back-end sends
     parts = [torch.empty_like(x) for _ in range(world_size())]
-    dist.all_gather(parts, x.contiguous())
+    dist.all_gather(parts, x)
     return torch.cat(parts)
 
 
