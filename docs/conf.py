@@ -30,17 +30,28 @@ APART = re.compile(r"(Returns|Raises|Source)\b")
 
 
 def house_style(app, what, name, obj, options, lines):
-    """The docstrings' own form to reStructuredText: `name: text` becomes a field, what is returned a paragraph."""
-    done, field = [], False
+    """The docstrings' own form to reStructuredText.
+
+    `name: text` becomes a field, what is returned or raised a paragraph, what stands indented after a blank line a
+    literal block.
+    """
+    done, field, drawn = [], False, False
     for line in lines:
-        line = "`".join(part if i % 2 else MARKUP.sub(r"\\\g<0>", part) for i, part in enumerate(line.split("`")))
+        indented = line.startswith(" ")
+        if indented and not field and not (done and done[-1]):
+            drawn = True
+            done += ["::", ""]
+        drawn = drawn and (indented or not line)
+        if not drawn:
+            parts = line.split("`")
+            line = "`".join(part if i % 2 else MARKUP.sub(r"\\\g<0>", part) for i, part in enumerate(parts))
         argument = ARGUMENT.fullmatch(line)
         if argument and "`" not in argument[1]:
             if not field:
                 done.append("")
             done.append(f":{argument[1]}: {argument[2]}")
             field = True
-        elif line.startswith(" ") and done and done[-1]:
+        elif indented and not drawn and done and done[-1]:
             done.append(line if field else line.strip())
         else:
             if field or APART.match(line):

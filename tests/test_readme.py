@@ -102,28 +102,30 @@ def test_every_command_exists_with_its_options(words, capsys, monkeypatch):
     elif words[0] == "pip":
         assert words[1:] == ["install", "-e", "."]
     elif words[0] == "fastaugself":
-        helped = help_of(words[1], capsys)
+        command = words[1:3] if words[1] == "eval" else words[1:2]
+        helped = help_of(*command, capsys=capsys)
         for word in words[2:]:
             if word.startswith("--"):
                 option = word.split("=")[0]
-                assert re.search(rf"{re.escape(option)}\b", helped), f"{option} is not in the help of {words[1]}"
+                assert re.search(rf"{re.escape(option)}\b", helped), f"{option} is not in the help of {command}"
     else:
         (script,) = (word for word in words if word.startswith("recipes/"))
         default, presets = recipe(script)
         parse(default, presets, words[words.index(script) + 1 :])
 
 
-def help_of(command, capsys):
+def help_of(*command, capsys):
     with pytest.raises(SystemExit) as end:
-        cli.main([command, "--help"])
+        cli.main([*command, "--help"])
     assert end.value.code in (0, None)
     return capsys.readouterr().out
 
 
 def test_every_option_named_in_the_text_exists(capsys):
     default, presets = recipe("recipes/imagenet_moco_augself.py")
-    known = {*_options(to_dict(default())), "--preset", "--from", "--help", "--run-dir", "--nproc-per-node"}
-    helped = "".join(help_of(name, capsys) for name in ("write", "info", "views", "export"))
+    known = {*_options(to_dict(default())), "--preset", "--from", "--dry-run", "--help", "--run-dir"}
+    known.add("--nproc-per-node")
+    helped = "".join(help_of(name, capsys=capsys) for name in ("write", "info", "views", "export", "doctor"))
     known |= set(re.findall(r"--[a-z-]+", helped))
     prose = re.sub(r"^```.*?^```", "", README, flags=re.MULTILINE | re.DOTALL)
     named = set(re.findall(r"(?<![\w-])--[a-z][\w.-]*[a-z]", prose))
