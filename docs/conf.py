@@ -12,6 +12,8 @@ source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "fastaugself"
+html_static_path = ["_static"]
+html_css_files = ["style.css"]
 html_copy_source = False
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
@@ -24,40 +26,29 @@ python_use_unqualified_type_names = True
 suppress_warnings = ["misc.highlighting_failure"]
 default_role = "literal"
 
-ARGUMENT = re.compile(r"([a-z_]\w*(?:, [a-z_]\w*)*): (.+)")
+NAMED = re.compile(r"(?:^|(?<=[.)\]]\s))([a-z_]\w*(?:, [a-z_]\w*)*): ")  # where a sentence begins
+APART = re.compile(r"\n(?=(?:Returns|Raises|Source)\b)")
 MARKUP = re.compile(r"[*|]")  # which our docstrings mean as they stand
-APART = re.compile(r"(Returns|Raises|Source)\b")
 
 
 def house_style(app, what, name, obj, options, lines):
     """The docstrings' own form to reStructuredText.
 
-    `name: text` becomes a field, what is returned or raised a paragraph, what stands indented after a blank line a
-    literal block.
+    `name: text` becomes a field, what is returned or raised a paragraph, an indented paragraph a literal block.
     """
-    done, field, drawn = [], False, False
-    for line in lines:
-        indented = line.startswith(" ")
-        if indented and not field and not (done and done[-1]):
-            drawn = True
-            done += ["::", ""]
-        drawn = drawn and (indented or not line)
-        if not drawn:
-            parts = line.split("`")
-            line = "`".join(part if i % 2 else MARKUP.sub(r"\\\g<0>", part) for i, part in enumerate(parts))
-        argument = ARGUMENT.fullmatch(line)
-        if argument and "`" not in argument[1]:
-            if not field:
-                done.append("")
-            done.append(f":{argument[1]}: {argument[2]}")
-            field = True
-        elif indented and not drawn and done and done[-1]:
-            done.append(line if field else line.strip())
-        else:
-            if field or APART.match(line):
-                done.append("")
-            done.append(line)
-            field = False
+    done = []
+    for paragraph in re.split(r"\n\s*\n", "\n".join(lines)):
+        if paragraph.startswith(" "):
+            done += ["::", "", *paragraph.splitlines(), ""]
+            continue
+        for part in APART.split(paragraph):
+            text = " ".join(part.split())
+            escaped = (x if i % 2 else MARKUP.sub(r"\\\g<0>", x) for i, x in enumerate(text.split("`")))
+            pieces = NAMED.split("`".join(escaped))
+            if pieces[0]:
+                done += [pieces[0], ""]
+            done += [f":{names}: {about}" for names, about in zip(pieces[1::2], pieces[2::2], strict=True)]
+            done.append("")
     lines[:] = done
 
 
