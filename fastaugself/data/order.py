@@ -5,7 +5,7 @@ finite domains"), needs O(1) memory, so any rank finds any batch of any epoch at
 and another number of ranks are only other positions.
 
 `quasi-random` (FFCV's term) is for disks that are slow at random access. Neighbouring samples form blocks, which are
-shuffled, and the epoch draws from a few blocks at a time until they are used up::
+shuffled, and the epoch draws from a few blocks at a time until they are used up:
 
     position -> lane, place in the lane     a global batch takes equally from every lane; lanes are parts of the epoch
              -> window, place in it         a window is a few blocks of one lane, shuffled together
