@@ -80,7 +80,7 @@ def augment_benchmark(
         seconds: Seconds of each contestant in a round.
         device: cpu (one thread), cuda, or auto for CUDA where there is one.
         source: A .beton file with the photos to use, resized to 375 x 500, instead of those of scikit-image.
-        quick: Fewer rounds, and without what has to be compiled first: less than a minute.
+        quick: Fewer rounds and views to check, and without what takes long: less than a minute.
         without: Names of contestants to leave out.
         limit: Seconds that setting a contestant up and checking it may take.
         patience: Seconds for setting all of them up; whose turn comes later is left out.
@@ -92,9 +92,11 @@ def augment_benchmark(
         rounds, seconds = min(rounds, 3), min(seconds, 0.2)
     skipped = dict.fromkeys(without, "not asked for")
     if quick:
-        skipped |= dict.fromkeys(peers.TO_COMPILE, "not with --quick")
+        skipped |= dict.fromkeys(peers.SLOW, "not with --quick")
     cases = _cases(where, size, photos or (512 if where.type == "cuda" else 64), source, quick)
-    contestants, details, left_out = _ready(cases, skipped, limit, time.monotonic() + patience)
+    contestants, details, left_out = _ready(
+        cases, skipped, limit, time.monotonic() + patience, 128 if quick else equivalence.COMPARED
+    )
     rows, failed = measure([copy_contestant(where), *contestants], device=where, rounds=rounds, seconds=seconds)
     left_out += failed
     copy, rows = next(row for row in rows if row.name == COPY), [row for row in rows if row.name != COPY]
@@ -167,7 +169,7 @@ def _ours(device: torch.device) -> str:
 
 
 def _ready(
-    cases: Sequence[Case], skipped: Mapping[str, str], limit: float, end: float
+    cases: Sequence[Case], skipped: Mapping[str, str], limit: float, end: float, compared: int
 ) -> tuple[list[Contestant], dict[str, Record], list[LeftOut]]:
     """Every contestant of every case that passes its check, what is known of each, and who is left out."""
     contestants: list[Contestant] = []
@@ -190,7 +192,9 @@ def _ready(
                 left_out.append(LeftOut(name + case.suffix, "no time left"))
                 continue
             check: Record = {}
-            entrants.append((name, attempt(name, partial(_set_up, make, case.work, expected, check, seconds)), check))
+            entrants.append(
+                (name, attempt(name, partial(_set_up, make, case.work, expected, check, compared, seconds)), check)
+            )
         for name, ready, check in entrants:
             if isinstance(ready, LeftOut):
                 left_out.append(LeftOut(name + case.suffix if name in details else name, ready.reason))
@@ -213,8 +217,10 @@ def _details(case: Case, ready: Ready) -> Record:
     }
 
 
-def _set_up(make: Maker, work: Work, expected: dict[str, Any] | None, check: Record, limit: float) -> Ready:
-    """A contestant that has made its first views, and passed its check, which is written to `check`."""
+def _set_up(
+    make: Maker, work: Work, expected: dict[str, Any] | None, check: Record, compared: int, limit: float
+) -> Ready:
+    """A contestant that has made its first views and passed its check of `compared` views, which goes to `check`."""
     random.seed(0)
     torch.manual_seed(0)
     with deadline(limit):
@@ -225,7 +231,7 @@ def _set_up(make: Maker, work: Work, expected: dict[str, Any] | None, check: Rec
         if views.shape != (ready.units, 3, work.size, work.size):
             raise ValueError(f"its views are {list(views.shape)}")
         if expected is not None and ready.error is None:
-            check |= differences(statistics(some_views(ready, equivalence.COMPARED)), expected)
+            check |= differences(statistics(some_views(ready, compared)), expected)
             wrong = [f"{name} by {check[name]:.2f}" for name, allowed in TOLERANCES.items() if check[name] > allowed]
             if wrong:
                 raise ValueError(f"its views differ from ours: {', '.join(wrong)}")

@@ -85,8 +85,8 @@ WITHOUT_RESIZE: dict[str, Maker] = {
 }
 """Those without a random resized crop, on the operations they have."""
 
-TO_COMPILE = ("kornia-compiled", "oracle-compiled")
-"""Those whose first call takes a minute or more."""
+SLOW = ("kornia-compiled", "oracle-compiled", "oracle-batched")
+"""Those that take too long to compile, or to run, for a quick look."""
 
 DISTRIBUTIONS = {
     "pil": "pillow",
