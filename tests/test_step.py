@@ -174,6 +174,21 @@ def test_forward_and_loss_are_one_graph_that_is_compiled_once(name, monkeypatch)
     assert_same(tensors(plain), tensors(step))
 
 
+def test_swav_is_compiled_once_more_when_its_queue_is_full(monkeypatch):
+    from torch._dynamo.utils import counters
+
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda m, **k: compile_(m, backend="eager", fullgraph=True, dynamic=False))
+    torch._dynamo.reset()
+    counters.clear()
+    options = SwAV(dim=8, hidden=16, prototypes=6, queue=3 * B, queue_start=0.0)
+    graphs, step = [], step_of(learner_of(options), compile="on")
+    for i in range(6):
+        take(step, 1, first=i)
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert graphs == [1, 1, 1, 2, 2, 2]
+
+
 @pytest.mark.parametrize("where", ["forward", "backward"])
 def test_a_compiler_that_fails_costs_one_line_and_no_step(where, monkeypatch):
     from torch._dynamo.backends.common import aot_autograd

@@ -84,6 +84,7 @@ class SwAVMethod(Method):
         self.prototypes = nn.Linear(config.dim, config.prototypes, bias=False)
         self.register_buffer("queue_2LE", torch.zeros(2, config.queue, config.dim))
         self.filled = 0  # rows of the queue that hold embeddings
+        self.full = False  # what forward looks at: compiled code is made anew when it changes, so not at every step
         self.normalize_prototypes()
 
     @torch.no_grad()
@@ -108,7 +109,7 @@ class SwAVMethod(Method):
     @torch.no_grad()
     def _assign(self, view: int, scores_BK: Tensor) -> Tensor:
         B, config = len(scores_BK), self.config
-        if config.queue and self.filled == config.queue:
+        if self.full:
             # Every process holds the whole queue and brings its share of it, so each entry counts once.
             share_LE = self.queue_2LE[view].chunk(world_size())[rank()]
             scores_BK = torch.cat([scores_BK, self.prototypes(share_LE).float()])
@@ -126,13 +127,13 @@ class SwAVMethod(Method):
         if self.config.queue and progress >= self.config.queue_start:
             newest_2BE = torch.stack([all_gather(embeddings) for embeddings in carry])
             self.queue_2LE.copy_(torch.cat([newest_2BE, self.queue_2LE], 1)[:, : self.config.queue])
-            self.filled = min(self.config.queue, self.filled + newest_2BE.shape[1])
+            self.set_extra_state(min(self.config.queue, self.filled + newest_2BE.shape[1]))
 
     def get_extra_state(self) -> int:
         return self.filled
 
     def set_extra_state(self, state: int) -> None:
-        self.filled = state
+        self.filled, self.full = state, 0 < self.config.queue == state
 
 
 @torch.no_grad()
