@@ -3,10 +3,12 @@
 import io
 import json
 import os
+import re
 import sys
 import tarfile
 import time
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,6 +81,7 @@ def test_shards_come_in_order_however_they_are_named(source, shards, photos, tmp
     assert data == [photo for photo, _, _ in chosen]
     assert labels == [label for _, label, _ in chosen]
     assert classes == []
+    assert result.classes == len(set(labels))  # without names
     assert result.ignored == len(chosen)
     assert names[-1] == ("train-001.tar:0007.jpg" if len(chosen) < 12 else "train-002.tar:0011.jpg")
 
@@ -526,3 +529,15 @@ def test_a_new_kind_needs_samples_alone(tmp_path):
         data, labels, names, classes, _ = written("random", tmp_path)
     assert data == [image.tobytes() for image in pixels]
     assert (labels, names, classes) == ([0] * 5, list("01234"), ["a"])
+
+
+def test_the_options_and_reasons_in_the_documentation_are_real(capsys):
+    from fastaugself import cli
+
+    text = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+    with pytest.raises(SystemExit):
+        cli.main(["write", "--help"])
+    known = capsys.readouterr().out
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - {"--data"}  # of training
+    assert len(named) > 5
+    assert [option for option in named if option not in known] == []

@@ -73,11 +73,13 @@ class End(NamedTuple):
 class Counts:
     """What is known of a file's photos together, from its entries.
 
-    pixels: of all photos. reencoded: number by reason. warnings: name and message. unreadable: those left out.
+    pixels: of all photos. labels: those that occur. reencoded: number by reason. warnings: name and message.
+    unreadable: those left out.
     """
 
     samples: int = 0
     pixels: int = 0
+    labels: set[int] = field(default_factory=set)
     reencoded: Counter[str] = field(default_factory=Counter)
     warnings: list[str] = field(default_factory=list)
     unreadable: list[Unreadable] = field(default_factory=list)
@@ -89,6 +91,8 @@ class Counts:
             return
         self.samples += 1
         self.pixels += line.height * line.width
+        if line.label >= 0:
+            self.labels.add(line.label)
         if line.reencoded:
             self.reencoded[line.reencoded] += 1
         if line.warning:
@@ -163,7 +167,7 @@ class Lines:
                     raise RunError(f"{self.path} is damaged in line {self.number}: {error}") from None
                 if isinstance(found, End) and (found.lines_crc32 != self.crc32 or stream.read(1)):
                     raise RunError(f"{self.path} is damaged: its lines are not those that were written")
-                self.crc32, self.position = zlib.crc32(line, self.crc32), stream.tell()
+                self.crc32, self.position = zlib.crc32(line, self.crc32), self.position + len(line)
                 yield found
 
 

@@ -210,7 +210,7 @@ def _write(
     written = Written(
         path=out,
         samples=counts.samples,
-        classes=len(samples.classes),
+        classes=len(samples.classes) or len(counts.labels),
         bytes=out.stat().st_size,
         passed_through=counts.samples - counts.reencoded.total(),
         reencoded=dict(sorted(counts.reencoded.items())),
