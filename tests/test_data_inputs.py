@@ -531,7 +531,7 @@ def test_a_new_kind_needs_samples_alone(tmp_path):
     assert (labels, names, classes) == ([0] * 5, list("01234"), ["a"])
 
 
-def test_the_options_and_reasons_in_the_documentation_are_real(capsys):
+def test_the_options_in_the_documentation_are_real(capsys):
     from fastaugself import cli
 
     text = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
@@ -539,5 +539,5 @@ def test_the_options_and_reasons_in_the_documentation_are_real(capsys):
         cli.main(["write", "--help"])
     known = capsys.readouterr().out
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - {"--data"}  # of training
-    assert len(named) > 5
+    assert len(named) >= 5
     assert [option for option in named if option not in known] == []
