@@ -1,8 +1,10 @@
 """Batch norm by groups: two views in one input, ghost batches, and torch's own norm on each part as the yardstick."""
 
+import copy
 import dataclasses
 import subprocess
 import sys
+import types
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from fastaugself.methods.moco import permutation
 from fastaugself.models.build import build_backbone
 from fastaugself.models.norm import BatchNorm2d, NativeSyncBatchNorm, set_group, use_native_sync
 from fastaugself.models.resnet import ResNet
+from fastaugself.training.apex import apex_sync_batch_norm
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -145,6 +148,7 @@ def test_permutations_differ_and_are_uniform():
 
 SHUFFLED = """
 import sys
+import types
 import torch
 import torch.distributed as dist
 from fastaugself import Backbone, Cassle, MoCo
@@ -176,3 +180,46 @@ def test_shuffling_among_processes_is_shuffling_among_groups(tmp_path):
     one, two = torch.load(tmp_path / "1-0.pt"), [torch.load(tmp_path / f"2-{r}.pt") for r in (0, 1)]
     for view in (0, 1):
         torch.testing.assert_close(torch.cat([part[view] for part in two]), one[view], rtol=1e-4, atol=1e-5)
+
+
+class FakeApexNorm(nn.modules.batchnorm._BatchNorm):
+    """As NVIDIA apex documents its own: with channel_last, images come and go as [B, H, W, C]."""
+
+    def __init__(self, *options, channel_last=False):
+        super().__init__(*options)
+        self.channel_last = channel_last
+
+    def _check_input_dim(self, input):
+        assert self.channel_last and input.shape[-1] == self.num_features and input.is_contiguous()
+
+    def forward(self, input):
+        self._check_input_dim(input)
+        return super().forward(input) if input.ndim == 2 else self._images(input)
+
+    def _images(self, x):
+        momentum, training = self.momentum, self.training
+        x = x.permute(0, 3, 1, 2)
+        y = nn.functional.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, training, momentum, self.eps
+        )
+        return y.permute(0, 2, 3, 1)
+
+
+def test_apex_norms_take_the_place_of_ours_where_nvidias_apex_is(monkeypatch):
+    apex, parallel = types.ModuleType("apex"), types.ModuleType("apex.parallel")
+    apex.__path__, parallel.SyncBatchNorm = [], FakeApexNorm
+    monkeypatch.setitem(sys.modules, "apex", apex)
+    monkeypatch.setitem(sys.modules, "apex.parallel", parallel)
+    torch.manual_seed(0)
+    ours, _ = build_backbone(Backbone(name="resnet18", width=4, batch_norm="sync"))
+    theirs = copy.deepcopy(ours)
+    use_native_sync(theirs, apex_sync_batch_norm())
+    assert list(theirs.state_dict()) == list(ours.state_dict())
+    assert sum(isinstance(m, FakeApexNorm) for m in theirs.modules()) == 20
+    x = torch.randn(6, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    for backbone in (ours, theirs):
+        set_group(backbone, 3)
+    torch.testing.assert_close(theirs(x), ours(x))
+    monkeypatch.delitem(sys.modules, "apex.parallel")
+    with pytest.raises(UsageError, match=r"--backbone.sync-by apex: the `apex` at .* is PyPI's unrelated package"):
+        apex_sync_batch_norm()

@@ -27,6 +27,8 @@ class Backbone:
     batch_norm: Literal["plain", "sync", "split"] = "plain"
     """Batch statistics of each process (plain), of all processes together (sync; backbone and heads), or of groups of
     samples as on many small devices (split; the backbone of a ResNet)."""
+    sync_by: Literal["torch", "apex"] = "torch"
+    """Whose synchronised batch norm on CUDA: PyTorch's, or NVIDIA apex's."""
     split: int = 32
     """Samples of such a group; 8 devices with a batch of 256 have 32 each."""
     zero_init_residual: bool = False

@@ -55,7 +55,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         self.sync, self.group = sync, 0
 
     def forward(self, input: Tensor) -> Tensor:
-        return _by_groups(self, self._whole, input)
+        return by_groups(self, self._whole, input)
 
     def _whole(self, x: Tensor) -> Tensor:
         return _sync_forward(self, x) if _spans(self.sync, self.training) else super().forward(x)
@@ -78,10 +78,11 @@ class NativeSyncBatchNorm(nn.SyncBatchNorm):
     group = 0
 
     def forward(self, input: Tensor) -> Tensor:
-        return _by_groups(self, super().forward, input)
+        return by_groups(self, super().forward, input)
 
 
-def _by_groups(norm: nn.Module, whole: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+def by_groups(norm: nn.Module, whole: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """`whole` of every `norm.group` samples while training, of all of them where that is 0."""
     group = cast(int, norm.group)
     if not (norm.training and group and len(x) > group):
         return whole(x)
@@ -91,24 +92,29 @@ def _by_groups(norm: nn.Module, whole: Callable[[Tensor], Tensor], x: Tensor) ->
 def set_group(module: nn.Module, samples: int) -> None:
     """Statistics of every `samples` consecutive samples (0: of all) in this project's 2D batch norms in `module`."""
     for child in module.modules():
-        if isinstance(child, (BatchNorm2d, NativeSyncBatchNorm)):
-            child.group = samples
+        if isinstance(child, nn.modules.batchnorm._BatchNorm) and hasattr(child, "group"):
+            child.group = samples  # type: ignore[assignment]
 
 
-def use_native_sync(module: nn.Module) -> nn.Module:
-    """On CUDA: the same norms as torch's fused SyncBatchNorm; parameters, buffers and names stay."""
+def use_native_sync(module: nn.Module, make: Callable[[nn.Module], nn.Module] | None = None) -> nn.Module:
+    """On CUDA: the same norms as torch's fused SyncBatchNorm, or what `make` makes; parameters, buffers, names stay."""
     for name, child in module.named_children():
         if isinstance(child, (BatchNorm1d, BatchNorm2d)) and child.sync:
-            setattr(module, name, _native(child))
+            setattr(module, name, _with_state(child, (make or _native)(child)))
         else:
-            use_native_sync(child)
+            use_native_sync(child, make)
     return module
 
 
-def _native(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> NativeSyncBatchNorm:
-    made = NativeSyncBatchNorm(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
-    made.weight, made.bias = norm.weight, norm.bias
-    made.running_mean, made.running_var = norm.running_mean, norm.running_var
-    made.num_batches_tracked = norm.num_batches_tracked
-    made.training = norm.training
-    return made
+def _native(norm: nn.Module) -> nn.Module:
+    norm = cast(nn.BatchNorm2d, norm)
+    return NativeSyncBatchNorm(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+
+
+def _with_state(norm: nn.Module, made: nn.Module) -> nn.Module:
+    """`made` with the parameters and buffers of `norm`, themselves."""
+    for name, parameter in norm.named_parameters(recurse=False):
+        setattr(made, name, parameter)
+    for name, buffer in norm.named_buffers(recurse=False):
+        setattr(made, name, buffer)
+    return made.train(norm.training)

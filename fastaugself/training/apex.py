@@ -1,8 +1,13 @@
 """NVIDIA apex, where it is installed: it is built from source, and PyPI's `apex` is an unrelated package."""
 
+import importlib
+from collections.abc import Callable
 from typing import Any
 
+from torch import Tensor, nn
+
 from ..errors import UsageError
+from ..models.norm import by_groups
 
 
 def apex_optimizers() -> Any:
@@ -10,19 +15,51 @@ def apex_optimizers() -> Any:
 
     Raises UsageError where apex is missing, or where the `apex` that is installed is PyPI's namesake.
     """
-    remedy = "build NVIDIA's from its source repository (NVIDIA/apex), or pass --optim.implementation torch"
+    return _part("optimizers", "--optim.implementation")
+
+
+def apex_sync_batch_norm() -> Callable[[nn.Module], nn.Module]:
+    """What turns a batch norm into apex's synchronised one, with the same parameters, buffers and names.
+
+    apex's norm wants images as [B, H, W, C], which channels-last images are without a copy. Raises UsageError like
+    `apex_optimizers`.
+    """
+    base: Any = _part("parallel", "--backbone.sync-by").SyncBatchNorm
+
+    class ApexSyncBatchNorm(base):  # type: ignore[misc]
+        """apex's norm on this project's layout, by groups."""
+
+        group = 0
+
+        def forward(self, input: Tensor) -> Tensor:
+            return by_groups(self, self._whole, input)
+
+        def _whole(self, x: Tensor) -> Tensor:
+            if x.ndim == 2:
+                return super().forward(x)
+            return super().forward(x.permute(0, 2, 3, 1).contiguous()).permute(0, 3, 1, 2)
+
+    def make(norm: Any) -> nn.Module:
+        options = (norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+        return ApexSyncBatchNorm(*options, channel_last=True)
+
+    return make
+
+
+def _part(name: str, option: str) -> Any:
+    """A module of NVIDIA apex; its modules are what tells it from its namesake."""
+    remedy = f"build NVIDIA's from its source repository (NVIDIA/apex), or pass {option} torch"
     try:
         import apex
     except Exception as error:  # PyPI's package does not import on Python 3
         kind = "is not installed" if isinstance(error, ModuleNotFoundError) and error.name == "apex" else "is broken"
         raise UsageError(
-            f"--optim.implementation apex: apex {kind} here ({error}); PyPI's `apex` is an unrelated package: {remedy}"
+            f"{option} apex: apex {kind} here ({error}); PyPI's `apex` is an unrelated package: {remedy}"
         ) from None
     try:
-        from apex import optimizers
+        return importlib.import_module(f"apex.{name}")
     except ImportError:
         raise UsageError(
-            f"--optim.implementation apex: the `apex` at {getattr(apex, '__path__', ['?'])[0]} is PyPI's unrelated "
-            f"package, not NVIDIA's; pip uninstall apex, then {remedy}"
+            f"{option} apex: the `apex` at {[*getattr(apex, '__path__', []), '?'][0]} is PyPI's unrelated package, not "
+            f"NVIDIA's; pip uninstall apex, then {remedy}"
         ) from None
-    return optimizers

@@ -23,6 +23,7 @@ from ..methods.learner import Step
 from ..models.norm import set_group, use_native_sync
 from ..models.resnet import ResNet
 from . import checkpoint
+from .apex import apex_sync_batch_norm
 from .batch import Batch, make_batch
 from .distributed import World, mean_over_processes
 from .environment import environment
@@ -69,7 +70,7 @@ class Trainer:
         if config.channels_last:
             self.learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if config.backbone.sync and self.device.type == "cuda" and world.size > 1:
-            use_native_sync(self.learner)
+            use_native_sync(self.learner, apex_sync_batch_norm() if config.backbone.sync_by == "apex" else None)
         self.optimizer = make_optimizer(self.learner, config.optim, constant_lr=self.learner.method.constant_lr)
         self._check_accumulation()
         self._group_statistics()
