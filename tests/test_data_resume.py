@@ -1,5 +1,7 @@
 """A writer that was stopped, by whatever, goes on where it was, to the same bytes as one that was not."""
 
+import errno
+import io
 import json
 import logging
 import os
@@ -70,7 +72,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(count, folder, whole, tmp_path,
     caplog.set_level(logging.INFO)
     out = tmp_path / "out.beton"
     stop(folder, out, monkeypatch, count)
-    assert f"{count} photos stay in {out}.partial: the same command goes on from there" in caplog.text
+    assert f"up to {count} photos stay in {out}.partial: the same command goes on from there" in caplog.text
     written = write_photos(folder, out, max_side=180, progress=False)
     assert written.resumed == count
     assert contents(out) == whole
@@ -217,6 +219,37 @@ def test_a_photo_that_changes_while_it_is_written_stops_the_job(folder, tmp_path
     (source / "a" / "03.jpg").write_bytes(b"shorter")
     with pytest.raises(RunError, match=r"03\.jpg changed while it was being written .* give the command again"):
         samples[3].read()
+
+
+def test_a_full_disk_keeps_what_was_written(folder, whole, tmp_path, monkeypatch):
+    """Also where the manifest's lines find no room any more: some of the data make room for them."""
+    out, opened = tmp_path / "out.beton", writer.BetonWriter._open
+
+    class OnSmallDisk(io.FileIO):
+        def write(self, data):
+            if sum(path.stat().st_size for path in tmp_path.iterdir()) + len(data) > 150_000:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(data)
+
+    def on_small_disk(self):
+        opened(self)
+        for name in ("_stream", "_lines"):
+            stream = getattr(self, name)
+            stream.flush()
+            position = stream.tell()
+            raw = OnSmallDisk(os.dup(stream.fileno()), "r+b")
+            raw.seek(position)
+            setattr(self, name, io.BufferedWriter(raw, 5000))
+            stream.close()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer.BetonWriter, "_open", on_small_disk)
+        patch.setattr(writer, "_ROOM", 20_000)
+        with pytest.raises(RunError, match=r"No space left on device; what was written stays in .*out\.beton\.partial"):
+            write_photos(folder, out, max_side=180, progress=False)
+    assert not out.exists()
+    assert write_photos(folder, out, max_side=180, progress=False).resumed > 5
+    assert contents(out) == whole
 
 
 def test_what_does_not_come_back_from_the_disk_gets_no_name(folder, tmp_path, monkeypatch):

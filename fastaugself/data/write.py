@@ -192,7 +192,7 @@ def _write(
         finally:
             kept = counts.samples
             if kept and kept + len(counts.unreadable) < samples.count:
-                log.info("%d photos stay in %s: the same command goes on from there", kept, partial_path(out))
+                log.info("up to %d photos stay in %s: the same command goes on from there", kept, partial_path(out))
         writer.sidecar = Sidecar(
             classes=samples.classes,
             source=samples.source,

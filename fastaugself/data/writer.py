@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 _PAGE_SIZE = 1 << 23  # FFCV's default, and its least is 1 << 21
 _MAX_PAGE_SIZE = 1 << 31  # page_size is a uint32
+_ROOM = 4 << 20  # bytes given up for the lines of the manifest on a full disk; a buffer of them is 1 << 20
 _FIELDS = (("image", TYPE_IMAGE), ("label", TYPE_INT))
 _NOT_YOURS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 
@@ -255,6 +256,17 @@ class BetonWriter:
     def _keeps(self) -> bool:
         return self._made_from is not None and self.counts.samples > 0
 
+    def _make_room_for_lines(self) -> None:
+        """On a full disk the last of the data give way to the lines, without which none of the data could be used."""
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+        try:
+            self._lines.flush()
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, max(0, os.fstat(self._fd).st_size - _ROOM))
+                self._lines.flush()
+
     def __enter__(self) -> "BetonWriter":
         return self
 
@@ -267,6 +279,8 @@ class BetonWriter:
                 self._finish()
                 finished = True
         finally:
+            if not finished and self._keeps():
+                self._make_room_for_lines()
             for stream in (self._stream, self._lines):
                 with contextlib.suppress(OSError):  # a full disk is reported once, by what was written last
                     stream.close()
