@@ -14,7 +14,7 @@ from .cache import replace_file
 from .interval import Score
 from .invariance import Invariance
 
-CELL, LABEL, HEAD = 84, 128, 34
+CELL, LABEL, HEAD = 66, 128, 34
 LOW, HIGH = (247, 244, 236), (11, 72, 92)  # colours of cosine 0 and 1
 
 
@@ -49,7 +49,7 @@ def matrix(values: Mapping[str, Mapping[str, float]]) -> str:
     """SVG of [column][row], values of 0 to 1 as colours and numbers; columns are numbered where names are long."""
     rows = list(dict.fromkeys(name for column in values.values() for name in column))
     models = list(values)
-    long = any(len(model) > 12 for model in models)
+    long = any(len(model) > 10 for model in models)
     heads = [str(i + 1) if long else model for i, model in enumerate(models)]
     width, height = LABEL + CELL * len(models), HEAD + 26 * len(rows)
     parts = [
