@@ -399,6 +399,7 @@ def test_views_of_objects_are_measured_and_fused(run, other, tmp_path):
         (["knn", "--data", "{tmp}/one"], "no model given"),
         (["knn", "{run}", "--data", "{photos}", "--dataset", "cifar11"], "--dataset cifar11 is unknown"),
         (["knn", "{run}", "--data", "{photos}", "--resize", "8"], "--resize 8 is below the 32 pixels"),
+        (["invariance", "{run}", "--data", "{photos}", "--resize", "32"], "leaves no border around the 32 pixels"),
         (["localize", "{run}", "--data", "{photos}"], "has no boxes"),
         (["regression", "{run}", "--data", "{photos}"], "has no targets"),
         (["kn", "{run}"], "eval takes one of knn, linear"),

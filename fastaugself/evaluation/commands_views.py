@@ -80,6 +80,11 @@ class InvarianceCommand(Options):
 
     def _extractor(self, encoder: Encoder) -> Extractor:
         resize = self.resize or round(encoder.size * RESIZE)
+        if resize <= encoder.size:
+            raise UsageError(
+                f"--resize {resize} leaves no border around the {encoder.size} pixels that {encoder.name} takes, and "
+                f"translations need one: pass {round(encoder.size * RESIZE)}, the published share, or leave it out"
+            )
         return dataclasses.replace(self.extractor(), resize=resize, filter="bilinear")
 
     def _synthetic(self, encoders: list[Encoder], dataset: Dataset, name: str) -> dict[str, dict[str, Invariance]]:
