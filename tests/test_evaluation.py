@@ -21,7 +21,7 @@ from fastaugself.evaluation.features import Extractor, Frozen
 from fastaugself.evaluation.fusion import Representation, fuse
 from fastaugself.evaluation.options import judge
 from fastaugself.evaluation.protocols import Outcome
-from fastaugself.evaluation.splits import cut, cut_by_class, require_classes, with_val
+from fastaugself.evaluation.splits import cut, cut_by_class, require_classes, thin, with_val
 from fastaugself.export import export_backbone
 from fastaugself.methods import MoCo
 from fastaugself.methods.build import build_learner
@@ -220,6 +220,14 @@ def test_cut_by_class_takes_of_every_class_and_leaves_one():
     stay, leave = cut_by_class(labels, 0.2, seed=0)
     assert np.bincount(labels[leave], minlength=3).tolist() == [2, 1, 0]
     assert sorted([*stay, *leave]) == list(range(14))
+
+
+def test_fewer_samples_keep_every_class_in_proportion():
+    labels = np.array([0] * 80 + [1] * 20 + [2])
+    chosen = thin(labels, 31, seed=0)
+    counts = np.bincount(labels[chosen])
+    assert len(chosen) == len(set(chosen)) == 31 and counts[2] == 1 and 22 <= counts[0] <= 26
+    assert set(labels[thin(labels, 2, seed=0)]) == {0, 1, 2}
 
 
 def test_a_split_without_a_class_is_refused(photos):

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 from tyro.conf import Positional
@@ -24,7 +23,7 @@ from .features import Extractor
 from .fusion import Fusion, Representation, fuse
 from .protocols import Features, Outcome, Protocol
 from .results import Row, table, write_result
-from .splits import Dataset, with_val
+from .splits import Dataset, thin, with_val
 
 log = logging.getLogger("fastaugself")
 
@@ -48,7 +47,7 @@ class Options:
     resplit: bool = False
     """Draw the validation split anew from train and the data set's own: of each class 10 %."""
     limit: int = 0
-    """At most this many samples of each split, drawn by the seed; 0 = all."""
+    """At most this many samples of each split, drawn by the seed, of every class in proportion; 0 = all."""
     seed: int = 0
     """Of everything that is drawn: validation split, episodes, intervals."""
     out: Path = Path("results/eval")
@@ -96,11 +95,8 @@ class Options:
         dataset = with_val(read_dataset(self.data, self.dataset), seed=self.seed, anew=self.resplit)
         if not self.limit:
             return dataset
-        random = np.random.default_rng(self.seed)
         splits = {
-            name: split.take(np.sort(random.choice(len(split), self.limit, replace=False)))
-            if len(split) > self.limit
-            else split
+            name: split.take(thin(split.labels_N, self.limit, seed=self.seed)) if len(split) > self.limit else split
             for name, split in dataset.splits.items()
         }
         return dataclasses.replace(dataset, splits=splits, how=f"{dataset.how}; at most {self.limit} of each")

@@ -205,6 +205,19 @@ def cut_by_class(labels_N: Labels, out: float, *, seed: int) -> tuple[Labels, La
     return np.sort(np.concatenate(stay)), np.sort(np.concatenate(leave))
 
 
+def thin(labels_N: Labels, limit: int, *, seed: int) -> Labels:
+    """At most `limit` positions in order, of every class in proportion and at least one."""
+    random = np.random.default_rng(seed)
+    place_N = np.empty(len(labels_N))  # of each sample in its class, in [0, 1)
+    for label in np.unique(labels_N):
+        members = np.flatnonzero(labels_N == label)
+        places = (np.arange(len(members)) + random.random()) / len(members)
+        places[0] = 0
+        place_N[members] = random.permutation(places)
+    limit = max(limit, len(np.unique(labels_N)))
+    return np.sort(np.argsort(place_N, kind="stable")[:limit])
+
+
 def with_val(dataset: Dataset, *, seed: int, share: float = 0.1, anew: bool = False) -> Dataset:
     """The data set with a validation split, cut from `train` class by class where it has none.
 
