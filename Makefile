@@ -32,9 +32,9 @@ check: setup  ## ruff and mypy
 check-kernels: setup  ## compile every Triton kernel for GPUs that need not be here, and refuse slow code
 	$(PYTHON_IN_VENV) -P -m fastaugself_kernels.check --jobs $(JOBS) $(ARGS)
 
-bench: setup  ## views and photos per second on this machine, beside the peers that are installed
-	$(PYTHON_IN_VENV) -P -m fastaugself bench augment $(ARGS)
-	$(PYTHON_IN_VENV) -P -m fastaugself bench loader $(ARGS)
+bench: setup  ## views and photos per second here, beside the peers that are installed (RESULTS=folder keeps the records)
+	for name in augment loader; do $(PYTHON_IN_VENV) -P -m fastaugself bench $$name \
+	    $(if $(RESULTS),--json $(RESULTS)/$$name.json --plot $(RESULTS)/$$name.png) $(ARGS) || exit; done
 
 docs: setup  ## these pages as HTML, to docs/_build/index.html; a broken link is an error
 	$(PYTHON_IN_VENV) -m sphinx -W --keep-going -q docs docs/_build $(ARGS)
