@@ -8,6 +8,7 @@ contestant has not finished its round.
 import contextlib
 import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 
 from .harness import one_line
 
-IDLE_SECONDS = 0.05  # without progress, after which nothing more is expected
+IDLE_SECONDS = 0.05  # without a thread that works, after which nothing more is expected
 POLL_SECONDS = 0.005
 PATIENCE_SECONDS = 60
 _TICK = 1 / os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 0.01
@@ -156,18 +157,28 @@ def _round(racer: Racer, seconds: float) -> Round:
 
 
 def _wait_until_idle(workers: Sequence[int]) -> tuple[float, float]:
-    """Returns when nothing works any more: the time of the last progress, and `_elsewhere` then."""
+    """Returns when nothing works any more: when that was, and `_elsewhere` then."""
     began = progress = time.perf_counter()
-    spent = _elsewhere(workers)
     while time.perf_counter() - progress < IDLE_SECONDS:
         if time.perf_counter() - began > PATIENCE_SECONDS:
             raise TimeoutError(f"still at work after {PATIENCE_SECONDS} s, although nothing was taken")
         time.sleep(POLL_SECONDS)
-        now = _elsewhere(workers)
-        if now - spent > POLL_SECONDS / 10:  # less is a thread that looks whether there is room in its queue
+        if _busy(workers):
             progress = time.perf_counter()
-        spent = now
-    return progress, spent
+    return progress, _elsewhere(workers)
+
+
+def _busy(workers: Sequence[int]) -> bool:
+    """Whether another thread of this process or of its workers runs, or would if it were given a core."""
+    this = threading.get_native_id()
+    for process in (os.getpid(), *workers):
+        for thread in os.listdir(f"/proc/{process}/task"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                with open(f"/proc/{process}/task/{thread}/stat") as stream:
+                    state = stream.read().rpartition(")")[2].split()[0]
+                if state in "RD" and int(thread) != this:
+                    return True
+    return False
 
 
 def _workers() -> list[int]:
