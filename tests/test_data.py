@@ -71,6 +71,18 @@ def test_no_sample_crosses_a_page_even_when_one_outgrows_the_usual_page(tmp_path
         assert all(read.read(i) == image.tobytes() for i, image in enumerate(images))
 
 
+def test_a_table_in_another_order_than_the_samples_is_read_alike(copy):
+    """As FFCV writes it with several workers."""
+    with Beton(copy) as read:
+        stored = [read.read(i) for i in range(64)]
+    data = bytearray(copy.read_bytes())
+    table = parts(data)[2]
+    table[:] = table[np.random.default_rng(0).permutation(64)].copy()
+    copy.write_bytes(data)
+    with Beton(copy) as read:
+        assert [read.read(i) for i in range(64)] == stored
+
+
 def test_opening_imagenet_sized_data_takes_little_time_and_memory(tmp_path):
     """1.28 million samples; FFCV's index takes 2.9 s and 607 MB."""
     n, path = 1_281_167, tmp_path / "large.beton"
@@ -92,7 +104,7 @@ def test_opening_imagenet_sized_data_takes_little_time_and_memory(tmp_path):
         seconds, (_, peak) = time.perf_counter() - began, tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert len(read) == n
-    assert peak < 150e6
+    assert peak < 100e6
     assert seconds < 5  # 0.2 s on an idle machine
 
 

@@ -154,6 +154,66 @@ def test_configuration_survives_its_file(tmp_path):
     text = json.dumps(to_dict(original))
     assert from_dict(Pretrain, json.loads(text)) == original
     assert differences(to_dict(original), json.loads(text)) == []
+    several = dataclasses.replace(original, data=Data(train=(Path("a.beton"), Path("b.beton")), order="quasi-random"))
+    text = json.dumps(to_dict(several))
+    assert from_dict(Pretrain, json.loads(text)) == several
+    # Which files hold the photos may change from one sitting to the next, what order they come in may not.
+    assert differences(to_dict(original), json.loads(text)) == [("data.order", "random", "quasi-random")]
+
+
+def test_the_command_line_takes_one_file_several_or_a_pattern():
+    for given, expected in (
+        (["a"], Path("a")),
+        (["a", "b"], (Path("a"), Path("b"))),
+        (["s/*.beton"], Path("s/*.beton")),
+    ):
+        assert parse(Pretrain, {}, ["--data.train", *given, "--epochs", "2"]).data.train == expected
+
+
+@pytest.fixture
+def halves(beton, tmp_path):
+    """The photos of `beton` in two files."""
+    from fastaugself.data.beton import Beton
+    from fastaugself.data.writer import BetonWriter
+
+    with Beton(beton) as whole:
+        for name, first in (("a", 0), ("b", 32)):
+            with BetonWriter(tmp_path / f"{name}.beton", 32) as writer:
+                for i in range(first, first + 32):
+                    writer.add(whole.read(i), int(whole.labels_N[i]))
+    return tmp_path
+
+
+def test_a_run_goes_on_with_its_photos_in_several_files_and_not_in_another_order(beton, halves, tmp_path):
+    whole = config(beton, tmp_path / "whole", epochs=1)
+    parts = config(halves / "*.beton", tmp_path / "parts", epochs=1)
+    assert_equal_state(train(whole), train(parts))
+    stopped = config(beton, tmp_path / "stopped", epochs=1, max_steps=2)
+    train(stopped)
+    swapped = (halves / "b.beton", halves / "a.beton")
+    for files, ends in ((swapped, False), (halves / "*.beton", True)):
+        again = dataclasses.replace(stopped, max_steps=None, data=Data(train=files, source="native", workers=1))
+        if ends:
+            assert_equal_state(train(again), Trainer(whole, ALONE))
+        else:
+            with pytest.raises(UsageError, match=r"trained on other photos than .*, or on the same in another order"):
+                Trainer(again, ALONE)
+
+
+def test_corrupt_photos_are_counted_in_the_metrics_and_too_many_end_the_run(halves, tmp_path):
+    from fastaugself.data.beton import Beton
+
+    with Beton(halves / "b.beton") as beton, (halves / "b.beton").open("r+b") as stream:
+        for sample in (3, 4):
+            stream.seek(int(beton.pointers_N[sample]))
+            stream.write(bytes(200))
+    base = config(halves / "*.beton", tmp_path / "run", epochs=1)
+    train(dataclasses.replace(base, data=dataclasses.replace(base.data, max_corrupt=0.05)))
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["corrupt"] == 2
+    strict = dataclasses.replace(base.data, max_corrupt=0.02)
+    with pytest.raises(RunError, match=r"b.beton: sample [34], .* 2 of 64 samples \(3\.12%\) are corrupt"):
+        train(dataclasses.replace(base, run=tmp_path / "strict", data=strict))
 
 
 def test_presets_and_files_give_the_defaults_that_options_change(tmp_path):

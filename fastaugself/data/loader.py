@@ -43,8 +43,8 @@ class Loader:
     each is replaced by the next intact one of its file. device: where the batches are to be.
 
     name: of the data, for messages. num_samples, batches: of the data; of an epoch of this rank. classes: names by
-    label. sizes_N2, labels_N: int32 (height, width) and int64 of every sample, by sample id. source, source_reason: the
-    reader in use, and why "auto" did not take FFCV ("" if it did).
+    label. sizes_N2, labels_N: int32 (height, width) and int64 of every sample, by sample id. fingerprint: of both.
+    source, source_reason: the reader in use, and why "auto" did not take FFCV ("" if it did).
 
     Raises UsageError for wrong use and missing packages, RunError for a damaged file, both before anything is decoded.
     """
@@ -80,7 +80,7 @@ class Loader:
         try:
             data = self._dataset
             self.name, self.num_samples, self.classes = data.name, data.num_samples, data.classes
-            self.sizes_N2, self.labels_N = data.sizes_N2, data.labels_N
+            self.sizes_N2, self.labels_N, self.fingerprint = data.sizes_N2, data.labels_N, data.fingerprint
             self.batches = num_batches(self.num_samples, batch_size, rank=rank, world=world, drop_last=drop_last)
             if drop_last and not self.batches:
                 whole = f"{batch_size * world}" + (f" ({batch_size} on each of {world} ranks)" if world > 1 else "")

@@ -169,8 +169,13 @@ class Trainer:
         state = found["state"]
         if state["samples"] != self.loader.num_samples:
             raise UsageError(
-                f"the run in {self.config.run} was trained on {state['samples']} photos, {self.config.data.train} has "
+                f"the run in {self.config.run} was trained on {state['samples']} photos, {self.loader.name} has "
                 f"{self.loader.num_samples}; pass the same photos, or another --run"
+            )
+        if state["fingerprint"] != self.loader.fingerprint:
+            raise UsageError(
+                f"the run in {self.config.run} was trained on other photos than {self.loader.name}, or on the same in "
+                f"another order; pass the same files in the same order, or another --run"
             )
         self.learner.load_state_dict(state["learner"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -181,6 +186,7 @@ class Trainer:
         """Everything that a checkpoint holds besides the step and the configuration."""
         return {
             "samples": self.loader.num_samples,
+            "fingerprint": self.loader.fingerprint,
             "learner": self.learner.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.train.scaler.state_dict(),
