@@ -54,6 +54,9 @@ class LateLink:
     def enter(self):
         yield
 
+    def wait(self, event):
+        event.synchronize()
+
     def host(self, count):
         self.hosts.append(count)
         return torch.full((count,), 77, dtype=torch.uint8)

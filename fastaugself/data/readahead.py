@@ -6,6 +6,7 @@ finds it there whoever decodes. It works on every file system that has such a ca
 
 import os
 from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from .order import BLOCK, OPEN_BLOCKS, blocks_of
 
 _GAP = 1 << 16  # bytes between two samples that are read along rather than skipped
 _CHUNK = 1 << 20  # bytes read at a time
+_READERS = 4  # blocks read at a time: SSDs and networks are faster with several, and disks bear it
 
 
 def distance(global_batch: int) -> int:
@@ -28,20 +30,22 @@ def read_ahead(
     dataset: Dataset, ids: Iterator[NDArray[np.int64]], *, seed: int, epoch: int
 ) -> Generator[NDArray[np.int64]]:
     """`ids`, each batch after all blocks of it have been read. Raises RunError where the disk fails."""
-    buffer = memoryview(bytearray(_CHUNK))
     seen: dict[int, None] = {}  # in the order of their last use
-    for ids_B in ids:
-        for first in blocks_of(ids_B, num_samples=dataset.num_samples, seed=seed, epoch=epoch).tolist():
-            if first not in seen:
-                _read_block(dataset, first, buffer)
-            seen.pop(first, None)
-            seen[first] = None
-        for old in list(seen)[: -2 * OPEN_BLOCKS]:
-            del seen[old]
-        yield ids_B
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="read-ahead") as pool:
+        for ids_B in ids:
+            blocks = blocks_of(ids_B, num_samples=dataset.num_samples, seed=seed, epoch=epoch).tolist()
+            for reading in [pool.submit(_read_block, dataset, first) for first in blocks if first not in seen]:
+                reading.result()
+            for first in blocks:
+                seen.pop(first, None)
+                seen[first] = None
+            for old in list(seen)[: -2 * OPEN_BLOCKS]:
+                del seen[old]
+            yield ids_B
 
 
-def _read_block(dataset: Dataset, first: int, buffer: memoryview) -> None:
+def _read_block(dataset: Dataset, first: int) -> None:
+    buffer = memoryview(bytearray(_CHUNK))
     ids = (first + np.arange(min(BLOCK, dataset.num_samples))) % dataset.num_samples
     shards = [dataset.locate(int(sample))[0] for sample in ids]
     _, pointers, lengths = dataset.where(ids)

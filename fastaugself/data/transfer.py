@@ -43,6 +43,10 @@ class Link(Protocol):
         """Page-locked memory, uint8 [count]; called by any thread."""
         ...
 
+    def wait(self, event: Event) -> None:
+        """Returns once `event` has passed; called by any thread."""
+        ...
+
     def enter(self) -> AbstractContextManager[Any]:
         """For the thread that sends: where its work on the device goes."""
         ...
@@ -61,7 +65,11 @@ class Link(Protocol):
 
 
 class CudaLink:
-    """A CUDA device, a stream for copies, and whichever stream is current where the consumer asks for a batch."""
+    """A CUDA device, a stream for copies, and whichever stream is current where the consumer asks for a batch.
+
+    The device is made current for every call: a new thread's is the first one, and using CUDA would open a context
+    there, some hundred megabytes for each process.
+    """
 
     def __init__(self, device: torch.device):
         self._device = device
@@ -69,9 +77,13 @@ class CudaLink:
 
     def host(self, count: int) -> Tensor:
         """See Link."""
-        # A new thread's current device is the first one, and page-locking would open a context there.
         with torch.cuda.device(self._device):
             return torch.empty(count, dtype=torch.uint8, pin_memory=True)
+
+    def wait(self, event: Event) -> None:
+        """See Link."""
+        with torch.cuda.device(self._device):
+            event.synchronize()
 
     @contextmanager
     def enter(self) -> Iterator[None]:
@@ -135,7 +147,7 @@ class Ring:
             slot = self._free.popleft()
         try:
             if slot.sent is not None:
-                slot.sent.synchronize()
+                self._link.wait(slot.sent)
                 slot.sent = None
             return self._memory(slot, count)
         except BaseException:
@@ -175,8 +187,7 @@ class Ring:
             free = list(self._free)
         for slot in free:
             if slot.sent is not None:
-                slot.sent.synchronize()
-                slot.sent = None
+                self._link.wait(slot.sent)
 
 
 def pack_rest(memory: Tensor, start: int, canvas: Canvas) -> int:
@@ -237,7 +248,7 @@ def _send(
             for k, canvas in enumerate(canvases):
                 if k >= _IN_USE:
                     # The queue holds ON_DEVICE batches, so the consumer has come back from batch k - _IN_USE by now.
-                    done.popleft().synchronize()
+                    link.wait(done.popleft())
                 yield ring.send(canvas)
                 del canvas
     finally:
