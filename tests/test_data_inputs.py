@@ -400,6 +400,26 @@ def test_damaged_tables_are_named(table, tmp_path):
                     sample.read()
 
 
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_no_changed_byte_of_a_table_does_more_than_refuse_it(kind, table, tmp_path):
+    """300 changes of a byte where tables say how they are read; no crash of pyarrow, no other kind of exception."""
+    path = tmp_path / f"a.{kind}"
+    whole = (save if kind == "parquet" else arrow)(table, path).read_bytes()
+    random = np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        data = bytearray(whole)
+        at = int(random.integers(0, 900)) if kind == "arrow" else -1 - int(random.integers(0, 1500))
+        data[at] = random.integers(0, 256)
+        path.write_bytes(data)
+        try:
+            for sample in open_samples(path).samples():
+                sample.read()
+        except (UsageError, RunError):
+            refused += 1
+    assert refused > 30
+
+
 def test_a_table_with_checksums_is_held_to_them(table, tmp_path):
     source = save(table, tmp_path / "a.parquet", compression="none", write_page_checksum=True)
     data = bytearray(source.read_bytes())

@@ -4,6 +4,7 @@ import errno
 import io
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from fastaugself.data import ffcv_source, manifest, sidecar, writer
+from fastaugself.data import ffcv_source, manifest, progress, sidecar, writer
 from fastaugself.data.beton import Beton
 from fastaugself.data.demo import load_photos
 from fastaugself.data.inputs.folder import list_photos
@@ -164,6 +165,13 @@ def test_stock_ffcv_loader_reads_it(photo_folder, beton):
                 left, top = (image.width - side) // 2, (image.height - side) // 2
                 crop = image.crop((left, top, left + side, top + side)).resize((24, 24), Image.Resampling.BOX)
                 assert difference(pixels, crop) < 8  # OpenCV's resampling; that of another photo differs by 60
+
+
+def test_without_a_terminal_the_log_says_how_far_it_is(photo_folder, tmp_path, caplog, monkeypatch):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(progress, "_LINE_EVERY", 0.0)
+    write_photos(photo_folder, tmp_path / "out.beton")
+    assert re.search(r"writing: 32 of 64 photos, \d+ photos/s, \d+\.\d minutes left", caplog.text)
 
 
 # --- atomicity --------------------------------------------------------------------------------------------------------
