@@ -223,7 +223,9 @@ def with_val(dataset: Dataset, *, seed: int, share: float = 0.1, anew: bool = Fa
 
     anew: cut it from train and its own validation split together.
     """
+    source = "train"
     if anew and {"train", "val"} <= dataset.splits.keys():
+        source = "train and val"
         others = {name: split for name, split in dataset.splits.items() if name != "val"}
         whole = {**others, "train": dataset.splits["train"].join(dataset.splits["val"])}
         dataset = dataclasses.replace(dataset, splits=whole)
@@ -234,7 +236,7 @@ def with_val(dataset: Dataset, *, seed: int, share: float = 0.1, anew: bool = Fa
     if not len(leave):
         raise UsageError(f"{dataset.name}: {len(train)} training samples cannot be split for validation; add more")
     splits = {**dataset.splits, "train": train.take(stay), "val": train.take(leave)}
-    how = f"{dataset.how}; validation {share:.0%} of train by class, seed {seed}".removeprefix("; ")
+    how = f"{dataset.how}; validation {share:.0%} of {source} by class, seed {seed}".removeprefix("; ")
     return dataclasses.replace(dataset, splits=splits, how=how)
 
 
