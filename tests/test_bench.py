@@ -3,6 +3,7 @@
 import json
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,11 +16,12 @@ from fastaugself.bench.batched_oracle import augment_batched
 from fastaugself.bench.harness import Contestant, Row, deadline, measure, paired, ratios
 from fastaugself.bench.limits import copy_contestant
 from fastaugself.bench.nvidia_peers import color_matrices
-from fastaugself.bench.tables import Table, augment_table, rates_table, ratios_table, tables, with_tables
+from fastaugself.bench.tables import Table, augment_table, page, rates_table, ratios_table, tables, with_tables
 from fastaugself.bench.work import Ready, Work, natural_photos, photos_of
 from fastaugself.errors import UsageError
 from fastaugself_kernels import ViewPolicy, augment, sample_params
 
+ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
 FEW = {"pil": peers.pil, "torchvision-v1": peers.torchvision_v1, "oracle": ours.oracle}
 
@@ -370,6 +372,18 @@ def test_a_block_without_its_record_is_refused(tmp_path):
         with_tables(block.format("magic", "magic"), tmp_path)
 
 
+def test_the_tables_of_this_repository_are_those_of_its_records():
+    assert with_tables((ROOT / "README.md").read_text(encoding="utf-8"), ROOT) == (ROOT / "README.md").read_text(
+        "utf-8"
+    )
+    folders = {path.parent for path in ROOT.glob("results/*/augment.json")}
+    assert folders
+    for folder in folders:
+        assert (folder / "README.md").read_text(encoding="utf-8") == page(folder), (
+            "run python -m fastaugself.bench tables"
+        )
+
+
 def test_an_unknown_benchmark_is_refused_with_the_known_ones():
-    with pytest.raises(UsageError, match="bench takes one of augment, loader, step, e2e, scale, tables, got agument"):
+    with pytest.raises(UsageError, match=r"bench takes one of augment, .*, tables, got agument"):
         main(["agument"])
