@@ -11,7 +11,7 @@ from fastaugself.bench.e2e import busy_share, e2e_benchmark
 from fastaugself.bench.scale import scale_benchmark
 from fastaugself.errors import RunError
 
-TINY = {"backbone": "resnet18", "width": 4, "size": 32, "batch": 8, "queue": 64, "device": "cpu"}
+TINY = {"backbone": "resnet18", "width": 4, "size": 16, "batch": 8, "queue": 64, "device": "cpu"}
 PARTS = {"copy", "augment", "query encoder", "heads and loss", "backward", "optimizer", "momentum and queue"}
 
 
@@ -62,7 +62,7 @@ def test_training_end_to_end_stands_beside_ready_views(tmp_path, beton):
 
 def test_scaling_on_two_processes(tmp_path):
     out = tmp_path / "scale.json"
-    scale_benchmark(json=out, processes=(1, 2), rounds=1, seconds=0.01, **{**TINY, "size": 16, "batch": 4, "queue": 8})
+    scale_benchmark(json=out, processes=(1, 2), rounds=1, seconds=0.01, **{**TINY, "batch": 4, "queue": 8})
     result = json.loads(out.read_text())
     rates = {row["name"]: row["samples_per_s"] for row in result["rows"]}
     assert list(rates) == ["1 x plain", "2 x plain", "1 x sync", "2 x sync"]

@@ -15,7 +15,7 @@ from fastaugself.errors import UsageError
 from fastaugself.methods.base import Parts, Views, encode
 from fastaugself.methods.moco import permutation
 from fastaugself.models.build import build_backbone
-from fastaugself.models.norm import BatchNorm2d, NativeSyncBatchNorm, set_group, use_native_sync
+from fastaugself.models.norm import BatchNorm2d, NativeSyncBatchNorm, _sync_forward, set_group, use_native_sync
 from fastaugself.models.resnet import ResNet
 from fastaugself.training.apex import apex_sync_batch_norm
 
@@ -223,3 +223,17 @@ def test_apex_norms_take_the_place_of_ours_where_nvidias_apex_is(monkeypatch):
     monkeypatch.delitem(sys.modules, "apex.parallel")
     with pytest.raises(UsageError, match=r"--backbone.sync-by apex: the `apex` at .* is PyPI's unrelated package"):
         apex_sync_batch_norm()
+
+
+def test_synchronised_statistics_do_not_cancel_where_the_mean_is_large():
+    """Of one process, whose sum over processes is its own: values, gradients and running averages of torch's norm."""
+    x = torch.randn(8, 3, 4, 4) * 0.01 + torch.tensor([100.0, -3.0, 0.0]).view(1, 3, 1, 1)
+    ours, theirs = BatchNorm2d(3, sync=True), nn.BatchNorm2d(3)
+    inputs = [x.clone().requires_grad_() for _ in range(2)]
+    weight = torch.randn(x.shape)
+    got, expected = _sync_forward(ours, inputs[0]), theirs(inputs[1])
+    (got * weight).sum().backward()
+    (expected * weight).sum().backward()
+    torch.testing.assert_close(got, expected, rtol=0, atol=2e-2)
+    torch.testing.assert_close(inputs[0].grad, inputs[1].grad, rtol=2e-2, atol=1e-1)
+    torch.testing.assert_close(ours.running_var, theirs.running_var, rtol=1e-4, atol=0)

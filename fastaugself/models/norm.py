@@ -28,10 +28,11 @@ def _sync_forward(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
     shape = [1, -1] + [1] * (x.ndim - 2)
     x32 = x.float()
     count = x.numel() / x.shape[1]
-    sums = sum_with_gradient(torch.cat([x32.sum(dims), (x32 * x32).sum(dims), x32.new_full((1,), count)]))
+    sums = sum_with_gradient(torch.cat([x32.sum(dims), x32.new_full((1,), count)]))
     total = sums[-1]
-    mean, square = (sums[:-1] / total).chunk(2)
-    variance = (square - mean * mean).clamp(min=0)
+    mean = sums[:-1] / total
+    centred = x32 - mean.view(shape)
+    variance = sum_with_gradient((centred * centred).sum(dims)) / total  # E[x^2] - mean^2 would cancel
     if norm.running_mean is not None and norm.running_var is not None and norm.momentum is not None:
         with torch.no_grad():
             norm.running_mean.lerp_(mean.detach(), norm.momentum)
@@ -41,10 +42,10 @@ def _sync_forward(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
     scale = torch.rsqrt(variance + norm.eps)
     if norm.affine:
         scale = scale * norm.weight
-    offset = -mean * scale
+    y = centred * scale.view(shape)
     if norm.affine:
-        offset = offset + norm.bias
-    return (x32 * scale.view(shape) + offset.view(shape)).to(x.dtype)
+        y = y + norm.bias.view(shape)
+    return y.to(x.dtype)
 
 
 class BatchNorm2d(nn.BatchNorm2d):
