@@ -75,7 +75,7 @@ def test_record_has_the_machine_the_rounds_and_the_ratios(result):
         mine, theirs = rows["fastaugself-numba" + case]["rounds"], rows[name]["rounds"]
         each = sorted(a / b for a, b in zip(mine, theirs, strict=True))
         assert (ratio["min"], ratio["max"]) == pytest.approx((each[0], each[-1]))
-    assert result["config"]["threads"] == 1
+    assert result["config"]["threads"] == 1 and len(result["environment"]["load_average"]) == 3
 
 
 def test_one_view_of_a_photo_is_a_case_of_its_own(result):

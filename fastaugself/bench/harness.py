@@ -9,6 +9,7 @@ with its reason and never ends the run.
 import contextlib
 import datetime
 import json
+import os
 import signal
 import statistics
 import time
@@ -178,7 +179,7 @@ def record(
     """
     return {
         "date": datetime.date.today().isoformat(),
-        "environment": environment(device),
+        "environment": environment(device) | {"load_average": os.getloadavg()},  # of 1, 5 and 15 minutes
         "config": config,
         "rows": [
             {"name": row.name, unit: row.rate, **(details or {}).get(row.name, {}), "rounds": row.rounds}
