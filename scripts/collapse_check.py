@@ -48,12 +48,13 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             config = small(study["PRESETS"].get(name + options.parts, study["PRESETS"][name]), data, Path(folder))
             rows.append({"name": name, **check(replace(config, max_steps=options.steps))})
-        print(("{:>14} " + "{:>14.4g} " * (len(HEADINGS) - 1)).format(*list(rows[-1].values())[: len(HEADINGS)]))
-    if options.json:
-        config_record = {"steps": options.steps, "parts": options.parts, "train": options.train.name}
-        record = {"environment": environment(torch.device("cpu")), "config": config_record, "rows": rows}
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(record, indent=2) + "\n")
+        values = list(rows[-1].values())[: len(HEADINGS)]
+        print(("{:>14} " + "{:>14.4g} " * (len(HEADINGS) - 1)).format(*values), flush=True)
+        if options.json:
+            said = {"steps": options.steps, "parts": options.parts, "train": options.train.name}
+            record = {"environment": environment(torch.device("cpu")), "config": said, "rows": rows}
+            options.json.parent.mkdir(parents=True, exist_ok=True)
+            options.json.write_text(json.dumps(record, indent=2) + "\n")
 
 
 def small(preset: Callable[[], Pretrain], data: Data, run: Path) -> Pretrain:

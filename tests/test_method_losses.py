@@ -305,10 +305,13 @@ import sys
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from torch.nn import Identity
 from fastaugself.methods.barlow import redundancy_loss
+from fastaugself.methods.base import Parts, Views
+from fastaugself.methods.cassle import Cassle
 from fastaugself.methods.mocov3 import contrast
 from fastaugself.methods.simclr import nt_xent
-from fastaugself.methods.swav import sinkhorn
+from fastaugself.methods.swav import SwAV, sinkhorn
 
 folder, rank, world = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous{world}", rank=rank, world_size=world)
@@ -324,6 +327,13 @@ for name, loss in {
     (value / world).backward()  # DDP averages over processes
     results[name] = (value.detach(), a.grad, b.grad)
 results["swav"] = sinkhorn(z1.chunk(world)[rank], 0.5, 3)
+torch.manual_seed(0)
+method = SwAV(dim=6, hidden=8, prototypes=5, queue=16, queue_start=0.0).build(Parts(Identity(), 6, True, Cassle(), 0))
+for step in range(4):  # the queue is full after two
+    x = torch.stack([z1.roll(step, 0), z2.roll(step, 1)]).chunk(world, 1)[rank]
+    output = method(Views(x, torch.zeros(8 // world).long()))
+    method.after_step(output.carry, 0.5)
+results["swav queue"] = (output.loss.detach(), method.queue_2LE)
 torch.save(results, f"{folder}/{world}-{rank}.pt")
 dist.destroy_process_group()
 """
@@ -347,6 +357,70 @@ def test_losses_over_processes_equal_the_loss_of_the_whole_batch(world, tmp_path
             if whole[i] is not None:
                 torch.testing.assert_close(torch.cat([part[i] for part in parts]), whole[i], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(torch.cat([part["swav"] for part in results[world]]), results[1][0]["swav"])
+    loss, queue = results[1][0]["swav queue"]
+    torch.testing.assert_close(
+        sum(part["swav queue"][0] for part in results[world]) / world, loss, atol=1e-5, rtol=1e-5
+    )
+    for part in results[world]:  # each holds the whole, in the order of the whole batch
+        torch.testing.assert_close(part["swav queue"][1], queue, atol=1e-5, rtol=1e-5)
+
+
+def expected_loss(name, m, batch):
+    """The paper's loss, with every stop-gradient written out, on the modules of `m`."""
+    x = batch.x_VBCHW
+    f = [m.backbone(view) for view in x]
+    if name == "supervised":
+        return sum(F.cross_entropy(m.classifier(a), batch.labels_B) for a in f) / 2
+    z = [m.projector(a) for a in f]
+    if name == "moco":
+        with torch.no_grad():
+            k = F.normalize(m.key_projector(m.key_backbone(x[1])), dim=1)
+        q = F.normalize(z[0], dim=1)
+        logits = torch.cat([(q * k).sum(1, keepdim=True), q @ m.queue_KE.T], 1) / 0.2
+        return -logits.log_softmax(1)[:, 0].mean()
+    if name == "mocov3":
+        with torch.no_grad():
+            k = [F.normalize(m.key_projector(m.key_backbone(view)), dim=1) for view in x]
+        q = [F.normalize(m.predictor(a), dim=1) for a in z]
+        return sum(-0.4 * (q[i] @ k[1 - i].T / 0.2).log_softmax(1).diagonal().mean() for i in (0, 1))
+    if name == "simsiam":
+        p = [F.normalize(m.predictor(a), dim=1) for a in z]
+        t = [F.normalize(a.detach(), dim=1) for a in z]
+        return -0.5 * sum((p[i] * t[1 - i]).sum(1).mean() for i in (0, 1))
+    if name == "byol":
+        with torch.no_grad():
+            t = [F.normalize(m.target_projector(m.target_backbone(view)), dim=1) for view in x]
+        p = [F.normalize(m.predictor(a), dim=1) for a in z]
+        return sum((p[i] - t[1 - i]).square().sum(1).mean() for i in (0, 1))
+    if name == "simclr":
+        return plain_nt_xent(*(F.normalize(a, dim=1) for a in z), 0.2)
+    if name == "barlow":
+        c = z[0].T @ z[1] / len(z[0])
+        eye = torch.eye(len(c), dtype=c.dtype)
+        return ((c - eye).square() * (eye + 0.0051 * (1 - eye))).sum()
+    scores = [F.normalize(a, dim=1) @ m.prototypes.weight.T for a in z]
+    q = [plain_sinkhorn(a.detach(), 0.05, 3) for a in scores]
+    return sum(-(q[i] * (scores[1 - i] / 0.1).log_softmax(1)).sum(1).mean() for i in (0, 1)) / 2
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_gradients_flow_where_the_paper_says_and_nowhere_else(name):
+    """Every parameter's gradient is that of the paper's loss in float64, with its stop-gradients; others have none."""
+    method, batch = build(name), views(8)
+    twin = copy.deepcopy(method).double()
+    method(batch).loss.backward()
+    expected = expected_loss(name, twin, batch._replace(x_VBCHW=batch.x_VBCHW.double()))
+    expected.backward()
+    compared = 0
+    for (key, p), q in zip(method.named_parameters(), twin.parameters(), strict=True):
+        frozen = key.startswith(("key_", "target_"))
+        assert p.requires_grad != frozen and (p.grad is None) == frozen, key
+        if not frozen:
+            compared += 1
+            scale = float(q.grad.abs().max()) + 1e-6
+            assert float((p.grad.double() - q.grad).abs().max()) < 2e-3 * scale + 2e-6, key
+    assert compared == sum(p.requires_grad for p in method.parameters())
+    assert all(b.grad_fn is None for b in method.buffers())
 
 
 def test_nt_xent_matches_the_plain_formula_alone():
