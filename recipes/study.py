@@ -5,9 +5,9 @@
 One option picks what is compared, and everything else stays: `--preset METHOD`, `METHOD-augself`, `METHOD-cassle` or
 `METHOD-augself-cassle`, of moco, mocov3, simsiam, simclr, byol, swav, barlow, supervised (which has no projector for
 CASSLE). The learning rate of a method is that of its baseline in every variant. `--view.size 96 --augment.blur-kernel
-9` for larger views. Heads, weights and weight decay are those of AugSelf's STL10 setting (Lee 2021, arXiv
-2111.09613); queue, momentum and frozen prototypes are scaled to some forty steps an epoch, and are this project's
-choice. No number is published for it. The run of it that was made is short: 300 steps of moco, mocov3, simsiam, simclr, byol
+9` for larger views. Heads, weights and weight decay are those of AugSelf's STL10 setting (Lee 2021, arXiv 2111.09613);
+queue, momentum and frozen prototypes are scaled to some forty steps an epoch, and are this project's choice.
+No number is published for it. The run of it that was made is short: 300 steps of moco, mocov3, simsiam, simclr, byol
 and swav with AugSelf on Imagenette at 48 px, to see whether features collapse (`scripts/collapse_check.py`,
 results/intel-xeon-2-cores/collapse.json): the effective rank rose from 36 to between 85 and 102 of 256.
 """
