@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 
 _PAGE_SIZE = 1 << 23  # FFCV's default, and its least is 1 << 21
 _MAX_PAGE_SIZE = 1 << 31  # page_size is a uint32
-_ROOM = 4 << 20  # bytes given up for the lines of the manifest on a full disk; a buffer of them is 1 << 20
+_LINES = 1 << 14  # bytes of the manifest's lines that are buffered: about 100 photos, which a killed writer loses
+_ROOM = 4 << 20  # bytes given up for the lines of the manifest on a full disk
 _FIELDS = (("image", TYPE_IMAGE), ("label", TYPE_INT))
 _NOT_YOURS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 
@@ -86,7 +87,7 @@ class BetonWriter:
         os.ftruncate(self._fd, self._position if end else 0)
         self._stream = os.fdopen(os.dup(self._fd), "wb", buffering=1 << 20)
         self._stream.seek(self._position)
-        self._lines = self._lines_path.open("r+b" if end else "wb", buffering=1 << 20)
+        self._lines = self._lines_path.open("r+b" if end else "wb", buffering=_LINES)
         self._lines.truncate(end)
         self._lines.seek(end)
         if not end:
