@@ -240,7 +240,12 @@ def _start(wanted: Sequence[Entry], task: Task, stack: ExitStack, left_out: list
                 left_out.append(outcome)
             else:
                 ready[entry] = started[entry]
-    stack.callback(lambda: [remote.end() for remote in started.values()])  # all at once, before any is waited for
+
+    def end_all() -> None:  # at once, before any is waited for
+        for remote in started.values():
+            remote.end()
+
+    stack.callback(end_all)
     return _checked(ready, left_out)
 
 
