@@ -75,7 +75,7 @@ def augment_benchmark(
         json: File for the result.
         plot: PNG file for a picture of it.
         size: Side of the views in pixels.
-        photos: Photos in a batch (64 on a CPU, 512 on a GPU).
+        photos: Photos in a batch (64 on a CPU, or 32 with --quick; 512 on a GPU).
         rounds: Rounds in which the contestants take turns.
         seconds: Seconds of each contestant in a round.
         device: cpu (one thread), cuda, or auto for CUDA where there is one.
@@ -93,7 +93,8 @@ def augment_benchmark(
     skipped = dict.fromkeys(without, "not asked for")
     if quick:
         skipped |= dict.fromkeys(peers.SLOW, "not with --quick")
-    cases = _cases(where, size, photos or (512 if where.type == "cuda" else 64), source, quick)
+    batch = photos or (512 if where.type == "cuda" else 32 if quick else 64)
+    cases = _cases(where, size, batch, source, quick)
     contestants, details, left_out = _ready(
         cases, skipped, limit, time.monotonic() + patience, 128 if quick else equivalence.COMPARED
     )
@@ -178,7 +179,7 @@ def _ready(
     for case in cases:
         error = ours.check_fused(case.work)
         own = ours.fused(case.work)
-        expected = statistics(some_views(own, equivalence.EXPECTED)) if case.checked else None
+        expected = statistics(some_views(own, 4 * compared)) if case.checked else None
         gone = {peer.name for peer in left_out}
         entrants: list[tuple[str, Ready | LeftOut, Record]] = [(_ours(case.work.device), own, {"max_error": error})]
         for name, make in case.makers.items():
