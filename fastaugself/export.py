@@ -17,6 +17,7 @@ from .config import Pretrain, from_dict
 from .errors import RunError, UsageError
 from .methods.build import build_learner
 from .methods.learner import Learner
+from .models.build import image_size_option
 from .training.checkpoint import checkpoints, load, write_atomically
 
 WEIGHTS, ONNX = "model.safetensors", "model.onnx"
@@ -112,6 +113,7 @@ def _timm_config(config: Pretrain) -> dict[str, Any]:
     return {
         "architecture": name if standard else None,
         "num_classes": 0,
+        "model_args": image_size_option(name, size) if name != config.backbone.name else {},
         "pretrained_cfg": {
             "input_size": [3, size, size],
             "mean": list(config.augment.mean),

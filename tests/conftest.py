@@ -1,8 +1,12 @@
 """Fixtures that several test files share."""
 
+import importlib
+import sys
 from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="session")
@@ -37,13 +41,25 @@ def beton(photo_folder, tmp_path_factory) -> Path:
     return out
 
 
-@pytest.fixture
+def installed_by_setup(name: str):
+    """A package that set-up installs without its dependencies; in another environment its tests may be skipped."""
+    return importlib.import_module(name) if Path(sys.prefix) == ROOT / ".venv" else pytest.importorskip(name)
+
+
+@pytest.fixture(scope="session")
 def torchvision():
-    """torchvision, whose compiled part does not load beside a CPU build of torch."""
+    """torchvision, without what its compiled part defines: that does not load beside a CPU build of torch."""
     import torch
 
+    operators = None
     if not hasattr(torch.ops.torchvision, "nms"):
-        kept = torch.library.Library("torchvision", "FRAGMENT")
+        operators = torch.library.Library("torchvision", "FRAGMENT")
         for name in ("nms", "qnms"):
-            kept.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    return pytest.importorskip("torchvision")
+            operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    yield installed_by_setup("torchvision")
+    del operators
+
+
+@pytest.fixture(scope="session")
+def timm(torchvision):
+    return installed_by_setup("timm")

@@ -181,5 +181,4 @@ def test_the_version_stands_in_one_place():
 def test_constraints_pin_every_declared_distribution():
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pinned = {line.split("==")[0] for line in lines if line and not line.startswith("#")}
-    # timm brings torchvision with its dependencies, which set-up does not install.
-    assert declared() - {"fastaugself", "timm"} <= pinned
+    assert declared() - {"fastaugself"} <= pinned

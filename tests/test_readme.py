@@ -46,23 +46,10 @@ def recipe(path):
     return getattr(module, Path(path).stem), {"demo": module.demo} if hasattr(module, "demo") else {}
 
 
-@pytest.fixture
-def torchvision_without_its_extension():
-    """Beside a CPU build of torch, PyPI's torchvision does not import: what defines its operators does not load."""
-    kept = None
-    if not hasattr(torch.ops.torchvision, "nms"):
-        kept = torch.library.Library("torchvision", "FRAGMENT")
-        for name in ("nms", "qnms"):
-            kept.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    pytest.importorskip("torchvision")
-    yield
-    del kept
-
-
 # --- code -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("torchvision_without_its_extension")
+@pytest.mark.usefixtures("torchvision")
 @pytest.mark.parametrize("code", PYTHON, ids=[re.findall(r"import (\w+)", text)[-1] for text in PYTHON])
 def test_every_block_of_python_runs(code, tmp_path, monkeypatch):
     from safetensors.torch import save_file
