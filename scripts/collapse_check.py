@@ -5,13 +5,15 @@
 TRAIN, VAL: folders of photos or .beton files, as for --data.train and --data.val. The configurations are those of
 recipes/study.py with a ResNet-18 of half the width at 48 px and batches of 64, so that eight methods take minutes on
 a CPU. Printed for each: the method's loss in its first and last tenth, the effective rank of the features (RankMe,
-Garrido 2023, arXiv 2210.02885; 1 = collapsed) and k-NN accuracy before and after. It shows that the losses work, not
-how well: a few hundred steps are no training.
+Garrido 2023, arXiv 2210.02885; 1 = collapsed) and k-NN accuracy before and after. Exit code 1 says that a method's
+rank fell below half of what random weights have. It shows that the losses work, not how well: a few hundred steps are
+no training.
 """
 
 import argparse
 import json
 import runpy
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -55,6 +57,9 @@ def main() -> None:
             record = {"environment": environment(torch.device("cpu")), "config": said, "rows": rows}
             options.json.parent.mkdir(parents=True, exist_ok=True)
             options.json.write_text(json.dumps(record, indent=2) + "\n")
+    collapsed = [row["name"] for row in rows if row["rankme_after"] < row["rankme_before"] / 2]
+    if collapsed:
+        sys.exit(f"collapsed: {', '.join(collapsed)}")
 
 
 def small(preset: Callable[[], Pretrain], data: Data, run: Path) -> Pretrain:
