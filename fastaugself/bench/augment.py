@@ -80,7 +80,8 @@ def augment_benchmark(
         seconds: Seconds of each contestant in a round.
         device: cpu (one thread), cuda, or auto for CUDA where there is one.
         source: A .beton file with the photos to use, resized to 375 x 500, instead of those of scikit-image.
-        quick: Fewer rounds and views to check, and without what takes long: less than a minute.
+        quick: Fewer rounds and views to check, and without what takes long: less than a minute, and 15 s more the
+            first time, when the kernels are compiled.
         without: Names of contestants to leave out.
         limit: Seconds that setting a contestant up and checking it may take.
         patience: Seconds for setting all of them up; whose turn comes later is left out.

@@ -85,7 +85,7 @@ WITHOUT_RESIZE: dict[str, Maker] = {
 }
 """Those without a random resized crop, on the operations they have."""
 
-SLOW = ("kornia-compiled", "oracle-compiled", "oracle-batched")
+SLOW = ("kornia-compiled", "oracle-compiled", "oracle-batched", "torchvision-v2")
 """Those that take too long to compile, or to run, for a quick look."""
 
 DISTRIBUTIONS = {
