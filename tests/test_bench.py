@@ -16,7 +16,18 @@ from fastaugself.bench.batched_oracle import augment_batched
 from fastaugself.bench.harness import Contestant, Row, deadline, measure, paired, ratios
 from fastaugself.bench.limits import copy_contestant
 from fastaugself.bench.nvidia_peers import color_matrices
-from fastaugself.bench.tables import Table, augment_table, page, rates_table, ratios_table, tables, with_tables
+from fastaugself.bench.tables import (
+    BLOCKS,
+    PAGES,
+    Table,
+    augment_table,
+    page,
+    rates_table,
+    ratios_table,
+    study_table,
+    tables,
+    with_tables,
+)
 from fastaugself.bench.work import Ready, Work, natural_photos, photos_of
 from fastaugself.errors import UsageError
 from fastaugself_kernels import ViewPolicy, augment, sample_params
@@ -357,6 +368,25 @@ def test_records_of_the_other_benchmarks_have_tables_too():
     ]
     assert rates_table(record).head == ("", "samples/s", "rounds")
     assert ratios_table(record).rows == [("ours_vs_theirs", "2.35", "2.00 to 12.3"), ("plain", "3.00", "")]
+
+
+def test_the_study_has_a_table_of_means_over_seeds():
+    record = {
+        "study": {"epochs": 6, "size": 32, "options": ["batch-size=64"]},
+        "seeds": 3,
+        "environment": {"cpu": "a CPU", "date": "2026-01-02", "commit": "abc"},
+        "numbers": {
+            "moco base": {"produce50": {"0": 10.0, "1": 11.0, "2": 12.0}},
+            "none random weights": {"crop": {"0": 0.5}},
+        },
+        "reading": [{"method": "moco", "part": "augself", "task": "crop", "gain": "+1.00", "verdict": "not shown"}],
+    }
+    table = study_table(record)
+    assert table.rows[0][:2] == ("moco base", "11.0 ± 1.0")
+    assert table.rows[1][0] == "random weights" and table.rows[1][table.head.index("crop")] == "0.500"
+    assert "| moco augself | crop | +1.00 | not shown |" in PAGES["study"](record)
+    block = BLOCKS["study"](record, "results/box/study.json")
+    assert "3 seeds, 6 epochs at 32 px, batch-size=64; a CPU, 2026-01-02, commit abc" in block
 
 
 def test_a_block_without_its_record_is_refused(tmp_path):

@@ -9,7 +9,7 @@ from .tables import machine
 
 
 def draw(result: Record, out: Path) -> None:
-    """Writes a PNG: medians with the lowest and highest round, on a logarithmic axis, a panel for each storage.
+    """Writes a PNG: medians with the lowest and highest round, a panel for each storage.
 
     Raises UsageError where matplotlib is missing.
     """
@@ -42,9 +42,10 @@ def draw(result: Record, out: Path) -> None:
             [max(row["rounds_per_core"]) - rate for rate, row in zip(rates, rows, strict=True)],
         ]
         colours = [OURS if row["contestant"].startswith("fastaugself") else THEIRS for row in rows]
-        bars = axis.barh([f"{row['contestant']} ({row['job']})" for row in rows], rates, xerr=spreads, color=colours)
+        names = [f"{row['contestant'].removesuffix(', decoded')} ({row['job']})" for row in rows]
+        bars = axis.barh(names, rates, xerr=spreads, color=colours, ecolor="#57606a", capsize=2)
         axis.bar_label(bars, [f" {rate:,.0f}" for rate in rates], padding=4)
-        axis.set(xscale="log", title=f"{storage}: photos per second and core")
+        axis.set(title=f"{storage}: photos per second and core")
         axis.margins(x=0.12)
         axis.invert_yaxis()
         axis.spines[["top", "right"]].set_visible(False)

@@ -7,11 +7,14 @@ A block of the README stands between `<!-- table NAME results/DEVICE/NAME.json -
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean, stdev
 
 from ..errors import UsageError
+from ..evaluation.study.page import RULE
+from ..evaluation.study.plan import TASKS
 from .harness import Record
 
 BLOCK = re.compile(r"(<!-- table (\w+) (\S+\.json) -->\n).*?(<!-- end of table -->)", re.DOTALL)
@@ -125,6 +128,30 @@ def loader_table(result: Record) -> Table:
     return Table(("", "makes", "stored", "cores", "photos/s a core", "photos/s", "MB/s", "memory, MB"), rows)
 
 
+LOADER_RATIOS = {
+    "decode_vs_ffcv_twice": "decoded photos; FFCV decodes for each view",
+    "decode_vs_ffcv_twice_with_crops": "decoded photos; FFCV decodes and crops for each view",
+    "views_vs_ffcv_ssl": "two views; FFCV-SSL's design",
+    "views_vs_dataloader_albumentationsx": "two views; PyTorch's DataLoader with AlbumentationsX",
+    "views_vs_dataloader_pil": "two views; PyTorch's DataLoader with PIL",
+}
+
+
+def loader_summary(result: Record) -> Table:
+    """The ratios of `bench loader` from JPEG on one core, with the rates that they compare."""
+    rates = {
+        row["contestant"]: f"{row['samples_per_s_per_core']:,.0f}"
+        for row in result["rows"]
+        if (row["storage"], row["workers"]) == ("jpeg", 1)
+    }
+    rows: list[tuple[str, ...]] = []
+    for name, words in LOADER_RATIOS.items():
+        if name in result["ratios"]:
+            ratio = result["ratios"][name]
+            rows.append((words, rates[ratio["ours"]], rates[ratio["other"]], _ratio(result, name)))
+    return Table(("what; against whom", "ours, photos/s", "theirs", "ours is faster by (lowest to highest)"), rows)
+
+
 def machine(result: Record) -> str:
     """What a record was measured on, in a sentence without its full stop."""
     environment = result["environment"]
@@ -172,17 +199,57 @@ def _loader_page(result: Record) -> str:
 
 
 def _loader_block(result: Record, path: str) -> str:
-    return f"{_loader_page(result)}\n<sub>{machine(result)} (`{path}`).</sub>\n"
+    return _block(loader_summary(result).markdown(), result, path)
+
+
+def study_table(result: Record) -> Table:
+    """Every variant of `eval study` in every task: mean and standard deviation over its seeds."""
+    rows: list[tuple[str, ...]] = []
+    for name, row in result["numbers"].items():
+        cells = (_over_seeds(list(row[task.name].values()), task.percent) if task.name in row else "" for task in TASKS)
+        rows.append((name.removeprefix("none "), *cells))
+    return Table(("", *(task.name for task in TASKS)), rows)
+
+
+def _over_seeds(values: Sequence[float], percent: bool) -> str:
+    digits = 1 if percent else 3
+    spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{fmean(values):.{digits}f}{spread}"
+
+
+def _study_about(result: Record) -> str:
+    study, environment = result["study"], result["environment"]
+    further = f", {' '.join(study['options'])}" if study["options"] else ""
+    return (
+        f"{result['seeds']} seeds, {study['epochs']} epochs at {study['size']} px{further}; "
+        f"{environment['cpu']}, {environment['date']}, commit {environment['commit']}"
+    )
+
+
+def _study_page(result: Record) -> str:
+    tasks = "\n".join(f"- {task.name}: {task.metric}" for task in TASKS)
+    gains = Table(
+        ("", "task", "against the base", "reading"),
+        [(f"{f['method']} {f['part']}", f["task"], f["gain"], f["verdict"]) for f in result["reading"]],
+    )
+    return f"{study_table(result).markdown()}\n{tasks}\n\n{RULE}\n\n{gains.markdown()}"
+
+
+def _study_block(result: Record, path: str) -> str:
+    where = f"[{Path(path).parent}]({Path(path).parent}/README.md#eval-study)"
+    return f"{study_table(result).markdown()}\n<sub>{_study_about(result)}. What it says of each cell: {where}.</sub>\n"
 
 
 RATES = ("step", "e2e", "scale")
 BLOCKS: Mapping[str, Callable[[Record, str], str]] = {
     "augment": _augment_block,
     "loader": _loader_block,
+    "study": _study_block,
 } | dict.fromkeys(RATES, _rates_block)
 PAGES: Mapping[str, Callable[[Record], str]] = {
     "augment": _augment_page,
     "loader": _loader_page,
+    "study": _study_page,
 } | dict.fromkeys(RATES, _rates_page)
 
 
@@ -210,7 +277,8 @@ def page(folder: Path) -> str:
         path = folder / f"{name}.json"
         if path.exists():
             result = _read(path)
-            parts.append(f"## bench {name}\n\n{machine(result)}.\n\n{render(result)}")
+            title, where = ("eval study", _study_about) if name == "study" else (f"bench {name}", machine)
+            parts.append(f"## {title}\n\n{where(result)}.\n\n{render(result)}")
             if (folder / f"{name}.png").exists():
                 parts.append(f"![the same as bars]({name}.png)\n")
     return "\n".join(parts)
