@@ -7,29 +7,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .errors import RunError, UsageError
+from .usage import Group, choose
 
-DESCRIPTION = f"{__doc__} `fastaugself eval` judges what a model kept, `fastaugself bench` how fast this machine is."
+DESCRIPTION = f"""{__doc__}
+
+Exit codes: 0 done, 1 failed or found faults, 2 wrong use. Pretraining is `python recipes/NAME.py`.
+"""
 PolicyName = Literal["moco_v2", "simclr", "byol", "spatial", "appearance", "none", "all"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command and ends the process with 0, 1 (failure) or 2 (wrong use)."""
-    import tyro
-
     from .training.logs import start_logging
 
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
     start_logging(None, leads=True)
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        if arguments[:1] == ["bench"]:
-            from .bench.__main__ import main as bench
-
-            sys.exit(bench(arguments[1:]))
-        if arguments[:1] == ["eval"]:
-            from .evaluation.cli import main as evaluate
-
-            return evaluate(arguments[1:])
-        tyro.extras.subcommand_cli_from_dict(_commands(), args=arguments, description=DESCRIPTION, prog="fastaugself")
+        choose(_commands(), arguments, prog="fastaugself", description=DESCRIPTION)()
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -40,7 +34,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
-def _commands() -> dict[str, Callable[..., Any]]:
+def _evaluations() -> dict[str, Callable[..., Any]]:
+    from .evaluation.cli import commands
+
+    return commands()
+
+
+def _benchmarks() -> dict[str, Callable[..., Any]]:
+    from .bench.__main__ import commands
+
+    return commands()
+
+
+def _commands() -> dict[str, Callable[..., Any] | Group]:
     from tyro.conf import Positional
 
     def write(
@@ -188,6 +194,17 @@ def _commands() -> dict[str, Callable[..., Any]]:
         print(dumps(as_json(findings), indent=2) if json else report(findings))
         sys.exit(any(finding.state == "fault" for finding in findings))
 
+    def completion(shell: Positional[Literal["bash", "zsh"]], recipes: Positional[tuple[Path, ...]] = ()) -> None:
+        """Print the shell's completion of this command, and of recipes.
+
+        Args:
+            shell: For bash, write it to a file that ~/.bashrc sources; for zsh, to _fastaugself in a folder of $fpath.
+            recipes: In bash, files whose options to complete after `python FILE` and `torchrun ... FILE`.
+        """
+        from .completion import completion as script
+
+        print(script(shell, recipes, _commands()))
+
     return {
         "doctor": doctor,
         "write": write,
@@ -196,4 +213,7 @@ def _commands() -> dict[str, Callable[..., Any]]:
         "views": views,
         "export": export,
         "report": report,
+        "eval": Group("Measure what a representation kept.", _evaluations),
+        "bench": Group("Measure how fast this machine is, beside other programs.", _benchmarks),
+        "completion": completion,
     }

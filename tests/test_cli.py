@@ -1,12 +1,19 @@
 """The command line: what it prints, how it refuses, and its exit codes."""
 
+import contextlib
+import io
+import os
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from fastaugself import cli
+
+ROOT = Path(__file__).parents[1]
 
 
 def call(*arguments):
@@ -98,6 +105,100 @@ def test_export_of_a_run_equals_what_training_exported(beton, tmp_path):
     assert first.keys() == backbone.keys()
 
 
-def test_an_unknown_command_is_refused_with_the_known_ones():
+def test_the_module_is_the_command():
     done = subprocess.run([sys.executable, "-m", "fastaugself", "wirte"], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2 and "write" in done.stderr
+    assert done.returncode == 2 and "got wirte; did you mean write?" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "fastaugself takes one of doctor, write, "),
+        (["eval"], "fastaugself eval takes one of knn, linear, "),
+        (["evla", "knn"], "did you mean eval?"),
+        (["bench", "agument"], "did you mean augment?"),
+        (["info"], "all options: fastaugself info --help"),
+        (["info", "x.beton", "--workers", "2"], "--workers"),
+        (["views", "x.beton", "--policy", "moco"], "moco_v2"),
+        (["views", "x.beton", "--count", "two"], "two"),
+        (["eval", "knn", "run"], "--data"),
+        (["eval", "knn", "run", "--data", "x", "--sede", "1"], "did you mean --seed?"),
+        (["bench", "augment", "--quik"], "did you mean --quick?"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistyped_command_line_is_one_line_with_the_remedy(arguments, message, capsys):
+    assert call(*arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and error.count("\n") == 1, error
+
+
+def test_help_names_every_command_and_ends_well(capsys):
+    assert call("--help") == 0
+    helped = capsys.readouterr().out
+    for name in cli._commands():
+        assert f"• {name}" in helped
+    assert "Exit codes: 0" in helped
+
+
+# --- completion -------------------------------------------------------------------------------------------------------
+
+
+def completed(script, *words):
+    """What bash offers for the last of the words."""
+    quoted = " ".join(map(shlex.quote, words))
+    code = f"COMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1}; _fastaugself; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", f"source {shlex.quote(str(script))}; {code}"], capture_output=True, text=True, env={"PATH": path}
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+@pytest.fixture(scope="module")
+def completions(tmp_path_factory):
+    """The script for bash, with two recipes."""
+    out = tmp_path_factory.mktemp("completion") / "fastaugself.bash"
+    recipes = [ROOT / "recipes" / f"imagenet_{name}_augself.py" for name in ("moco", "simclr")]
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert call("completion", "bash", *recipes) == 0
+    out.write_text(printed.getvalue())
+    assert subprocess.run(["bash", "-n", out]).returncode == 0
+    return out
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["fastaugself", ""], {"write", "info", "verify", "views", "export", "report", "doctor", "eval", "bench"}),
+        (["fastaugself", "ev"], {"eval"}),
+        (["fastaugself", "eval", "l"], {"linear", "localize", "layers"}),
+        (["fastaugself", "eval", "knn", "run", "--fuse", ""], {"concat", "mean", "add", "none"}),
+        (["fastaugself", "views", "--policy", "mo"], {"moco_v2"}),
+        (["fastaugself", "info", ""], set()),  # nothing but files, which bash offers itself
+        (["python", "-m", "fastaugself", "bench", "au"], {"augment"}),
+        (["python", "recipes/imagenet_moco_augself.py", "--preset", ""], {"paper", "demo"}),
+        (["python", "recipes/imagenet_moco_augself.py", "--data.tra"], {"--data.train"}),
+        (["torchrun", "--nproc-per-node", "2", "imagenet_simclr_augself.py", "--method.te"], {"--method.temperature"}),
+        (["python", "recipes/imagenet_simclr_augself.py", "--dry"], {"--dry-run"}),
+        (["python", "another.py", "--data.tra"], set()),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bash_completes_commands_options_values_and_recipes(words, expected, completions):
+    found = set(completed(completions, *words))
+    assert expected <= found if words == ["fastaugself", ""] else expected == found
+
+
+def test_completion_of_another_shell_and_of_what_is_no_recipe(tmp_path, capsys):
+    assert call("completion", "zsh") == 0
+    script = capsys.readouterr().out
+    assert script.startswith("#compdef fastaugself") and "'invariance'" in script
+    assert call("completion", "zsh", ROOT / "recipes" / "study.py") == 2
+    assert "bash only" in capsys.readouterr().err
+    (tmp_path / "other.py").write_text("print")
+    assert call("completion", "bash", tmp_path / "other.py") == 2
+    assert "does not call fastaugself.run" in capsys.readouterr().err
+    assert call("completion", "bash", tmp_path / "missing.py") == 2
+    assert "no such recipe" in capsys.readouterr().err

@@ -1,15 +1,11 @@
 """`fastaugself bench NAME`, also `python -m fastaugself.bench NAME`."""
 
 import sys
-from collections.abc import Callable, Sequence
-
-from ..errors import UsageError
+from collections.abc import Callable
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Runs one benchmark; the exit code."""
-    import tyro
-
+def commands() -> dict[str, Callable[..., None]]:
+    """Every benchmark by its name."""
     from .augment import augment_benchmark
     from .disk import disk_benchmark
     from .e2e import e2e_benchmark
@@ -18,7 +14,7 @@ def main(arguments: Sequence[str]) -> int:
     from .step import step_benchmark
     from .tables import tables
 
-    commands: dict[str, Callable[..., None]] = {
+    return {
         "augment": augment_benchmark,
         "loader": loader_benchmark,
         "disk": disk_benchmark,
@@ -27,16 +23,9 @@ def main(arguments: Sequence[str]) -> int:
         "scale": scale_benchmark,
         "tables": tables,
     }
-    if not arguments or arguments[0] not in (*commands, "-h", "--help"):
-        raise UsageError(f"bench takes one of {', '.join(commands)}, got {arguments[0] if arguments else 'nothing'}")
-    if arguments[0] in commands:
-        tyro.cli(commands[arguments[0]], args=list(arguments[1:]), prog=f"fastaugself bench {arguments[0]}")
-    else:
-        print("usage: fastaugself bench {" + ",".join(commands) + "} [OPTIONS]")
-    return 0
 
 
 if __name__ == "__main__":
-    from ..cli import main as command
+    from ..cli import main
 
-    command(["bench", *sys.argv[1:]])
+    main(["bench", *sys.argv[1:]])

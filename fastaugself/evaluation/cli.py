@@ -1,13 +1,7 @@
 """`fastaugself eval NAME`: what a representation kept."""
 
-import contextlib
-import io
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
-
-from ..errors import UsageError
-from ..usage import unboxed
 
 
 def commands() -> dict[str, Callable[..., Any]]:
@@ -27,24 +21,3 @@ def datasets() -> None:
 
     for name, reader in readers().items():
         print(f"{name:<14} {' '.join(getattr(reader, 'layout', reader.__doc__ or '').split())}")
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Runs one command."""
-    import tyro
-
-    known = commands()
-    if arguments and not arguments[0].startswith("-") and arguments[0] not in known:
-        raise UsageError(f"eval takes one of {', '.join(known)}, got {arguments[0]}")
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            made = tyro.extras.subcommand_cli_from_dict(
-                known, args=list(arguments), description=__doc__, prog="fastaugself eval"
-            )
-    except SystemExit as end:
-        if end.code == 2:
-            raise UsageError(re.sub(r"^Error parsing \w+: ", "", unboxed(complaint.getvalue()))) from None
-        raise
-    if callable(made):
-        made()

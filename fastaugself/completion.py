@@ -1,0 +1,97 @@
+"""Shell completion: the parser's own script, in bash with file names where no option fits, and with recipes."""
+
+import contextlib
+import io
+import re
+import runpy
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from unittest.mock import patch
+
+from .errors import UsageError
+from .pretrain import Recipe, parse
+from .usage import Command, Group, choose
+
+# A recipe's options are completed after its file name, whatever runs it: python, or torchrun with its own options.
+_BASH = """
+_fastaugself() {{
+  local i name= current=${{COMP_WORDS[COMP_CWORD]}} last=${{COMP_WORDS[COMP_CWORD - 1]}} presets=
+  for ((i = 0; i < COMP_CWORD; i++)); do
+    case ${{COMP_WORDS[i]##*/}} in
+{cases}
+      *) continue ;;
+    esac
+    COMP_WORDS=("${{COMP_WORDS[@]:i}}")
+    ((COMP_CWORD -= i))
+    break
+  done
+  COMPREPLY=()
+  [[ -n $name ]] || return
+  "$name"
+  if [[ -n $presets && $last == --preset ]]; then
+    COMPREPLY=($(compgen -W "$presets" -- "$current"))
+  elif [[ -n $presets && $current == -* ]]; then
+    COMPREPLY+=($(compgen -W "--preset --from --dry-run" -- "$current"))
+  elif [[ $current != -* ]]; then
+    local found=("${{COMPREPLY[@]}}") word
+    COMPREPLY=()
+    for word in "${{found[@]}}"; do
+      [[ -z $word || $word == -* ]] || COMPREPLY+=("$word")
+    done
+  fi
+  if ((COMP_CWORD > 1)) && [[ -e ${{COMPREPLY[0]}} ]]; then
+    compopt -o filenames 2>/dev/null
+  fi
+}}
+complete -o bashdefault -o default -F _fastaugself fastaugself{programs}
+"""
+
+
+def completion(shell: str, recipes: Sequence[Path], commands: Mapping[str, Command | Group]) -> str:
+    """What `shell`, bash or zsh, has to read so that it completes `fastaugself`, and bash also these recipes.
+
+    Raises UsageError for recipes in another shell, and for files that are not recipes.
+    """
+    script = _printed(lambda option: choose(commands, option, prog="fastaugself"), shell)
+    if shell != "bash":
+        if recipes:
+            raise UsageError(f"recipes are completed in bash only, not in {shell}; pass none")
+        return script
+    parts, cases = [script], [f"      fastaugself) name={_function(script)} ;;"]
+    for path in recipes:
+        script, presets = _recipe(path, shell)
+        parts.append(script)
+        cases.append(f'      {shlex.quote(path.name)}) name={_function(script)} presets="{presets}" ;;')
+    programs = " python python3 torchrun" if recipes else ""
+    return "\n".join([*parts, _BASH.format(cases="\n".join(cases), programs=programs)])
+
+
+def _recipe(path: Path, shell: str) -> tuple[str, str]:
+    """The script of one recipe, and the names of its presets."""
+    if not path.is_file():
+        raise UsageError(f"no such recipe: {path}")
+    made: list[tuple[str, str]] = []
+
+    def run(recipe: Recipe, /, **presets: Recipe) -> None:
+        made.append((_printed(lambda option: parse(recipe, presets, option), shell), " ".join(["paper", *presets])))
+
+    with patch("fastaugself.run", run):
+        runpy.run_path(str(path), run_name="__main__")
+    if not made:
+        raise UsageError(f"{path} is not a recipe: it does not call fastaugself.run")
+    return made[0]
+
+
+def _printed(parser: Callable[[list[str]], object], shell: str) -> str:
+    """The parser's own script, which it prints before it ends the process."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+        parser(["--tyro-print-completion", shell])
+    # One line for each option: a description of several lines would be offered line by line.
+    return re.sub(r"^COMPLETION_SPEC = .*$", lambda found: found[0].replace(r"\n", " "), printed.getvalue(), flags=re.M)
+
+
+def _function(script: str) -> str:
+    (name,) = re.findall(r"^(_tyro_\w+)\(\) \{$", script, re.MULTILINE)
+    return name
