@@ -34,6 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
+def _json(values: Any) -> str:
+    return dumps(values, indent=2, default=str)  # paths are strings there
+
+
 def _evaluations() -> dict[str, Callable[..., Any]]:
     from .evaluation.cli import commands
 
@@ -60,6 +64,7 @@ def _commands() -> dict[str, Callable[..., Any] | Group]:
         image_column: str = "",
         label_column: str = "",
         classes: str = "",
+        json: bool = False,
     ) -> None:
         """Write photos to a .beton file; JPEGs pass through untouched where they can. Stopped, it goes on where it was.
 
@@ -75,6 +80,7 @@ def _commands() -> dict[str, Callable[..., Any] | Group]:
             image_column: Where there are columns, the one with the photos; found by itself where only one can be it.
             label_column: Where there are columns, the one with the labels; none = no labels.
             classes: Keep these classes only: imagenet100 (the hundred that papers use), or a text file, a name a line.
+            json: Print what was written as JSON.
         """
         from .data.inputs.samples import Columns
         from .data.write import write_photos
@@ -90,34 +96,40 @@ def _commands() -> dict[str, Callable[..., Any] | Group]:
             columns=Columns(image_column, label_column),
             classes=classes,
         )
-        print(written)
+        print(_json(written._asdict()) if json else written)
 
-    def info(beton: Positional[Path]) -> None:
+    def info(beton: Positional[Path], json: bool = False) -> None:
         """Show what a .beton file holds, and how fast it decodes here.
 
         Args:
             beton: The file.
+            json: Print JSON.
         """
-        from .data.info import describe
+        from .data.info import describe, facts
 
-        print(describe(beton))
+        known = facts(beton)
+        print(_json(known) if json else describe(known))
 
-    def verify(beton: Positional[Path], workers: int = 0, show: int = 100) -> None:
+    def verify(beton: Positional[Path], workers: int = 0, show: int = 100, json: bool = False) -> None:
         """Check a .beton file: its structure and, against its manifest, every byte. Exits with 1 if anything is wrong.
 
         Args:
             beton: The file.
             workers: Threads; 0 = as many as there are cores.
             show: The most faults to print.
+            json: Print JSON, with every fault.
         """
         from .data.verify import verify_beton
 
+        if show < 0:
+            raise UsageError(f"--show must be at least 0, got {show}")
         verified = verify_beton(beton, workers=workers, show_progress=True)
-        for fault in verified.faults[:show]:
-            print(fault)
-        if len(verified.faults) > show:
-            print(f"... and {len(verified.faults) - show} more")
-        print(verified)
+        if json:
+            print(_json(verified._asdict()))
+        else:
+            hidden = len(verified.faults) - show
+            more = [f"... and {hidden} more"] if hidden > 0 else []
+            print(*verified.faults[:show], *more, verified, sep="\n")
         sys.exit(1 if verified.faults else 0)
 
     def views(
@@ -191,7 +203,7 @@ def _commands() -> dict[str, Callable[..., Any] | Group]:
         from .doctor import as_json, diagnose, read_config, report
 
         findings = diagnose(read_config(config))
-        print(dumps(as_json(findings), indent=2) if json else report(findings))
+        print(_json(as_json(findings)) if json else report(findings))
         sys.exit(any(finding.state == "fault" for finding in findings))
 
     def completion(shell: Positional[Literal["bash", "zsh"]], recipes: Positional[tuple[Path, ...]] = ()) -> None:

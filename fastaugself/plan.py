@@ -20,8 +20,8 @@ from .training.optim import learning_rate
 PROBED = 16  # samples at most that are timed on a CPU
 
 
-def plan(config: Pretrain, *, processes: int = 1) -> str:
-    """The resolved configuration, the schedule, and estimates of time, memory and disk.
+def plan(config: Pretrain, *, processes: int = 1) -> tuple[str, int]:
+    """The resolved configuration, the schedule, and estimates of time, memory and disk; and how many faults it has.
 
     The photos are counted and not read; a few steps' forward and backward are timed on random photos. The time is
     that on this machine's device, without data and compilation: an order of magnitude, not a promise.
@@ -58,7 +58,7 @@ def plan(config: Pretrain, *, processes: int = 1) -> str:
     ]
     faults = [f for f in diagnose(config, NEEDS) if f.state == "fault"]
     lines += [f"fault     {f.found}; {f.remedy}" for f in faults]
-    return "\n".join(lines)
+    return "\n".join(lines), len(faults)
 
 
 def _photos(config: Pretrain) -> tuple[int, int, str]:

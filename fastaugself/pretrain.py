@@ -49,11 +49,13 @@ def main(recipe: Recipe, presets: dict[str, Recipe], arguments: Sequence[str]) -
         config = parse(recipe, presets, rest)
         if len(rest) < len(arguments):
             processes = int(os.environ.get("WORLD_SIZE", "1"))
-            if os.environ.get("RANK", "0") == "0":
-                from .plan import plan
+            if os.environ.get("RANK", "0") != "0":
+                return 0
+            from .plan import plan
 
-                print(plan(config, processes=processes))
-            return 0
+            text, faults = plan(config, processes=processes)
+            print(text)
+            return 1 if faults else 0
         world = distributed.start(config.device)
         pretrain(config, world)
         return 0

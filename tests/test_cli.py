@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 import shlex
 import subprocess
@@ -72,8 +73,6 @@ def test_bad_input_is_one_line_with_its_exit_code(arguments, code, message, beto
 
 
 def test_export_of_a_run_equals_what_training_exported(beton, tmp_path):
-    import json
-
     from safetensors.torch import load_file
 
     from fastaugself import AugSelf, Backbone, Data, Log, MoCo, Pretrain, ViewPolicy
@@ -131,6 +130,38 @@ def test_a_mistyped_command_line_is_one_line_with_the_remedy(arguments, message,
     assert call(*arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and error.count("\n") == 1, error
+
+
+@pytest.mark.parametrize(
+    "command", [("verify", "--workers", "-2"), ("verify", "--show", "-1"), ("write", "--workers", "-1")]
+)
+def test_numbers_out_of_range_are_refused_by_their_option(command, beton, photo_folder, tmp_path, capsys):
+    name, option, value = command
+    where = [beton] if name == "verify" else [photo_folder, tmp_path / "x.beton"]
+    assert call(name, *where, option, value) == 2
+    assert f"error: {option} must be" in capsys.readouterr().err
+
+
+def test_json_holds_what_the_text_says(photo_folder, tmp_path, capsys):
+    def printed(code, *arguments):
+        assert call(*arguments, "--json") == code
+        return json.loads(capsys.readouterr().out)
+
+    out = tmp_path / "photos.beton"
+    written = printed(0, "write", photo_folder, out)
+    assert written["path"] == str(out) and written["samples"] == 64 and written["reencoded"] == {}
+    known = printed(0, "info", out)
+    assert known["samples"] == 64 and known["classes"] == ["astronaut", "chelsea", "coffee", "rocket"]
+    assert known["photos_per_label"] == {str(label): 16 for label in range(4)} and known["without_label"] == 0
+    assert sum(row["photos"] for row in known["longer_sides"]) == 64 and known["bytes"] == out.stat().st_size
+    assert 33 <= known["height"]["min"] <= known["height"]["mean"] <= known["height"]["max"] <= 60
+    assert known["manifest"] and known["decoded_per_second"] > 0 and known["decode_fault"] is None
+    assert printed(0, "verify", out)["faults"] == []
+    data = bytearray(out.read_bytes())
+    data[len(data) // 2] ^= 1
+    out.write_bytes(data)
+    (fault,) = printed(1, "verify", out)["faults"]
+    assert "has other bytes than were written" in fault
 
 
 def test_help_names_every_command_and_ends_well(capsys):

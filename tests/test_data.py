@@ -11,7 +11,7 @@ import simplejpeg
 
 from fastaugself.data import ffcv_source, sidecar
 from fastaugself.data.beton import ALLOCATION, FIELD, HEADER, JPEG, RAW, Beton, metadata_type
-from fastaugself.data.info import describe
+from fastaugself.data.info import describe, facts
 from fastaugself.data.sidecar import Sidecar
 from fastaugself.data.writer import BetonWriter
 from fastaugself.errors import RunError, UsageError
@@ -278,7 +278,7 @@ def test_unreadable_sidecar_is_reported_and_not_used(text, copy, caplog):
 
 
 def test_info_tells_what_is_inside(beton):
-    text = describe(beton)
+    text = describe(facts(beton))
     assert "64 photos" in text
     assert "64 JPEG, 0 raw" in text
     assert "4 classes: astronaut, chelsea, coffee, rocket" in text

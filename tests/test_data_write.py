@@ -99,9 +99,9 @@ def test_missing_folder_and_wrong_options_are_refused(photo_folder, beton, tmp_p
     for source, arguments, message in [
         (tmp_path / "none", {}, "none: no such file or folder"),
         (beton, {}, "is a .beton file already"),
-        (photo_folder, {"max_side": -1}, "max_side is -1"),
-        (photo_folder, {"quality": 0}, "quality is 0"),
-        (photo_folder, {"workers": -1}, "workers is -1"),
+        (photo_folder, {"max_side": -1}, "--max-side must be .* got -1"),
+        (photo_folder, {"quality": 0}, "--quality must be .* got 0"),
+        (photo_folder, {"workers": -1}, "--workers must be .* got -1"),
     ]:
         with pytest.raises(UsageError, match=message):
             write_photos(source, out, progress=False, **arguments)

@@ -1,6 +1,8 @@
 """`--dry-run`: the plan of a command, which writes nothing."""
 
 import json
+import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -45,3 +47,9 @@ def test_a_folder_is_counted_and_not_written(photo_folder, capsys):
 def test_what_training_would_refuse_is_refused(arguments, message, capsys):
     code, _, error = dry(arguments, capsys)
     assert code == 2 and message in error and error.count("\n") == 1
+
+
+def test_a_plan_that_cannot_be_carried_out_says_so_and_exits_with_1(beton, monkeypatch, capsys):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10))
+    code, out, _ = dry(["--data.train", beton], capsys)
+    assert code == 1 and "fault     " in out

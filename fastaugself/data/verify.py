@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import RunError
+from ..errors import RunError, UsageError
 from . import manifest, sidecar
 from .beton import ALLOCATION, JPEG, Beton, Fault
 from .cores import available_cores
@@ -62,9 +62,11 @@ def verify_beton(
     manifest_path: by default the one beside the file. Without a manifest every photo is decoded, which finds cut and
     garbled photos, but not a change after which a photo still decodes. workers: threads, 0 for one a core.
 
-    Raises UsageError for what is not a `.beton` file; a file so damaged that its samples cannot be told apart is one
-    fault, not an error.
+    Raises UsageError for what is not a `.beton` file and for a negative number of threads; a file so damaged that its
+    samples cannot be told apart is one fault, not an error.
     """
+    if workers < 0:
+        raise UsageError(f"--workers must be a number of threads, or 0 for one a core, got {workers}")
     began = time.perf_counter()
     path = Path(path)
     in_index: list[Fault] = []

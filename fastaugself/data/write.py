@@ -299,8 +299,8 @@ def _load(sample: Sample, options: _Options) -> Photo | UnreadablePhoto:
 
 def _check_options(max_side: int, quality: int, workers: int) -> None:
     if not 0 <= max_side <= MAX_SIDE:
-        raise UsageError(f"max_side is {max_side}, expected 1 to {MAX_SIDE} pixels, or 0 for no limit")
+        raise UsageError(f"--max-side must be from 1 to {MAX_SIDE} pixels, or 0 for no limit, got {max_side}")
     if not 1 <= quality <= 100:
-        raise UsageError(f"quality is {quality}, expected 1 to 100")
+        raise UsageError(f"--quality must be from 1 to 100, got {quality}")
     if workers < 0:
-        raise UsageError(f"workers is {workers}, expected a number of threads, or 0 for one a core")
+        raise UsageError(f"--workers must be a number of threads, or 0 for one a core, got {workers}")
