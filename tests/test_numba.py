@@ -287,4 +287,3 @@ def test_the_checks_of_the_debug_mode_read_nothing_from_another_device(monkeypat
     _check_rows(*(tensor.to("meta") for tensor in source), 4, 5)
     assert len(asserted) == 4 and all(device.type == "meta" for device, _ in asserted)
     assert "a row of params_VBP crops outside its image" in asserted[2][1]
-

@@ -280,9 +280,7 @@ def interleave(typing_context, r, g, b):
         for q in range(3):
             channel_of = [(LANES * q + lane) % 3 for lane in range(LANES)]
             rg = _shuffle(builder, placed[0], placed[1], [n + LANES * (channel_of[n] == 1) for n in range(LANES)])
-            outputs.append(
-                _shuffle(builder, rg, placed[2], [n + LANES * (channel_of[n] == 2) for n in range(LANES)])
-            )
+            outputs.append(_shuffle(builder, rg, placed[2], [n + LANES * (channel_of[n] == 2) for n in range(LANES)]))
         return context.make_tuple(builder, signature.return_type, outputs)
 
     return types.UniTuple(float32x8, 3)(r, g, b), code

@@ -196,9 +196,7 @@ def augment_view(pixels, image, stride, row, floats, halves, target, shift, shap
         for y in range(0, H, STRIP):
             n = min(STRIP, H - y) * W
             for c in range(channels):
-                finish.blur_columns(
-                    planes, start + c * plane + y * W, W, gaussian, R, strips, c * shape[STRIP_PLANE]
-                )
+                finish.blur_columns(planes, start + c * plane + y * W, W, gaussian, R, strips, c * shape[STRIP_PLANE])
             if solarize_last:
                 _solarize(strips, first, shape[STRIP_PLANE], channels, n, threshold)
             finish.emit(strips, first, second, n, scale, bias, floats, halves, shape[KIND], shape[CHANNELS],
