@@ -193,6 +193,17 @@ def _commands() -> dict[str, Callable[..., Any] | Group]:
 
         print(report_runs(runs, out))
 
+    def replay(record: Positional[Path], rerun: bool = False) -> None:
+        """Run the batch again whose loss was not finite, and name the first module that gives values that are not.
+
+        Args:
+            record: The not-finite.json that the run left in its folder.
+            rerun: Take the steps from the last checkpoint to that batch again first, on one device.
+        """
+        from .training.replay import replay as run_again
+
+        print(run_again(record, rerun=rerun))
+
     def doctor(config: Path | None = None, json: bool = False) -> None:
         """Check this machine: versions, GPU, back-ends, memory and disk, with the remedy for each fault.
 
@@ -225,6 +236,7 @@ def _commands() -> dict[str, Callable[..., Any] | Group]:
         "views": views,
         "export": export,
         "report": report,
+        "replay": replay,
         "eval": Group("Measure what a representation kept.", _evaluations),
         "bench": Group("Measure how fast this machine is, beside other programs.", _benchmarks),
         "completion": completion,

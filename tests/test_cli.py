@@ -74,29 +74,12 @@ def test_bad_input_is_one_line_with_its_exit_code(arguments, code, message, beto
 
 def test_export_of_a_run_equals_what_training_exported(beton, tmp_path):
     from safetensors.torch import load_file
+    from tiny_runs import config, train
 
-    from fastaugself import AugSelf, Backbone, Data, Log, MoCo, Pretrain, ViewPolicy
-    from fastaugself.config import to_dict
     from fastaugself.export import export_backbone
-    from fastaugself.training.distributed import World
-    from fastaugself.training.trainer import Trainer
 
-    config = Pretrain(
-        data=Data(train=beton, source="native", workers=1),
-        view=ViewPolicy.moco_v2(24),
-        backbone=Backbone(name="resnet18", width=8),
-        method=MoCo(queue=32, dim=16),
-        augself=AugSelf(hidden=16),
-        log=Log(every=1, tensorboard=False),
-        run=tmp_path,
-        epochs=1,
-        batch_size=32,
-    )
-    trainer = Trainer(config, World(0, 1, torch.device("cpu")))
-    trainer.fit()
-    trainer.close()
-    (tmp_path / "config.json").write_text(json.dumps(to_dict(config)))
-    first = load_file(export_backbone(trainer.learner, config, tmp_path / "export", step=trainer.step))
+    trainer = train(config(beton, tmp_path, epochs=1))
+    first = load_file(export_backbone(trainer.learner, trainer.config, tmp_path / "export", step=trainer.step))
     assert call("export", tmp_path, "--out", tmp_path / "again") == 0
     again = load_file(tmp_path / "again" / "model.safetensors")
     assert first.keys() == again.keys() and all(torch.equal(first[name], again[name]) for name in first)

@@ -96,23 +96,18 @@ def test_native_sync_keeps_names_values_and_groups():
 
 
 def test_split_statistics_are_those_of_groups_and_must_fit(beton, tmp_path):
-    from fastaugself import Augment, AugSelf, Data, Log, Pretrain, ViewPolicy
-    from fastaugself.training.distributed import World
+    from tiny_runs import ALONE, config
+
     from fastaugself.training.trainer import Trainer
 
-    config = Pretrain(
-        data=Data(train=beton, source="native", workers=1), view=ViewPolicy.moco_v2(16), augment=Augment(blur_kernel=5),
-        backbone=Backbone(name="resnet18", width=4, stem="small", batch_norm="split", split=4),
-        method=MoCo(queue=16, dim=8), augself=AugSelf(hidden=8), log=Log(every=1, tensorboard=False), run=tmp_path,
-        epochs=1, batch_size=16,
-    )  # fmt: skip
-    alone = World(0, 1, torch.device("cpu"))
-    trainer = Trainer(config, alone)
+    backbone = Backbone(name="resnet18", width=4, stem="small", batch_norm="split", split=4)
+    split = config(beton, tmp_path, backbone=backbone)
+    trainer = Trainer(split, ALONE)
     trainer.close()
     groups = {m.group for m in trainer.learner.modules() if isinstance(m, BatchNorm2d)}
     assert groups == {4}
     with pytest.raises(UsageError, match=r"--backbone.split 4 must be at least 2 and divide the 2 samples"):
-        Trainer(dataclasses.replace(config, accumulate=8), alone)
+        Trainer(dataclasses.replace(split, accumulate=8), ALONE)
 
 
 def moco(shuffle):

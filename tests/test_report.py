@@ -1,6 +1,5 @@
 """The report of a run: correct numbers, one file, and never the reason why a finished training fails."""
 
-import dataclasses
 import functools
 import html
 import importlib.util
@@ -12,9 +11,11 @@ import shlex
 from pathlib import Path
 
 import pytest
+import tiny_runs
 import torch
+from tiny_runs import train
 
-from fastaugself import Augment, AugSelf, Backbone, Data, Log, MoCo, Optim, Pretrain, ViewPolicy
+from fastaugself import AugSelf, Data, Log, ViewPolicy
 from fastaugself.charts import MAX_POINTS, Level, line_chart
 from fastaugself.methods.byol import Byol
 from fastaugself.methods.cassle import Cassle
@@ -22,11 +23,9 @@ from fastaugself.methods.simsiam import SimSiam
 from fastaugself.methods.supervised import Supervised
 from fastaugself.pretrain import parse
 from fastaugself.training import predictions, report, report_text
-from fastaugself.training.distributed import World
 from fastaugself.training.report import Report, write_report
 from fastaugself.training.report_records import final_mean, read_lines, without_stub
 from fastaugself.training.report_text import compare
-from fastaugself.training.trainer import Trainer
 from fastaugself_kernels import augself_targets, sample_params
 
 ROOT = Path(__file__).parents[1]
@@ -45,30 +44,9 @@ def fewer_pairs(monkeypatch):
 
 
 def config(beton, run, **changes):
-    base = Pretrain(
-        data=Data(train=beton, val=beton, source="native", workers=1),
-        view=ViewPolicy.moco_v2(24),
-        augment=Augment(blur_kernel=5),
-        backbone=Backbone(name="resnet18", width=8, stem="small"),
-        method=MoCo(queue=32, dim=16, momentum=0.9),
-        augself=AugSelf(crop=0.5, color=0.5, hidden=16),
-        optim=Optim(lr=0.05),
-        log=Log(every=1, tensorboard=False, knn_epochs=1),
-        run=run,
-        epochs=2,
-        batch_size=16,
-    )
-    return dataclasses.replace(base, **changes)
-
-
-def train(configuration):
-    configuration.run.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(configuration, World(0, 1, torch.device("cpu")))
-    try:
-        trainer.fit()
-        return trainer
-    finally:
-        trainer.close()
+    """Checks every epoch, on the photos it trains on."""
+    data, log = Data(train=beton, val=beton, source="native", workers=1), Log(every=1, tensorboard=False, knn_epochs=1)
+    return tiny_runs.config(beton, run, **{"data": data, "log": log, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +82,7 @@ def test_the_report_is_one_file_that_needs_nothing_else(finished, caplog):
 
 def test_the_report_says_what_was_trained_and_where_the_weights_are(finished):
     page = text_of(written(finished))
-    assert "MoCo v2 + AugSelf (crop, colour) trained a ResNet-18 of width 8 on 64 photos at 24 px" in page
+    assert "MoCo v2 + AugSelf (crop, colour) trained a ResNet-18 of width 4 on 64 photos at 16 px" in page
     assert str(finished.config.run / "export" / "model.safetensors") in page
     assert "8 steps" in page and "It ended at step" not in page
 
@@ -154,7 +132,7 @@ def test_every_head_is_reported(beton, tmp_path, caplog):
     ("changes", "name"),
     [
         ({"method": SimSiam(), "cassle": Cassle(inject="concat", width=8)}, "SimSiam + CASSLE + AugSelf"),
-        ({"method": Byol(), "view2": ViewPolicy(size=24, solarize=0.2)}, "BYOL + AugSelf"),
+        ({"method": Byol(), "view2": ViewPolicy(size=16, solarize=0.2)}, "BYOL + AugSelf"),
         ({"method": Supervised(), "augself": AugSelf(crop=0, color=0)}, "Supervised"),
     ],
     ids=["simsiam", "byol", "supervised"],

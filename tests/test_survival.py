@@ -11,56 +11,25 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny_runs
 import torch
+from tiny_runs import ALONE, metrics, saved_steps, saved_weights, train
 
-from fastaugself import Augment, AugSelf, Backbone, Checkpoint, Data, Log, MoCo, Optim, Pretrain, ViewPolicy
+from fastaugself import Checkpoint, Log
 from fastaugself.config import to_dict
 from fastaugself.errors import RunError, UsageError
 from fastaugself.pretrain import pretrain
 from fastaugself.training import checkpoint
-from fastaugself.training.distributed import World
 from fastaugself.training.signals import Stopped
 from fastaugself.training.step import TrainStep
 from fastaugself.training.trainer import Trainer
 
-ALONE = World(0, 1, torch.device("cpu"))
 KILLS = int(os.environ.get("FASTAUGSELF_KILLS", "3"))
 
 
 def config(beton, run, **changes):
-    base = Pretrain(
-        data=Data(train=beton, source="native", workers=1),
-        view=ViewPolicy.moco_v2(16),
-        augment=Augment(blur_kernel=5),
-        backbone=Backbone(name="resnet18", width=4, stem="small"),
-        method=MoCo(queue=32, dim=8, momentum=0.9),
-        augself=AugSelf(crop=0.5, color=0.5, hidden=8),
-        optim=Optim(lr=0.1),
-        log=Log(every=1, tensorboard=False),
-        checkpoint=Checkpoint(minutes=1e-6),
-        run=run,
-        epochs=2,
-        batch_size=16,
-    )
-    return dataclasses.replace(base, **changes)
-
-
-def train(configuration):
-    configuration.run.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(configuration, ALONE)
-    try:
-        trainer.fit()
-        return trainer
-    finally:
-        trainer.close()
-
-
-def weights(run):
-    return checkpoint.load(checkpoint.checkpoints(run / "checkpoints")[-1])["state"]["learner"]
-
-
-def steps(run):
-    return [int(path.stem.removeprefix("step-")) for path in checkpoint.checkpoints(run / "checkpoints")]
+    """Saves after every step."""
+    return tiny_runs.config(beton, run, **{"checkpoint": Checkpoint(minutes=1e-6), **changes})
 
 
 @pytest.fixture()
@@ -86,17 +55,16 @@ def test_kills_at_random_moments_lose_nothing(beton, tmp_path):
     kills, reached = done.stdout.split(maxsplit=1)
     assert int(kills) >= KILLS // 2, "the run was over before it was killed"
     assert json.loads(reached) == sorted(json.loads(reached)), "a kill cost steps that had been saved"
-    a, b = weights(whole.config.run), weights(killed.run)
+    a, b = saved_weights(whole.config.run), saved_weights(killed.run)
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a if isinstance(a[k], torch.Tensor))
-    logged = [json.loads(line)["step"] for line in (killed.run / "metrics.jsonl").read_text().splitlines()]
-    assert logged == list(range(1, whole.total + 1))
+    assert [m["step"] for m in metrics(killed.run)] == list(range(1, whole.total + 1))
 
 
 def test_a_full_disk_keeps_the_run_going_and_the_older_checkpoint(beton, tmp_path, messages):
     size = checkpoint.save(tmp_path / "size", 1, train(config(beton, tmp_path / "a", max_steps=1)).state(), {}, keep=1)
     run = tmp_path / "run"
     train(config(beton, run, max_steps=2))
-    before = steps(run)
+    before = saved_steps(run)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
@@ -106,11 +74,11 @@ def test_a_full_disk_keeps_the_run_going_and_the_older_checkpoint(beton, tmp_pat
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
-    assert steps(run) == before and not list((run / "checkpoints").glob("*.partial"))
+    assert saved_steps(run) == before and not list((run / "checkpoints").glob("*.partial"))
     (line, *_) = messages()
     assert "no checkpoint of step 3" in line and "step-000000002.pt" in line and "training goes on" in line
     train(config(beton, run, max_steps=3))
-    assert steps(run) == [2, 3]  # with room again, it went on from where it was
+    assert saved_steps(run) == [2, 3]  # with room again, it went on from where it was
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_work(beton, tmp_path):
@@ -164,22 +132,35 @@ def test_a_loss_that_is_not_finite_is_named_with_step_rank_and_samples(beton, tm
         Trainer, "train_step", lambda self, batch: (seen.append(batch.ids_B), train_step(self, batch))[1]
     )
     monkeypatch.setattr(TrainStep, "_forward", spoiled(3))
-    with pytest.raises(RunError, match=r"weights are not finite at step 4; the last good checkpoint is .*000002.pt"):
+    message = "the loss is not finite at step 3 on rank 0; "
+    with pytest.raises(RunError, match=message + r"the last good checkpoint is .*02.pt.*`fastaugself replay .*json`"):
         trainer.fit()
     trainer.close()
-    assert steps(run) == [2]
-    assert all(v.isfinite().all() for v in weights(run).values() if isinstance(v, torch.Tensor))
-
-    run = tmp_path / "logged"
-    trainer = Trainer(dataclasses.replace(configuration, run=run, checkpoint=Checkpoint(minutes=60)), ALONE)
-    run.mkdir()
-    seen.clear()
-    with pytest.raises(RunError, match=r"the loss is not finite at step 3 on rank 0 .*there is no checkpoint yet"):
-        trainer.fit()
-    trainer.close()
+    assert len(seen) == 5, "the checkpoint of step 4 was not written, and ended the run a step later"
+    assert saved_steps(run) == [2]
+    assert all(v.isfinite().all() for v in saved_weights(run).values() if isinstance(v, torch.Tensor))
     dumped = json.loads((run / "not-finite.json").read_text())
     assert dumped["sample_ids"] == seen[2].tolist() and (dumped["step"], dumped["rank"], dumped["epoch"]) == (3, 0, 0)
-    assert steps(run) == []
+
+    run = tmp_path / "logged"
+    with pytest.raises(RunError, match=message + "there is no checkpoint yet"):
+        train(dataclasses.replace(configuration, run=run, checkpoint=Checkpoint(minutes=60)))
+    assert saved_steps(run) == []
+
+
+def test_weights_that_are_not_finite_end_the_run_where_the_losses_are(beton, tmp_path, monkeypatch):
+    train_step = Trainer.train_step
+
+    def unseen(self, batch):
+        step = train_step(self, batch)
+        with torch.no_grad():
+            self.learner.unused = torch.nn.Parameter(torch.full((1,), float("nan")))
+        return step
+
+    monkeypatch.setattr(Trainer, "train_step", unseen)
+    with pytest.raises(RunError, match="the weights are not finite at step 2; there is no checkpoint yet"):
+        train(config(beton, tmp_path))
+    assert saved_steps(tmp_path) == [] and not (tmp_path / "not-finite.json").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
@@ -197,14 +178,14 @@ def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(beton, tmp_path,
         with pytest.raises(Stopped) as stopped:
             train(config(beton, run, checkpoint=Checkpoint(minutes=60)))
     assert stopped.value.exit_code == 128 + number
-    assert steps(run) == [5]
+    assert saved_steps(run) == [5]
 
 
 def test_the_newest_checkpoints_and_the_milestones_stay(beton, tmp_path):
     train(config(beton, tmp_path, epochs=4, checkpoint=Checkpoint(minutes=1e-6, keep=2, milestone=1.5)))
-    assert steps(tmp_path) == [6, 12, 15, 16]
+    assert saved_steps(tmp_path) == [6, 12, 15, 16]
     train(config(beton, tmp_path / "rare", epochs=4, checkpoint=Checkpoint(minutes=60, keep=1, milestone=1.5)))
-    assert steps(tmp_path / "rare") == [6, 12, 16]
+    assert saved_steps(tmp_path / "rare") == [6, 12, 16]
 
 
 class Bomb:

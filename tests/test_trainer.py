@@ -3,16 +3,15 @@
 import dataclasses
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
+from tiny_runs import ALONE, config, metrics, train
 
-from fastaugself import Augment, AugSelf, Backbone, Data, Log, MoCo, Optim, Pretrain, ViewPolicy
+from fastaugself import Data, Log, MoCo, Optim, Pretrain
 from fastaugself.config import differences, from_dict, to_dict
 from fastaugself.errors import RunError, UsageError
 from fastaugself.pretrain import parse
@@ -23,34 +22,6 @@ from fastaugself.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "imagenet_moco_augself.py"
-ALONE = World(0, 1, torch.device("cpu"))
-
-
-def config(beton, run, **changes):
-    base = Pretrain(
-        data=Data(train=beton, source="native", workers=1),
-        view=ViewPolicy.moco_v2(24),
-        augment=Augment(blur_kernel=5),
-        backbone=Backbone(name="resnet18", width=8, stem="small"),
-        method=MoCo(queue=32, dim=16, momentum=0.9),
-        augself=AugSelf(crop=0.5, color=0.5, hidden=32),
-        optim=Optim(lr=0.5),
-        log=Log(every=1, tensorboard=False),
-        run=run,
-        epochs=2,
-        batch_size=16,
-    )
-    return dataclasses.replace(base, **changes)
-
-
-def train(configuration):
-    configuration.run.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(configuration, ALONE)
-    try:
-        trainer.fit()
-        return trainer
-    finally:
-        trainer.close()
 
 
 def assert_equal_state(a, b):
@@ -70,10 +41,6 @@ def _flatten(value, prefix=""):
             yield from _flatten(item, f"{prefix}.{i}")
     else:
         yield prefix, value
-
-
-def metrics(run):
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_a_run_in_two_parts_equals_one_in_one_part(beton, tmp_path):
@@ -104,14 +71,9 @@ def test_a_damaged_newest_checkpoint_costs_only_the_steps_since_the_one_before(b
 
 def test_a_run_of_another_configuration_is_refused_with_the_option(beton, tmp_path):
     train(config(beton, tmp_path, max_steps=1))
-    with pytest.raises(UsageError, match=r"holds a run with --optim.lr 0.5, this command has 0.25"):
+    with pytest.raises(UsageError, match=r"holds a run with --optim.lr 0.1, this command has 0.25"):
         Trainer(config(beton, tmp_path, optim=Optim(lr=0.25)), ALONE)
     train(config(beton, tmp_path, max_steps=2, log=Log(every=2, tensorboard=False)))  # not what is computed
-
-
-def test_a_loss_that_is_not_finite_ends_the_run_by_name(beton, tmp_path):
-    with pytest.raises(RunError, match="the loss is not finite at step"):
-        train(config(beton, tmp_path, optim=Optim(lr=1e30)))
 
 
 def test_bf16_follows_fp32(beton, tmp_path):
@@ -209,8 +171,7 @@ def test_corrupt_photos_are_counted_in_the_metrics_and_too_many_end_the_run(halv
             stream.write(bytes(200))
     base = config(halves / "*.beton", tmp_path / "run", epochs=1)
     train(dataclasses.replace(base, data=dataclasses.replace(base.data, max_corrupt=0.05)))
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert lines[-1]["corrupt"] == 2
+    assert metrics(tmp_path / "run")[-1]["corrupt"] == 2
     strict = dataclasses.replace(base.data, max_corrupt=0.02)
     with pytest.raises(RunError, match=r"b.beton: sample [34], .* 2 of 64 samples \(3\.12%\) are corrupt"):
         train(dataclasses.replace(base, run=tmp_path / "strict", data=strict))
@@ -244,33 +205,6 @@ def execute(arguments, **options):
     return subprocess.run(
         arguments, capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"}, **options
     )
-
-
-def exported(run):
-    from safetensors.torch import load_file
-
-    return load_file(run / "export" / "model.safetensors")
-
-
-def test_the_same_command_after_kill_9_ends_with_the_same_weights(beton, tmp_path):
-    whole = execute(command(beton, tmp_path / "whole"))
-    assert whole.returncode == 0, whole.stderr
-    run = tmp_path / "killed"
-    process = subprocess.Popen(command(beton, run), stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and len(checkpoint.checkpoints(run / "checkpoints")) < 2:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    process.stderr.close()
-    done = metrics(run)[-1]["step"]
-    assert done < 16, "the run was over before it could be killed"
-    again = execute(command(beton, run))
-    assert again.returncode == 0, again.stderr
-    assert "resume" in again.stderr
-    a, b = exported(tmp_path / "whole"), exported(run)
-    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-    assert [m["step"] for m in metrics(run)] == list(range(1, 17))
 
 
 def test_two_processes_compute_what_one_does(beton, tmp_path):

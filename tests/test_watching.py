@@ -1,6 +1,5 @@
 """What a person sees while and after training: alarms, the linear probe, traces, trackers, reports of several runs."""
 
-import dataclasses
 import json
 import logging
 import re
@@ -9,39 +8,15 @@ import types
 
 import pytest
 import torch
+from tiny_runs import ALONE, config, train
 
-from fastaugself import Augment, AugSelf, Backbone, Data, Log, MoCo, Optim, Pretrain, ViewPolicy
-from fastaugself.config import to_dict
+from fastaugself import Data, Log, Optim
 from fastaugself.errors import UsageError
 from fastaugself.evaluation.ridge import ridge_accuracy, ridge_r2
 from fastaugself.methods.learner import spread_of
 from fastaugself.training.compare import report_runs
-from fastaugself.training.distributed import World
 from fastaugself.training.trainer import Trainer
 from fastaugself.training.watch import CollapseAlarm
-
-ALONE = World(0, 1, torch.device("cpu"))
-
-
-def config(beton, run, **changes):
-    base = Pretrain(
-        data=Data(train=beton, source="native", workers=1), view=ViewPolicy.moco_v2(16), augment=Augment(blur_kernel=5),
-        backbone=Backbone(name="resnet18", width=4, stem="small"), method=MoCo(queue=32, dim=8),
-        augself=AugSelf(hidden=8), optim=Optim(lr=0.1), log=Log(every=1, tensorboard=False), run=run, epochs=1,
-        batch_size=16,
-    )  # fmt: skip
-    return dataclasses.replace(base, **changes)
-
-
-def train(configuration):
-    configuration.run.mkdir(parents=True, exist_ok=True)
-    (configuration.run / "config.json").write_text(json.dumps(to_dict(configuration)))
-    trainer = Trainer(configuration, ALONE)
-    try:
-        trainer.fit()
-        return trainer
-    finally:
-        trainer.close()
 
 
 @pytest.fixture()

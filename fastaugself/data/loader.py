@@ -127,9 +127,26 @@ class Loader:
             drop_last=self.drop_last,
             start=start,
         )
-        canvases = self._on_cuda(ids, epoch) if self.device.type == "cuda" else self._canvases(ids, epoch, OwnMemory())
+        canvases = self._decoded(ids, epoch)
         self._epochs.add(canvases)
         return canvases
+
+    def take(self, ids_B: NDArray[np.int64]) -> Canvas:
+        """These samples as one batch on `device`. Raises as `epoch` does, and UsageError for an id that is none."""
+        wrong = ids_B[(ids_B < 0) | (ids_B >= self.num_samples)]
+        if wrong.size:
+            raise UsageError(
+                f"{self.name} has samples 0 to {self.num_samples - 1}, not {wrong[0]}; pass the same photos"
+            )
+        with closing(self._decoded(iter([ids_B]), 0)) as canvases:
+            return next(canvases)
+
+    def describe(self, sample: int) -> str:
+        """A sample by all its names: its file, its number there, and where it came from if the manifest says so."""
+        return self._dataset.describe(sample)
+
+    def _decoded(self, ids: Iterator[NDArray[np.int64]], epoch: int) -> Generator[Canvas]:
+        return self._on_cuda(ids, epoch) if self.device.type == "cuda" else self._canvases(ids, epoch, OwnMemory())
 
     def _on_cuda(self, ids: Iterator[NDArray[np.int64]], epoch: int) -> Generator[Canvas]:
         from .transfer import CudaLink, Ring, to_device

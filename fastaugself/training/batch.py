@@ -1,18 +1,23 @@
 """A decoded batch to what the learner takes: views, conditions and targets.
 
-Shape suffixes: V views, B batch, C channels, H W, P parameter columns.
+Shape suffixes: V views, B batch, C channels, H W, P parameter columns, N photos.
 """
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fastaugself_kernels import Targets, augment, augself_targets, descriptors, sample_params
 
 from ..config import Pretrain
 from ..data.canvas import Canvas
+from ..methods.augself import AugSelfLoss
 from ..methods.base import Views
+
+PROBES = 32_768  # draws from which the level of heads that learn nothing is estimated, to about 1 %
 
 
 class Batch(NamedTuple):
@@ -48,6 +53,20 @@ def make_batch(
     targets = augself_targets(params_VBP, canvas.sizes_B2, policies, mode=config.augself.mode)
     # A copy: the batch is the loader's again once its views are made.
     return Views(x_VBCHW, canvas.labels_B.clone(), omega_VBn, small_VBCHW), targets
+
+
+def null_losses(config: Pretrain, sizes_N2: NDArray[np.int32], augself: AugSelfLoss) -> dict[str, float]:
+    """The auxiliary losses, by name, of heads that answer 0 on these photos. sizes_N2: (height, width), pixels."""
+    count = min(len(sizes_N2), PROBES)
+    repeats = -(-PROBES // count)
+    sizes_B2 = torch.from_numpy(sizes_N2[:count]).to(torch.int32)
+    losses: dict[str, float] = {}
+    for epoch in range(repeats):
+        params_VBP = sample_params(torch.arange(count), sizes_B2, config.policies, seed=config.seed, epoch=epoch)
+        targets = augself_targets(params_VBP, sizes_B2, config.policies, mode=config.augself.mode)
+        for name, value in augself.null_losses(targets).items():
+            losses[name] = losses.get(name, 0.0) + float(value) / repeats
+    return losses
 
 
 def _apply(

@@ -5,17 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..charts import line_chart
-from ..config import Pretrain, from_dict, to_dict
 from ..errors import RunError, UsageError
 from ..page import escape, page
 from .checkpoint import write_atomically
-from .distributed import World
+from .reopen import read_config, reopen
 from .report import write_report
-from .report_records import final_mean, flat, is_number, read_lines, read_object, without_stub
-from .trainer import Trainer
+from .report_records import final_mean, flat, is_number, read_lines, without_stub
 
 NAMES = {
     "loss": "total loss", "loss_ssl": "loss of the method", "loss_crop": "AugSelf crop loss",
@@ -41,22 +37,8 @@ def report_runs(runs: Sequence[Path], out: Path | None = None) -> Path:
     return _report_again(runs[0])
 
 
-def _config(run: Path) -> dict[str, Any]:
-    values = read_object(run / "config.json")
-    if not values:
-        raise UsageError(f"{run} is not a run folder: it has no config.json that can be read")
-    return values
-
-
 def _report_again(run: Path) -> Path:
-    from ..pretrain import prepare_data
-
-    try:
-        config = from_dict(Pretrain, _config(run))
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"the config.json of {run} does not fit this version ({error})") from None
-    world = World(0, 1, torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu"))
-    trainer = Trainer(prepare_data(config, world), world, identity=to_dict(config))
+    trainer = reopen(run)
     try:
         written = write_report(run, trainer)
     finally:
@@ -83,7 +65,7 @@ class Run:
 
 def read_run(run: Path) -> Run:
     """The records of a run folder. Raises UsageError where it is none."""
-    options = flat(_config(run))
+    options = flat(read_config(run))
     return Run(str(run), options, read_lines(run / "metrics.jsonl"), read_lines(run / "evaluations.jsonl"))
 
 

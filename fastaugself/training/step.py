@@ -95,9 +95,9 @@ class TrainStep:
             self.scaler.scale(result.loss).backward()
             return result
         results = []
-        parts = list(zip(_split_views(views, self.accumulate), _split(targets, self.accumulate), strict=True))
+        parts = self.parts(views, targets)
         for i, part in enumerate(parts):
-            with self._alone() if i < len(parts) - 1 else nullcontext():
+            with self.alone() if i < len(parts) - 1 else nullcontext():
                 result = self._forward(*part)
                 self.scaler.scale(result.loss / self.accumulate).backward()
             results.append(result._replace(loss=result.loss.detach()))
@@ -110,7 +110,11 @@ class TrainStep:
         with torch.autocast(self.device.type, dtype=self.dtype) if half else nullcontext():
             return self.module(views, targets)
 
-    def _alone(self) -> AbstractContextManager[None]:
+    def parts(self, views: Views, targets: tuple[Targets, Targets]) -> list[tuple[Views, tuple[Targets, Targets]]]:
+        """What goes through the networks at a time: the batch, in `accumulate` equal parts in its order."""
+        return list(zip(_split_views(views, self.accumulate), _split(targets, self.accumulate), strict=True))
+
+    def alone(self) -> AbstractContextManager[None]:
         """Gradients stay with this process: only the last part's backward sends the sum."""
         return self.eager.no_sync() if isinstance(self.eager, DistributedDataParallel) else nullcontext()
 

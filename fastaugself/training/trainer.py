@@ -12,8 +12,6 @@ from typing import Any
 
 import torch
 
-from fastaugself_kernels import augself_targets, sample_params
-
 from ..config import Pretrain, to_dict
 from ..data.canvas import Canvas
 from ..data.loader import Loader
@@ -24,7 +22,7 @@ from ..models.norm import set_group, use_native_sync
 from ..models.resnet import ResNet
 from . import checkpoint
 from .apex import apex_sync_batch_norm
-from .batch import Batch, make_batch
+from .batch import Batch, make_batch, null_losses
 from .distributed import World, mean_over_processes
 from .environment import environment
 from .logs import Rate, RunLog, duration
@@ -39,7 +37,7 @@ from .watch import CollapseAlarm, LossWatch, all_finite
 
 log = logging.getLogger(__name__)
 
-PROBES = 32_768  # draws from which the level of heads that learn nothing is estimated, to about 1 %
+SPOILED = 255  # what processes tell each other in place of a signal's number: the weights are not finite
 
 
 class Trainer:
@@ -85,7 +83,7 @@ class Trainer:
             accumulate=config.accumulate,
             cuda_graphs=config.cuda_graphs,
         )
-        self.step = 0
+        self.step, self.spoiled = 0, False
         self._resume()
         self.watch, self.alarm = LossWatch(world), CollapseAlarm()
         self._predict_nothing: dict[str, float] = {}
@@ -196,13 +194,16 @@ class Trainer:
         """Writes a checkpoint, from the leading process.
 
         Where the disk does not take it, older ones stay and a warning says so; `last` raises RunError then. Weights
-        that are not finite raise RunError and are not written.
+        that are not finite are not written: they set `spoiled`, and `last` raises RunError, on all processes.
         """
-        if not self.world.leads:
+        if not self.world.leads and not last:
             return
         folder, options = self.config.run / "checkpoints", self.config.checkpoint
-        if not all_finite(list(self.learner.parameters())):
+        self.spoiled = not all_finite(list(self.learner.parameters()))
+        if self.spoiled and last:
             raise RunError(self._not_finite(f"the weights are not finite at step {self.step}"))
+        if self.spoiled or not self.world.leads:
+            return
         milestone = round(options.milestone * self.steps_per_epoch)
         try:
             checkpoint.save(folder, self.step, self.state(), self.identity, keep=options.keep, milestone=milestone)
@@ -227,24 +228,13 @@ class Trainer:
         path = self.config.run / "not-finite.json"
         context = {"epoch": (found.step - 1) // self.steps_per_epoch, "seed": self.config.seed}
         self.watch.dump(path, found, **context, photos=str(self.config.data.train))
-        what = f"the loss is not finite at step {found.step} on rank {found.rank} (its samples are in {path})"
-        raise RunError(self._not_finite(what))
+        what = f"the loss is not finite at step {found.step} on rank {found.rank}"
+        raise RunError(f"{self._not_finite(what)}; `fastaugself replay {path}` looks for the cause in its samples")
 
     def predict_nothing(self) -> dict[str, float]:
         """The auxiliary losses of heads that predict zero, on these photos: where a head stays that learns nothing."""
         if not self._predict_nothing:
-            count = min(self.loader.num_samples, PROBES)
-            repeats = -(-PROBES // count)
-            sizes_B2 = torch.from_numpy(self.loader.sizes_N2[:count]).to(torch.int32)
-            losses: dict[str, float] = {}
-            for epoch in range(repeats):
-                params_VBP = sample_params(
-                    torch.arange(count), sizes_B2, self.config.policies, seed=self.config.seed, epoch=epoch
-                )
-                targets = augself_targets(params_VBP, sizes_B2, self.config.policies, mode=self.config.augself.mode)
-                for name, value in self.learner.augself.null_losses(targets).items():
-                    losses[name] = losses.get(name, 0.0) + float(value) / repeats
-            self._predict_nothing = losses
+            self._predict_nothing = null_losses(self.config, self.loader.sizes_N2, self.learner.augself)
         return self._predict_nothing
 
     def train_step(self, batch: Batch) -> Step:
@@ -320,13 +310,14 @@ class Trainer:
             if check is not None:
                 check.close()
         agreement.close()
+        self.check_losses()
         self.save(last=True)
         if stopped_by is not None and self.step < self.end:
             log.warning("stopped at step %d; the same command goes on from there", self.step)
             raise Stopped(stopped_by)
 
     def _loop(self, run_log: RunLog, check: OnlineCheck | None, stop: StopRequest, agreement: Agreement) -> int | None:
-        """Steps to the end, or until a signal, whose number it gives."""
+        """Steps to the end, or until a signal, whose number it gives, or weights that are not finite."""
         config = self.config
         milestone = round(config.checkpoint.milestone * self.steps_per_epoch)
         rate, sums, counted = Rate(config.batch_size), None, 0
@@ -372,7 +363,7 @@ class Trainer:
                 )
                 run_log.step(self.step, status)
                 run_log.metrics(record, f"step {self.step}/{self.end}  {status}")
-            stopped_by = agreement.reached(stop.requested)
+            stopped_by = agreement.reached(SPOILED if self.spoiled else stop.requested)
             if stopped_by is not None:
                 return stopped_by
             aside = time.perf_counter()
