@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -10,13 +11,17 @@ from torch import nn
 
 from ..config import Pretrain
 from ..data.canvas import Canvas
+from ..methods.learner import Learner
 from ..methods.moco import MoCo
 from ..training.batch import make_batch
+from .setup import train_step
 
 # ResNet-50 v1.5 at 224 px with activations of 2 bytes, per image: bytes moved if every convolution, and every batch
 # norm with its ReLU and sum, reads and writes its activations once; operations. Forward, and forward with backward.
 BYTES = {"forward": 121e6, "train": 345e6}
 FLOP = {"forward": 2 * 4.09e9, "train": 6 * 4.09e9}
+FORWARD = "query, key and loss in one graph"
+NOT_HERE = "waiting for data and the device's idle time: bench e2e; all-reduce: bench scale"
 
 
 class Stopwatch:
@@ -48,44 +53,77 @@ class Stopwatch:
 
 
 def breakdown(
-    config: Pretrain, canvas: Canvas, device: torch.device, dtype: torch.dtype, *, repeats: int
+    config: Pretrain,
+    canvas: Canvas,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    repeats: int,
+    compiled: bool = False,
+    processes: int = 1,
+    prepare: Callable[[Learner], Any] | None = None,
 ) -> dict[str, float]:
-    """Seconds of the parts of an eager step, median over `repeats`: compiled code has no such seams."""
-    from .step import train_step
+    """Seconds of the parts of a step, medians over `repeats`.
 
-    step = train_step(config, device, dtype=dtype)
+    compiled: of the compiled step, whose forward pass has no seams: the encoders, heads and losses are one graph.
+    processes: all of which call this. The gradients' all-reduce runs beside the backward pass: its part is what
+    backward passes with it take longer than those without. prepare: changes the learner.
+    """
+    step = train_step(
+        config, device, dtype=dtype, compile=compiled, joint=compiled, processes=processes, prepare=prepare
+    )
     watch = Stopwatch(device)
-    learner, method = step.learner, step.learner.method
-    encoders = {"query": method.backbone}
-    for name in ("key_backbone", "target_backbone"):
-        if hasattr(method, name):
-            encoders["key"] = getattr(method, name)
-    for name, module in encoders.items():
-        _around(module, watch, "heads and loss", f"{name} encoder")
+    forward = FORWARD if compiled else "heads and loss"
+    if not compiled:
+        _watch_encoders(step.learner.method, watch)
     source = Canvas(*(t.cpu().pin_memory() for t in canvas)) if device.type == "cuda" else canvas
     found: dict[str, list[float]] = {}
-    for i in range(repeats + 1):
+    for i in range(repeats * min(2, processes) + 2):
+        alone = processes > 1 and i % 2 == 1  # every other step keeps its gradients to itself
         watch.mark("start")
         moved = source.to(device, non_blocking=True) if device.type == "cuda" else source
         watch.mark("copy")
         views, targets = make_batch(config, moved, i, dtype)
         watch.mark("augment")
         step.optimizer.zero_grad(set_to_none=True)
-        result = step._forward(views, targets)
-        watch.mark("heads and loss")
-        step.scaler.scale(result.loss).backward()
-        watch.mark("backward")
-        step.scaler.step(step.optimizer)
-        step.scaler.update()
-        watch.mark("optimizer")
-        learner.method.after_step(result.carry, 0.0)
-        watch.mark("momentum and queue")
-        if i:  # the first warms up
-            for name, seconds in watch.read().items():
-                found.setdefault(name, []).append(seconds)
-        else:
-            watch.read()
-    return {name: statistics.median(values) for name, values in found.items()}
+        with step.alone() if alone else nullcontext():
+            result = step._forward(views, targets)
+            watch.mark(forward)
+            step.scaler.scale(result.loss).backward()
+        watch.mark("backward, alone" if alone else "backward")
+        if not alone:
+            step.scaler.step(step.optimizer)
+            step.scaler.update()
+            watch.mark("optimizer")
+            step.learner.method.after_step(result.carry, 0.0)
+            watch.mark("momentum and queue")
+        seconds = watch.read()
+        if i > 1:  # the first of either kind warm up
+            for name, value in seconds.items():
+                found.setdefault(name, []).append(value)
+    parts = {name: statistics.median(values) for name, values in found.items()}
+    if processes > 1:
+        backward = parts.pop("backward, alone")
+        parts["all-reduce"] = max(0.0, parts["backward"] - backward)
+        parts["backward"] = backward
+    return parts
+
+
+def _watch_encoders(method: nn.Module, watch: Stopwatch) -> None:
+    encoders = {"query encoder": method.backbone}
+    for name in ("key_backbone", "target_backbone"):
+        if hasattr(method, name):
+            encoders["key encoder"] = getattr(method, name)
+    for name, module in encoders.items():
+        assert isinstance(module, nn.Module)
+        _around(module, watch, "heads and loss", name)
+
+
+def in_words(name: str, parts: dict[str, float]) -> str:
+    """The shares of a step in a line. name: of the kind of step."""
+    total = sum(parts.values())
+    shares = "  ".join(f"{part} {seconds / total:.0%}" for part, seconds in parts.items())
+    return f"{name} step, {total * 1e3:,.1f} ms: {shares}"
 
 
 def _around(module: nn.Module, watch: Stopwatch, before: str, name: str) -> None:

@@ -21,46 +21,27 @@ from ..errors import UsageError
 from ..training.distributed import World
 from ..training.trainer import Trainer
 from .harness import Row, record, write_json
-from .step import MethodName, bench_config, settings
+from .setup import FlatSetup, settings
 
 
 def e2e_benchmark(
+    setup: FlatSetup,
     source: Path | None = None,
     json: Path | None = None,
-    method: MethodName = "moco",
-    backbone: str = "auto",
-    width: int = 64,
-    size: int = 0,
-    batch: int = 0,
-    queue: int = 0,
     steps: int = 0,
     rounds: int = 5,
-    device: str = "auto",
 ) -> None:
     """Pairs of views per second of whole training, its wait for data, and the device's idle time.
 
     Args:
+        setup: What is trained, and where.
         source: A .beton file or a folder of photos; the demo's photos by default.
         json: File for the result.
-        method: Method to train.
-        backbone: ResNet; auto is resnet50 on CUDA and resnet18 on a CPU.
-        width: Channels of its first stage.
-        size: Side of the views in pixels; 0 is 224 on CUDA and 64 on a CPU.
-        batch: Pairs in a step; 0 is 256 on CUDA and 16 on a CPU.
-        queue: Keys in MoCo's queue; 0 is 65536 on CUDA and 4096 on a CPU.
         steps: Steps of a round; 0 is 60 on CUDA and 8 on a CPU.
         rounds: Rounds of each.
-        device: cpu, cuda, or auto for CUDA where there is one.
     """
-    where = torch.device("cuda", 0) if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else None
-    where = where or torch.device("cpu")
-    cuda = where.type == "cuda"
-    config = bench_config(
-        method, backbone=("resnet50" if cuda else "resnet18") if backbone == "auto" else backbone, width=width,
-        size=size or (224 if cuda else 64), batch=batch or (256 if cuda else 16),
-        queue=queue or (65_536 if cuda else 4096),
-    )  # fmt: skip
-    steps = steps or (60 if cuda else 8)
+    where, config = setup.where, setup.config()
+    steps = steps or (60 if where.type == "cuda" else 8)
     with tempfile.TemporaryDirectory() as folder:
         photos = _photos(source, Path(folder), config.batch_size)
         needed = (2 * rounds + 3) * steps

@@ -179,8 +179,32 @@ def _rates_block(result: Record, path: str) -> str:
 
 
 def _rates_page(result: Record) -> str:
-    tables = [rates_table(result), ratios_table(result)]
-    return "\n".join(table.markdown() for table in tables if table.rows)
+    tables = [rates_table(result), ratios_table(result), *breakdown_tables(result)]
+    return "\n".join([*(table.markdown() for table in tables if table.rows), *_sentences(result)])
+
+
+def breakdown_tables(result: Record) -> list[Table]:
+    """Where a step's time goes: of `bench step` by kind of step, of `bench scale` by number of processes."""
+    kinds = result.get("breakdown") or {row["name"]: row["breakdown"] for row in result["rows"] if "breakdown" in row}
+    names = list(dict.fromkeys(part for parts in kinds.values() for part in parts))
+    rows: list[tuple[str, ...]] = []
+    for name in names:
+        cells = [f"{parts[name] * 1e3:,.1f} ({parts[name] / sum(parts.values()):.0%})" if name in parts else ""
+                 for parts in kinds.values()]  # fmt: skip
+        rows.append((name, *cells))
+    return [Table(("part of a step, ms", *kinds), rows)] if rows else []
+
+
+def _sentences(result: Record) -> list[str]:
+    found = []
+    if result.get("bound"):
+        bound = result["bound"]
+        found.append(f"The default has {bound['share']:.0%} of the bound of {bound['samples_per_s']:,.0f} samples/s.\n")
+    if "data_wait" in result:
+        idle = result["device_idle"]
+        rest = "" if idle is None else f", and the device idle for {idle:.1%}"
+        found.append(f"Training waited for data for {result['data_wait']:.1%} of the time{rest}.\n")
+    return found
 
 
 ABOUT_PEERS = """\

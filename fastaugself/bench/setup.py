@@ -1,0 +1,149 @@
+"""What the benchmarks of training have in common: their options, the networks, the batch, the trainer's step."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+
+from fastaugself_kernels import Targets, ViewPolicy
+
+from ..config import Augment, Pretrain
+from ..data.canvas import Canvas
+from ..errors import UsageError
+from ..methods import Byol, MoCo, SimClr, SimSiam
+from ..methods.augself import AugSelf
+from ..methods.base import Views
+from ..methods.build import build_learner
+from ..methods.learner import Learner
+from ..models.build import Backbone
+from ..models.norm import set_group
+from ..models.resnet import ResNet
+from ..training.batch import make_batch
+from ..training.optim import Optim, make_optimizer, set_learning_rate
+from ..training.step import TrainStep
+
+LR = 0.01
+METHODS = {"moco": MoCo, "simsiam": SimSiam, "simclr": SimClr, "byol": Byol}
+MethodName = Literal["moco", "simsiam", "simclr", "byol"]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is trained, and where. The defaults are ImageNet's on CUDA, and take seconds on a CPU."""
+
+    method: MethodName = "moco"
+    """Method to train."""
+    backbone: str = "auto"
+    """ResNet; auto is resnet50 on CUDA and resnet18 on a CPU."""
+    width: int = 64
+    """Channels of its first stage."""
+    size: int = 0
+    """Side of the views in pixels; 0 is 224 on CUDA and 64 on a CPU."""
+    batch: int = 0
+    """Pairs in a step of each process; 0 is 256 on CUDA and 16 on a CPU."""
+    queue: int = 0
+    """Keys in MoCo's queue; 0 is 65536 on CUDA and 4096 on a CPU."""
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """Where; auto takes CUDA where there is one."""
+
+    @property
+    def where(self) -> torch.device:
+        """The device. Raises UsageError where CUDA is asked for and missing."""
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise UsageError("--device cuda: this torch finds no CUDA device; pass --device cpu")
+        cuda = self.device != "cpu" and torch.cuda.is_available()
+        return torch.device("cuda", 0) if cuda else torch.device("cpu")
+
+    def resolved(self) -> "Setup":
+        """With numbers and names in place of `auto` and 0."""
+        cuda = self.where.type == "cuda"
+        return dataclasses.replace(
+            self,
+            backbone=("resnet50" if cuda else "resnet18") if self.backbone == "auto" else self.backbone,
+            size=self.size or (224 if cuda else 64),
+            batch=self.batch or (256 if cuda else 16),
+            queue=self.queue or (65_536 if cuda else 4096),
+            device="cuda" if cuda else "cpu",
+        )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the activations, as the trainer has it by default."""
+        return torch.bfloat16 if self.where.type == "cuda" else torch.float32
+
+    def config(self) -> Pretrain:
+        """The configuration whose step is measured."""
+        of = self.resolved()
+        moco = of.method == "moco"
+        return Pretrain(
+            view=ViewPolicy.moco_v2(of.size),
+            augment=Augment(blur_kernel=23 if of.size > 96 else 9 if of.size > 32 else 5),
+            backbone=Backbone(name=of.backbone, width=of.width, stem="imagenet" if of.size > 48 else "small"),
+            method=MoCo(queue=of.queue // of.batch * of.batch) if moco else METHODS[of.method](),
+            augself=AugSelf(crop=0.5, color=0.5),
+            optim=Optim(lr=LR * 256 / of.batch),
+            batch_size=of.batch,
+        )
+
+
+FlatSetup = Annotated[Setup, tyro.conf.arg(name="")]  # on the command line: --batch, not --setup.batch
+
+
+def photos(config: Pretrain, device: torch.device, side: int = 0) -> Canvas:
+    """A batch of noise as decoded photos of 375 x 500, or of `side` squared; smaller where views are."""
+    height, width = (side, side) if side else (375, 500) if config.view.size >= 160 else (96, 128)
+    B, random = config.batch_size, torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (B * height * width * 3,), dtype=torch.uint8, generator=random)
+    offsets_B = torch.arange(B, dtype=torch.int64) * (height * width * 3)
+    sizes_B2 = torch.tensor([[height, width]] * B, dtype=torch.int32)
+    return Canvas(pixels, offsets_B, sizes_B2, torch.zeros(B, dtype=torch.int64), torch.arange(B)).to(device)
+
+
+def train_step(
+    config: Pretrain,
+    device: torch.device,
+    *,
+    channels_last: bool = True,
+    dtype: torch.dtype = torch.float32,
+    compile: bool = False,
+    joint: bool = False,
+    graphs: bool = False,
+    processes: int = 1,
+    prepare: Callable[[Learner], Any] | None = None,
+) -> TrainStep:
+    """The trainer's step on a new learner at a learning rate that does not blow up on noise. prepare: changes it."""
+    learner: Learner = build_learner(config).to(device)
+    if channels_last:
+        learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if prepare is not None:
+        prepare(learner)
+    for module in learner.modules():
+        if isinstance(module, ResNet):
+            module.joint = joint
+            set_group(module, config.batch_size if joint else 0)
+    optimizer = make_optimizer(learner, config.optim, constant_lr=learner.method.constant_lr)
+    set_learning_rate(optimizer, LR, LR)
+    return TrainStep(
+        learner, optimizer, device=device, dtype=dtype, compile="on" if compile else "off", cuda_graphs=graphs,
+        processes=processes,
+    )  # fmt: skip
+
+
+def inputs(
+    config: Pretrain, canvas: Canvas, dtype: torch.dtype, *, channels_last: bool = True
+) -> tuple[Views, tuple[Targets, Targets]]:
+    """Views and targets of the batch; views in NCHW order without `channels_last`."""
+    views, targets = make_batch(config, canvas, 0, dtype)
+    return views if channels_last else views._replace(x_VBCHW=views.x_VBCHW.contiguous()), targets
+
+
+def settings(config: Pretrain, rounds: int, seconds: float) -> dict[str, Any]:
+    """What was measured, for the record."""
+    return {
+        "method": type(config.method).__name__, "backbone": config.backbone.name, "width": config.backbone.width,
+        "size": config.view.size, "batch": config.batch_size, "queue": getattr(config.method, "queue", 0),
+        "rounds": rounds, "seconds": seconds, "threads": torch.get_num_threads(),
+    }  # fmt: skip
