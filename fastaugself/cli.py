@@ -165,19 +165,22 @@ def _commands() -> dict[str, Callable[..., Any] | Group]:
         run: Positional[Path],
         out: Path | None = None,
         onnx: bool = False,
+        push: str = "",
     ) -> None:
         """Export the backbone of a run's newest checkpoint to safetensors under torchvision's and timm's names.
 
-        A README.md beside it is the model's card; `hf upload NAME FOLDER` publishes the folder on the Hugging Face Hub.
+        A README.md beside it is the model's card.
 
         Args:
             run: The run folder.
             out: Folder to write; default the run's export/.
             onnx: Write model.onnx too, checked with onnxruntime.
+            push: Repository of the Hugging Face Hub, USER/NAME, that gets these files when all are written and checked;
+                made, private, where it is not there.
         """
         from .export import export_run
 
-        print(export_run(run, out, onnx=onnx))
+        print(export_run(run, out, onnx=onnx, push=push))
 
     def report(
         runs: Positional[tuple[Path, ...]],

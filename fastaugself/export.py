@@ -4,12 +4,13 @@ import contextlib
 import copy
 import io
 import json
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import nn
 
 from .card import model_card
@@ -18,7 +19,10 @@ from .errors import RunError, UsageError
 from .methods.build import build_learner
 from .methods.learner import Learner
 from .models.build import image_size_option
+from .publish import check_can_publish, publish
 from .training.checkpoint import checkpoints, load, write_atomically
+
+log = logging.getLogger("fastaugself")
 
 WEIGHTS, ONNX = "model.safetensors", "model.onnx"
 
@@ -46,11 +50,14 @@ def export_backbone(
     return folder / WEIGHTS
 
 
-def export_run(run: Path, folder: Path | None = None, *, onnx: bool = False) -> Path:
-    """Exports the newest checkpoint of a run folder, to its `export/` or to `folder`.
+def export_run(run: Path, folder: Path | None = None, *, onnx: bool = False, push: str = "") -> Path:
+    """Exports the newest checkpoint of a run folder, to its `export/` or to `folder`, and reads the weights back.
 
-    onnx: write model.onnx too. Raises UsageError when `run` is not a run folder or holds no checkpoint.
+    onnx: write model.onnx too. push: a repository of the Hugging Face Hub, USER/NAME, that gets these files when all
+    are written and checked. Raises UsageError when `run` is not a run folder or holds no checkpoint, or nothing could
+    be pushed; RunError when what is on the disk are not the weights, or the Hub refuses.
     """
+    api = check_can_publish(push) if push else None
     try:
         config = from_dict(Pretrain, json.loads((run / "config.json").read_text()))
     except (OSError, ValueError) as error:
@@ -63,9 +70,20 @@ def export_run(run: Path, folder: Path | None = None, *, onnx: bool = False) -> 
     learner.load_state_dict(content["state"]["learner"])
     target, samples = folder or run / "export", content["state"]["samples"]
     weights = export_backbone(learner, config, target, step=content["step"], samples=samples, run=run)
+    _check_written(weights, learner.method.backbone)
+    files = [WEIGHTS, "config.json", "README.md"]
     if onnx:
         export_onnx(learner.method.backbone, target / ONNX, size=config.view.size)
+        files.append(ONNX)
+    if push:
+        log.info("published %s", publish(api, target, files, push))
     return weights
+
+
+def _check_written(weights: Path, backbone: nn.Module) -> None:
+    written, state = load_file(weights), backbone.state_dict()
+    if written.keys() != state.keys() or not all(torch.equal(written[name], state[name].cpu()) for name in state):
+        raise RunError(f"{weights} does not hold what was written to it: look at the disk, and export again")
 
 
 def export_onnx(backbone: nn.Module, path: Path, *, size: int) -> float:

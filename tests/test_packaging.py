@@ -19,7 +19,13 @@ PACKAGES = {"fastaugself": ROOT / "fastaugself", "fastaugself_kernels": ROOT / "
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 # Import names that differ from the name of the distribution.
-DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python-headless", "skimage": "scikit-image", "sklearn": "scikit-learn"}
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "cv2": "opencv-python-headless",
+    "huggingface_hub": "huggingface-hub",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+}
 # Used where they are found and declared nowhere: NVIDIA's apex is not on PyPI, FFCV's sdist cannot be a requirement
 # (pyproject.toml says why), torchvision must match the build of torch that is there, and NVIDIA's codecs that of CUDA.
 FOUND_NOT_REQUIRED = {"apex", "ffcv", "torchvision", "nvidia"}
