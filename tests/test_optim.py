@@ -68,6 +68,47 @@ def test_lamb_is_its_algorithm():
     assert_close(trained(lambda p: Lamb(p, lr, betas=(b1, b2), eps=eps, weight_decay=decay)), expected)
 
 
+OVERFLOWS = (0, 3)  # steps; the first is where a scale that is too large is found out
+
+
+@pytest.mark.parametrize("cls", [Lars, Lamb])
+def test_a_scaled_loss_takes_the_same_steps_without_waiting_and_skips_the_same(cls):
+    """GradScaler's own way, which waits to see whether gradients are finite, is the other implementation."""
+
+    class Waiting(cls):
+        _step_supports_amp_scaling = False
+
+    found = []
+    for kind in (Waiting, cls):
+        parameters = [nn.Parameter(w.float()) for w in weights()]
+        groups = [{"params": parameters[:3], "adapt": True}, {"params": parameters[3:], "adapt": False}]
+        optimizer, scaler = kind(groups, 0.05, weight_decay=0.02), torch.amp.GradScaler("cpu", init_scale=2.0**10)
+        items = []
+        for step in range(6):
+            optimizer.zero_grad()
+            loss = sum((p * g.float()).sum() for p, g in zip(parameters, gradients(step), strict=True))
+            scaler.scale(loss).backward()
+            if step in OVERFLOWS:
+                parameters[1].grad[0, 0, 0, 0] = float("inf")
+                parameters[2].grad[0, 0] = float("nan")
+            with pytest.MonkeyPatch.context() as patch:
+                item = torch.Tensor.item
+                patch.setattr(torch.Tensor, "item", lambda self: (items.append(step), item(self))[1])  # noqa: B023
+                scaler.step(optimizer)
+            scaler.update()
+            if step == 0:
+                assert all(torch.equal(p, w.float()) for p, w in zip(parameters, weights(), strict=True))
+        assert bool(items) == (kind is Waiting) and scaler.get_scale() == 2.0**8
+        state = optimizer.state_dict()
+        found.append([*(p.detach() for p in parameters), *(t for s in state["state"].values() for t in s.values())])
+        again = kind(groups, 0.05)
+        again.load_state_dict(copy.deepcopy(state))
+        assert [float(g.get("steps", 0)) for g in again.param_groups] == [4.0 if cls is Lamb else 0.0] * 2
+    assert len(found[0]) == len(found[1]) > len(SHAPES)
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(b, a, rtol=2e-5, atol=1e-6)
+
+
 def test_unscaled_they_are_sgd_and_adamw_of_torch():
     plain = {"adapt": False}
     lars = trained(lambda p: Lars([{"params": p, **plain}], 0.1, momentum=0.9, weight_decay=0.03))

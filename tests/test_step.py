@@ -144,8 +144,18 @@ def test_the_counter_of_syncs_counts(monkeypatch):
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("optimizer", ["sgd", "lars"])
 def test_a_step_never_waits_for_the_device(name, optimizer, monkeypatch):
-    learner = learner_of(METHODS[name])
-    step = TrainStep(learner, make_optimizer(learner, Optim(name=optimizer)), device=CPU)
+    waits_of(METHODS[name], optimizer, torch.float32, monkeypatch)
+
+
+@pytest.mark.parametrize("optimizer", ["lars", "lamb"])  # and the fused ones of torch, which are CUDA's
+def test_nor_does_one_with_a_scaled_loss(optimizer, monkeypatch):
+    waits_of(METHODS["moco"], optimizer, torch.float16, monkeypatch)
+
+
+def waits_of(method, optimizer, dtype, monkeypatch):
+    """Takes three steps, of which the last must not wait."""
+    learner = learner_of(method)
+    step = TrainStep(learner, make_optimizer(learner, Optim(name=optimizer)), device=CPU, dtype=dtype)
     take(step, 2)
     made = batch(2)
     with counted_syncs(monkeypatch) as found:
