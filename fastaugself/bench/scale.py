@@ -39,7 +39,7 @@ def scale_benchmark(
     json: Path | None = None,
     processes: tuple[int, ...] = (1, 2),
     norms: tuple[Literal["plain", "sync"], ...] = ("plain", "sync"),
-    rounds: int = 5,
+    rounds: int = 3,
     seconds: float = 1.0,
 ) -> None:
     """Pairs of views per second on several processes, and how much of the ideal rate they keep.
@@ -114,7 +114,7 @@ def _work(job: Record, out: Path) -> None:
     options["prepare"] = use_native_sync if cuda and job["norm"] == "sync" and world.size > 1 else None
     rates = _rates(config, world, options, job)
     canvas = photos(config, world.device)
-    parts = breakdown(config, canvas, world.device, repeats=max(3, job["rounds"]), **options)
+    parts = breakdown(config, canvas, world.device, repeats=3 * job["rounds"] if cuda else 3, **options)
     if world.leads:
         out.write_text(json_format.dumps({"rates": rates, "breakdown": parts}))
     distributed.stop()

@@ -58,9 +58,10 @@ def step_benchmark(
     if default is None:
         raise RunError(f"the default step failed: {left_out[0].reason}")
     compared = ratios(rows, "default")
-    parts = {"eager": breakdown(config, canvas, where, setup.dtype, repeats=3 * rounds)}
+    repeats = 3 * rounds if cuda else rounds
+    parts = {"eager": breakdown(config, canvas, where, setup.dtype, repeats=repeats)}
     if compiled:
-        parts["compiled"] = breakdown(config, canvas, where, setup.dtype, repeats=3 * rounds, compiled=True)
+        parts["compiled"] = breakdown(config, canvas, where, setup.dtype, repeats=repeats, compiled=True)
     limit = bound(config, where) if cuda else None
     show(rows, compared, parts, limit)
     if json is not None:
