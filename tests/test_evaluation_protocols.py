@@ -91,7 +91,7 @@ def test_ridge_regression_agrees_with_scikit_learn():
 
     x, _ = clouds(200, width=9)
     y = x[:, :2] @ torch.randn(2, 3, generator=torch.Generator().manual_seed(1)) + 0.1 * x[:, 3:6] ** 2
-    found = regression.fit_ridge(x[:150], y[:150], penalty=2.5)
+    found = regression.choose_ridge(x[:100], y[:100], x[100:150], y[100:150], penalties=[2.5])
     theirs = Ridge(alpha=2.5).fit(x[:150].double().numpy(), y[:150].double().numpy())
     predicted = theirs.predict(x[150:].double().numpy())
     np.testing.assert_allclose(found.predict(x[150:]).numpy(), predicted, rtol=1e-6, atol=1e-8)

@@ -18,10 +18,6 @@ EXACT: dict[str, Any] = {"rounding": "none", "mean": (0, 0, 0), "std": (1, 1, 1)
 SMALL_BATCH = 8  # photos a call of the oracle, whose time does not depend on how many there are on a CPU
 
 
-def name_of(device: torch.device) -> str:
-    return "fastaugself-triton" if device.type == "cuda" else "fastaugself-numba"
-
-
 def fused(work: Work, emit: Emission = "views") -> Ready:
     """Draws the parameters and makes the views, which with "targets" also gives AugSelf's targets of both directions,
     and with "descriptors" CASSLE's descriptors and the colour shift as well."""

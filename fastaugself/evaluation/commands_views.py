@@ -20,7 +20,7 @@ from .fusion import Representation, fuse
 from .interval import mean_score
 from .invariance import Invariance
 from .options import Options
-from .results import Row, table, write_result
+from .results import Row, table
 from .splits import Dataset
 from .transforms import transforms
 
@@ -59,17 +59,7 @@ class InvarianceCommand(Options):
             names = tuple(encoders[i].name for i in members)
             count = len(dataset.split("all")) if self.views else self.images
             rows += _rows(names, self.fuse if len(names) > 1 else "", by_name, count)
-        path = write_result(
-            self.out,
-            protocol=self.name,
-            data=dataset.name,
-            rows=rows,
-            seed=self.seed,
-            options={**self.described(), "digests": [encoder.digest for encoder in encoders]},
-            details={"split": split, "splits": dataset.how},
-            device=self.torch_device(),
-            seconds=time.perf_counter() - began,
-        )
+        path = self.write(dataset, encoders, rows, details={"split": split, "splits": dataset.how}, began=began)
         from .invariance_page import write_page
 
         print(table(rows))
@@ -197,17 +187,7 @@ class Layers(Options):
                     rows.append(
                         Row((encoder.name,), "", f"cosine at {layer} under {augmentation}", score, len(same), details)
                     )
-        path = write_result(
-            self.out,
-            protocol=self.name,
-            data=dataset.name,
-            rows=rows,
-            seed=self.seed,
-            options={**self.described(), "digests": [encoder.digest for encoder in encoders]},
-            details={"split": split},
-            device=self.torch_device(),
-            seconds=time.perf_counter() - began,
-        )
+        path = self.write(dataset, encoders, rows, details={"split": split}, began=began)
         print(table(rows))
         print(path)
         return rows

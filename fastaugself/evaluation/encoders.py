@@ -15,7 +15,7 @@ from fastaugself_kernels.params import IMAGENET_MEAN, IMAGENET_STD
 from ..config import Pretrain, from_dict
 from ..errors import RunError, UsageError
 from ..export import WEIGHTS
-from ..models.build import Backbone, build_backbone, image_size_option
+from ..models.build import Backbone, build_backbone, image_size_option, timm_with
 from ..models.weights import load_weights
 from ..training.checkpoint import checkpoints, load
 
@@ -175,15 +175,7 @@ def _load(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
 
 def _timm(name: str, side: int | None, *, pretrained: bool) -> Parts:
     name, _, file = name.partition("=")
-    try:
-        import timm
-    except Exception as error:
-        raise UsageError(
-            f"timm:{name} needs timm, and timm the torchvision that matches your torch: pip install timm ({error})"
-        ) from None
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=1)
-        raise UsageError(f"timm has no model {name}" + (f"; did you mean timm:{near[0]}?" if near else ""))
+    timm = timm_with(name)
     try:
         options = image_size_option(name, side)
         model = timm.create_model(name, pretrained=pretrained and not file, num_classes=0, **options)

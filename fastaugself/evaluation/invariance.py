@@ -25,11 +25,10 @@ from .transforms import Transform
 
 
 class Whitening(NamedTuple):
-    """mean_D, axes_DK: u(x) = (x - mean) @ axes has covariance 1; float64. dropped: axes without variance."""
+    """mean_D, axes_DK: u(x) = (x - mean) @ axes has covariance 1; float64."""
 
     mean_D: Tensor
     axes_DK: Tensor
-    dropped: int
 
     def __call__(self, x_ND: Tensor) -> Tensor:
         return (x_ND.double() - self.mean_D) @ self.axes_DK
@@ -51,7 +50,7 @@ def whitening(clean_ND: Tensor) -> Whitening:
     mean_D = x.mean(0)
     variance_D, axes_DD = torch.linalg.eigh((x - mean_D).T @ (x - mean_D) / (count - 1))
     kept = variance_D > 1e-10 * variance_D[-1]
-    return Whitening(mean_D, axes_DD[:, kept] * variance_D[kept].rsqrt(), int((~kept).sum()))
+    return Whitening(mean_D, axes_DD[:, kept] * variance_D[kept].rsqrt())
 
 
 class Invariance(NamedTuple):

@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
-from ..page import escape, page
-from .cache import replace_file
+from ..page import escape
 from .interval import Score
 from .invariance import Invariance
+from .results import write_html
 
 CELL, LABEL, HEAD = 66, 128, 34
 LOW, HIGH = (247, 244, 236), (11, 72, 92)  # colours of cosine 0 and 1
@@ -33,11 +32,7 @@ def write_page(
         f"<h2>As published, with intervals</h2>\n{_table(found)}\n"
         f'<p class="note">{escape(described)}</p>'
     )
-    try:
-        replace_file(path, page(heading, body).encode())
-    except OSError as error:
-        raise UsageError(f"--out {path} cannot be written: {error.strerror}") from error
-    return path
+    return write_html(path, heading, body)
 
 
 def heatmap(found: Mapping[str, Mapping[str, Invariance]]) -> str:

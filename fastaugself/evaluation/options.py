@@ -108,6 +108,30 @@ class Options:
             own.pop(name)
         return {name: str(value) if isinstance(value, Path) else value for name, value in own.items()}
 
+    def write(
+        self,
+        dataset: Dataset,
+        encoders: Sequence[Encoder],
+        rows: Sequence[Row],
+        *,
+        details: dict[str, Any],
+        began: float,
+        adds: dict[str, float] | None = None,
+    ) -> Path:
+        """Writes the result to `--out`, and gives the path of its JSON file. began: of `time.perf_counter`."""
+        return write_result(
+            self.out,
+            protocol=self.name,
+            data=dataset.name,
+            rows=rows,
+            seed=self.seed,
+            options={**self.described(), "digests": [encoder.digest for encoder in encoders]},
+            adds=adds,
+            details=details,
+            device=self.torch_device(),
+            seconds=time.perf_counter() - began,
+        )
+
 
 @dataclass(frozen=True)
 class FeatureOptions(Options):
@@ -139,18 +163,9 @@ class FeatureOptions(Options):
         protocol = self.protocol(dataset, extract, encoders)
         parts = [self.parts(dataset, extract, encoder) for encoder in encoders]
         found = judge(protocol, parts, None if self.fuse == "none" else self.fuse)
-        path = write_result(
-            self.out,
-            protocol=self.name,
-            data=dataset.name,
-            rows=found.rows,
-            seed=self.seed,
-            options={**self.described(), "digests": [encoder.digest for encoder in encoders]},
-            adds=found.adds,
-            details={"splits": dataset.how, "sizes": {n: len(dataset.splits[n]) for n in self.splits(dataset)}},
-            device=self.torch_device(),
-            seconds=time.perf_counter() - began,
-        )
+        sizes = {name: len(dataset.splits[name]) for name in self.splits(dataset)}
+        details = {"splits": dataset.how, "sizes": sizes}
+        path = self.write(dataset, encoders, found.rows, adds=found.adds, details=details, began=began)
         print(table(found.rows))
         for name, value in found.adds.items():
             print(f"{name} adds {value:+.4f} to the others")

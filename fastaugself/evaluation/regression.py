@@ -48,16 +48,13 @@ class _Solver:
         return Ridge(weights, self.y_mean - self.x_mean @ weights, penalty, path)
 
 
-def fit_ridge(x_ND: Tensor, y_NT: Tensor, *, penalty: float) -> Ridge:
-    """The minimum of |y - xW - b|^2 + penalty |W|^2; UsageError for values that are not finite."""
-    _check(x_ND, y_NT)
-    return _Solver(x_ND, y_NT).solution(penalty, [])
-
-
 def choose_ridge(
     train_ND: Tensor, train_NT: Tensor, val_ND: Tensor, val_NT: Tensor, *, penalties: Sequence[float] = PENALTIES
 ) -> Ridge:
-    """The penalty with the best mean R2 on validation, fitted again on both."""
+    """The minimum of |y - xW - b|^2 + penalty |W|^2 at the penalty with the best mean R2 on validation, found on both.
+
+    Raises UsageError for values that are not finite.
+    """
     _check(train_ND, train_NT)
     _check(val_ND, val_NT)
     solver = _Solver(train_ND, train_NT)

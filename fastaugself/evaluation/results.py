@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from ..errors import UsageError
+from ..page import page
 from ..training.environment import environment
 from .cache import key_of, replace_file
 from .interval import CONFIDENCE, Score
@@ -81,6 +82,15 @@ def write_result(
         write_tables(out)
     except OSError as error:
         raise UsageError(f"--out {out} cannot be written: {error.strerror}") from error
+    return path
+
+
+def write_html(path: Path, heading: str, body: str) -> Path:
+    """Writes an HTML page beside the results, and gives its path."""
+    try:
+        replace_file(path, page(heading, body).encode())
+    except OSError as error:
+        raise UsageError(f"--out {path} cannot be written: {error.strerror}") from error
     return path
 
 

@@ -5,6 +5,7 @@ As in CASSLE's evaluation (arXiv 2306.06082): cosine similarity of raw pooled fe
 Shape suffixes: N samples, D features, K neighbours.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -25,13 +26,7 @@ def nearest(x_ND: Tensor, *, neighbors: int = 5, chunk: int = 1024) -> Neighbors
     """The most similar other samples of each sample; UsageError where there are too few."""
     if len(x_ND) <= neighbors:
         raise UsageError(f"{len(x_ND)} images have no {neighbors} neighbours each: pass a smaller --neighbors")
-    x_ND = F.normalize(x_ND.float(), dim=1)
-    parts = []
-    for begin in range(0, len(x_ND), chunk):
-        similarity = x_ND[begin : begin + chunk] @ x_ND.T
-        rows = torch.arange(len(similarity), device=x_ND.device)
-        similarity[rows, rows + begin] = -2
-        parts.append(similarity.topk(neighbors, dim=1))
+    parts = [similarity.topk(neighbors, dim=1) for _, similarity in _to_others(x_ND, chunk)]
     return Neighbors(torch.cat([p.indices for p in parts]), torch.cat([p.values for p in parts]))
 
 
@@ -40,14 +35,20 @@ def average_precision(x_ND: Tensor, labels_N: Tensor, *, chunk: int = 512) -> Te
 
     The mean over the ranks of the same class of the share of the same class up to there.
     """
-    x_ND = F.normalize(x_ND.float(), dim=1)
     parts = []
-    for begin in range(0, len(x_ND), chunk):
-        similarity = x_ND[begin : begin + chunk] @ x_ND.T
-        rows = torch.arange(len(similarity), device=x_ND.device)
-        similarity[rows, rows + begin] = -2
+    for begin, similarity in _to_others(x_ND, chunk):
         order = similarity.argsort(1, descending=True)[:, :-1]
         same = (labels_N[order] == labels_N[begin : begin + chunk, None]).double()
         ranks = torch.arange(1, same.shape[1] + 1, device=x_ND.device)
         parts.append((same * same.cumsum(1) / ranks).sum(1) / same.sum(1))
     return torch.cat(parts)
+
+
+def _to_others(x_ND: Tensor, chunk: int) -> Iterator[tuple[int, Tensor]]:
+    """Cosines of `chunk` samples at a time to all, float32, with the number of the first; -2 of a sample to itself."""
+    x_ND = F.normalize(x_ND.float(), dim=1)
+    for begin in range(0, len(x_ND), chunk):
+        similarity = x_ND[begin : begin + chunk] @ x_ND.T
+        rows = torch.arange(len(similarity), device=x_ND.device)
+        similarity[rows, rows + begin] = -2
+        yield begin, similarity

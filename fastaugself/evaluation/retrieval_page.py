@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from ..errors import UsageError
-from ..page import data_uri, escape, page
-from .cache import replace_file
+from ..page import data_uri, escape
+from .results import write_html
 from .retrieval import Neighbors, nearest
 from .splits import Dataset, Split
 
@@ -56,11 +55,7 @@ def write_page(
         '<p class="lead"><span class="sign same"></span> the class of the query &nbsp; <span class="sign"></span> '
         f"another class. Under each image: its class and cosine.</p>\n{blocks}"
     )
-    try:
-        replace_file(path, page(heading, body).encode())
-    except OSError as error:
-        raise UsageError(f"--out {path} cannot be written: {error.strerror}") from error
-    return path
+    return write_html(path, heading, body)
 
 
 def spread_queries(labels_N: np.ndarray, shown: int, *, seed: int) -> list[int]:

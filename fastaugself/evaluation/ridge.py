@@ -1,4 +1,4 @@
-"""Linear regression of known factors from frozen features.
+"""Quick linear probes while training: ridge regression at one penalty, where regression.py chooses it on validation.
 
 Shape suffixes: N training samples, M test samples, D features, T targets.
 """

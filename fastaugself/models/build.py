@@ -3,7 +3,7 @@
 import difflib
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
@@ -82,16 +82,7 @@ def build_backbone(config: Backbone, *, image_size: int | None = None) -> tuple[
 
 def _timm(config: Backbone, image_size: int | None) -> tuple[nn.Module, int]:
     name = config.name.removeprefix("timm:")
-    try:
-        import timm
-    except ImportError as error:
-        raise UsageError(
-            f"--backbone.name {config.name} needs timm, and timm needs the torchvision that matches your torch: "
-            f"pip install timm ({error})"
-        ) from None
-    if name not in timm.list_models():
-        near = difflib.get_close_matches(name, timm.list_models(), n=1)
-        raise UsageError(f"timm has no model {name}" + (f"; did you mean timm:{near[0]}?" if near else ""))
+    timm = timm_with(name)
     model = timm.create_model(name, pretrained=False, num_classes=0, **image_size_option(name, image_size))
     if config.freeze_patch_embed:
         if not hasattr(model, "patch_embed"):
@@ -100,6 +91,23 @@ def _timm(config: Backbone, image_size: int | None) -> tuple[nn.Module, int]:
     if config.sync:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return model, int(model.num_features)
+
+
+def timm_with(name: str) -> Any:
+    """The module timm, once it is known to have a model of this name.
+
+    Raises UsageError where it has none, with the nearest, and where timm or its torchvision do not load.
+    """
+    try:
+        import timm
+    except Exception as error:  # a torchvision of another torch is a RuntimeError
+        raise UsageError(
+            f"timm:{name} needs timm, and timm the torchvision that matches your torch: pip install timm ({error})"
+        ) from None
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=1)
+        raise UsageError(f"timm has no model {name}" + (f"; did you mean timm:{near[0]}?" if near else ""))
+    return timm
 
 
 def image_size_option(name: str, image_size: int | None) -> dict[str, int]:
