@@ -105,7 +105,12 @@ def parse(recipe: Recipe, presets: dict[str, Recipe], arguments: Sequence[str]) 
             default = from_dict(Pretrain, json.loads(Path(chosen["--from"]).read_text()))
         except (OSError, ValueError) as error:
             raise UsageError(f"--from {chosen['--from']} is not a config.json of a run ({error})") from None
-    description = (recipe.__doc__ or "").strip()
+    others = list(_without("--view2.", arguments))
+    if default.view2 is None and len(others) < len(arguments):  # it begins as the first view, with that one's options
+        view = parse(recipe, presets, others).view
+        default = dataclasses.replace(default, view=view, view2=view)
+    # The file's own words, with the published numbers, before the function's one line.
+    description = (getattr(recipe, "__globals__", {}).get("__doc__") or recipe.__doc__ or "").strip()
     description += f"\n\n--preset {{{','.join(known)}}} picks a variant, --from FILE starts from a run's config.json, "
     description += "--dry-run prints what would be done, and what it would need, and ends."
     complaint = io.StringIO()
@@ -130,6 +135,15 @@ def parse(recipe: Recipe, presets: dict[str, Recipe], arguments: Sequence[str]) 
         hint = f"; did you mean {near[0]}?" if near else "; --help lists what there is"
         raise UsageError(f"unknown option {unknown[0]}{hint}")
     return config
+
+
+def _without(prefix: str, arguments: Sequence[str]) -> Iterator[str]:
+    """The arguments but for options of this prefix, with their values."""
+    kept = True
+    for argument in arguments:
+        kept = not argument.startswith(prefix) if argument.startswith("--") else kept
+        if kept:
+            yield argument
 
 
 def _options(values: dict[str, Any], prefix: str = "--") -> Iterator[str]:

@@ -53,3 +53,11 @@ def test_a_plan_that_cannot_be_carried_out_says_so_and_exits_with_1(beton, monke
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10))
     code, out, _ = dry(["--data.train", beton], capsys)
     assert code == 1 and "fault     " in out
+
+
+def test_a_second_view_is_as_the_first_but_for_its_own_options(beton, capsys):
+    options = ["--view2.scale", "0.3", "0.9", "--view.gray", "0", "--view2.hue=0.3", "--data.train", beton]
+    code, out, _ = dry(options, capsys)
+    config = json.loads(out.split("\n\nphotos ")[0])
+    assert code == 0 and (config["view"]["size"], config["view"]["gray"], config["view"]["hue"]) == (32, 0, 0.1)
+    assert config["view2"] == {**config["view"], "hue": 0.3, "scale": [0.3, 0.9]}

@@ -163,3 +163,12 @@ def test_recipe_takes_steps_on_real_photos(path, conditioned, beton, tmp_path):
     assert [line["step"] for line in lines] == [1, 2]
     expected = {"loss", "loss_ssl", *("loss_" + name for name in config.augself.weights)}
     assert all(expected <= line.keys() for line in lines)
+
+
+def test_help_begins_with_the_files_own_words(monkeypatch, capsys):
+    path = next(path for path in RECIPES if path.stem == "stl10")
+    monkeypatch.setattr("sys.argv", [str(path), "--help"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(path), run_name="__main__")
+    shown, words = " ".join(capsys.readouterr().out.split()), runpy.run_path(str(path))["__doc__"]
+    assert end.value.code == 0 and words.split("\n\n")[0] in shown and " ".join(words.split()[-6:]) in shown
