@@ -29,7 +29,7 @@ from fastaugself.bench.tables import (
 )
 from fastaugself.bench.work import Ready, Work, natural_photos, photos_of
 from fastaugself.cli import main
-from fastaugself.errors import UsageError
+from fastaugself.errors import RunError, UsageError
 from fastaugself_kernels import ViewPolicy, augment, sample_params
 
 ROOT = Path(__file__).parents[1]
@@ -341,7 +341,7 @@ def test_tables_rewrite_marked_blocks_only_and_know_when_they_are_stale(result, 
     (tmp_path / "results" / "box" / "augment.json").write_text(json.dumps(record))
     text = "before\n<!-- table augment results/box/augment.json -->\nold\n<!-- end of table -->\nafter\n"
     (tmp_path / "README.md").write_text(text)
-    with pytest.raises(UsageError, match=r"README\.md.*differ from the records; run python -m"):
+    with pytest.raises(RunError, match=r"README\.md.*differ from the records; run python -m"):
         tables(tmp_path, check=True)
     tables(tmp_path)
     made = (tmp_path / "README.md").read_text()

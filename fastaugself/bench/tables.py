@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
-from ..errors import UsageError
+from ..errors import RunError, UsageError
 from ..evaluation.study.page import RULE
 from ..evaluation.study.plan import TASKS
 from .harness import Record
@@ -318,14 +318,14 @@ def tables(root: Path = Path("."), check: bool = False) -> None:
 
     Args:
         root: The repository.
-        check: Change nothing, and fail where something would change.
+        check: Change nothing, and exit with 1 where something would change.
     """
     wanted = {root / "README.md": with_tables((root / "README.md").read_text(encoding="utf-8"), root)}
     for folder in sorted({path.parent for name in PAGES for path in root.glob(f"results/*/{name}.json")}):
         wanted[folder / "README.md"] = page(folder)
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     if check and stale:
-        raise UsageError(
+        raise RunError(
             f"{', '.join(map(str, stale))} differ from the records; run python -m fastaugself.bench tables"
         )
     for path in stale:
