@@ -380,11 +380,13 @@ def test_the_study_has_a_table_of_means_over_seeds():
             "none random weights": {"crop": {"0": 0.5}},
         },
         "reading": [{"method": "moco", "part": "augself", "task": "crop", "gain": "+1.00", "verdict": "not shown"}],
+        "invariance": {"moco, base": {"hue": 0.25}},
     }
     table = study_table(record)
     assert table.rows[0][:2] == ("moco base", "11.0 ± 1.0")
     assert table.rows[1][0] == "random weights" and table.rows[1][table.head.index("crop")] == "0.500"
-    assert "| moco augself | crop | +1.00 | not shown |" in PAGES["study"](record)
+    page_of_it = PAGES["study"](record)
+    assert "| moco augself | crop | +1.00 | not shown |" in page_of_it and "| hue | 0.25 |" in page_of_it
     block = BLOCKS["study"](record, "results/box/study.json")
     assert "3 seeds, 6 epochs at 32 px, batch-size=64; a CPU, 2026-01-02, commit abc" in block
 

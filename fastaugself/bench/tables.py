@@ -250,13 +250,27 @@ def _study_about(result: Record) -> str:
     )
 
 
+INVARIANCE = "Whitened cosine of a photo and its transformed self, debiased, mean over seeds: 1 is invariant."
+
+
 def _study_page(result: Record) -> str:
     tasks = "\n".join(f"- {task.name}: {task.metric}" for task in TASKS)
     gains = Table(
         ("", "task", "against the base", "reading"),
         [(f"{f['method']} {f['part']}", f["task"], f["gain"], f["verdict"]) for f in result["reading"]],
     )
-    return f"{study_table(result).markdown()}\n{tasks}\n\n{RULE}\n\n{gains.markdown()}"
+    invariance = f"{INVARIANCE}\n\n{invariance_table(result).markdown()}" if result["invariance"] else ""
+    return f"{study_table(result).markdown()}\n{tasks}\n\n{RULE}\n\n{gains.markdown()}\n{invariance}"
+
+
+def invariance_table(result: Record) -> Table:
+    """The mean invariance of every variant of `eval study` to every transform."""
+    figure: dict[str, dict[str, float]] = result["invariance"]
+    transforms = dict.fromkeys(name for column in figure.values() for name in column)
+    rows: list[tuple[str, ...]] = [
+        (name, *(f"{column[name]:.2f}" if name in column else "" for column in figure.values())) for name in transforms
+    ]
+    return Table(("invariance to", *figure), rows)
 
 
 def _study_block(result: Record, path: str) -> str:
@@ -325,9 +339,7 @@ def tables(root: Path = Path("."), check: bool = False) -> None:
         wanted[folder / "README.md"] = page(folder)
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     if check and stale:
-        raise RunError(
-            f"{', '.join(map(str, stale))} differ from the records; run python -m fastaugself.bench tables"
-        )
+        raise RunError(f"{', '.join(map(str, stale))} differ from the records; run python -m fastaugself.bench tables")
     for path in stale:
         path.write_text(wanted[path], encoding="utf-8")
         print(path)
