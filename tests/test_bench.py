@@ -328,6 +328,14 @@ def test_a_deadline_ends_what_takes_too_long_and_nothing_else():
         assert 8 < signal.getitimer(signal.ITIMER_REAL)[0] <= 9  # the outer one goes on
 
 
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "_cases", lambda *_: pytest.fail("measured first"))
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path, tmp_path / "file" / "augment.json"):
+        with pytest.raises(UsageError, match="cannot be written"):
+            bench.augment_benchmark(json=out, device="cpu")
+
+
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 

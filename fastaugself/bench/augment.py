@@ -32,6 +32,7 @@ from .harness import (
     Record,
     Row,
     attempt,
+    check_outputs,
     deadline,
     measure,
     paired,
@@ -86,6 +87,7 @@ def augment_benchmark(
         limit: Seconds that setting a contestant up and checking it may take.
         patience: Seconds for setting all of them up; whose turn comes later is left out.
     """
+    check_outputs(json, plot)
     where = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
     if where.type == "cpu":
         torch.set_num_threads(1)

@@ -10,7 +10,6 @@ import tempfile
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from ..data.dataset import Dataset
 from ..data.loader import Loader
 from ..data.order import Order
 from ..training.environment import environment
-from .harness import Record
+from .harness import Record, check_outputs, write_json
 
 ORDERS: tuple[Order, ...] = ("random", "quasi-random", "sequential")
 _STORED = 1000  # bytes of a sample that is not there
@@ -49,6 +48,7 @@ def disk_benchmark(
         open_files: Into how many files they are divided, one measurement each.
         json: Write the record here.
     """
+    check_outputs(json)
     rows: list[Record] = []
     if paths:
         rows += reading(paths, batch_size=batch_size, batches=batches, workers=workers, rounds=rounds)
@@ -58,7 +58,7 @@ def disk_benchmark(
         print("  ".join(f"{key} {value}" for key, value in row.items() if key != "rounds"))
     if json is not None:
         config = {"batch_size": batch_size, "batches": batches, "workers": workers, "rounds": rounds}
-        _write(
+        write_json(
             json,
             {"environment": environment(torch.device("cpu")), "config": config, "rows": rows, "ratios": ratios(rows)},
         )
@@ -169,7 +169,3 @@ def write_hollow(path: Path, samples: int) -> None:
         stream.write(header.tobytes() + fields.tobytes() + metadata.tobytes())
         stream.seek(start + _STORED * samples)
         stream.write(table.tobytes())
-
-
-def _write(path: Path, record: dict[str, Any]) -> None:
-    path.write_text(json.dumps(record, indent=2) + "\n")

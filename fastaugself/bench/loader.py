@@ -30,7 +30,7 @@ from ..data.demo import load_photos
 from ..data.photo import load_photo
 from ..data.writer import BetonWriter
 from ..errors import RunError, UsageError
-from .harness import LeftOut, Record, Row, attempt, record, spread, write_json
+from .harness import LeftOut, Record, Row, attempt, check_outputs, record, spread, write_json
 from .loader_peers import CONTESTANTS, Task, build
 from .remote import Remote, Round
 from .tables import loader_table
@@ -99,6 +99,7 @@ def loader_benchmark(
         quick: JPEG alone, fewer photos and rounds: less than a minute.
         without: Names of contestants to leave out.
     """
+    check_outputs(json, plot)
     if quick:
         photos, rounds, seconds, storage = min(photos, 128), min(rounds, 3), min(seconds, 0.3), storage[:1]
     counts = workers or tuple(sorted({1, available_cores()}))
