@@ -18,6 +18,7 @@ from ..methods.augself import AugSelfLoss
 from ..methods.base import Views
 
 PROBES = 32_768  # draws from which the level of heads that learn nothing is estimated, to about 1 %
+AT_A_TIME = 2048  # of them: the published solarize loss compares all with all
 
 
 class Batch(NamedTuple):
@@ -57,15 +58,14 @@ def make_batch(
 
 def null_losses(config: Pretrain, sizes_N2: NDArray[np.int32], augself: AugSelfLoss) -> dict[str, float]:
     """The auxiliary losses, by name, of heads that answer 0 on these photos. sizes_N2: (height, width), pixels."""
-    count = min(len(sizes_N2), PROBES)
-    repeats = -(-PROBES // count)
-    sizes_B2 = torch.from_numpy(sizes_N2[:count]).to(torch.int32)
+    sizes = torch.from_numpy(sizes_N2)
     losses: dict[str, float] = {}
-    for epoch in range(repeats):
-        params_VBP = sample_params(torch.arange(count), sizes_B2, config.policies, seed=config.seed, epoch=epoch)
+    for ids_B in torch.arange(PROBES).split(AT_A_TIME):  # as if the photos came again under further ids
+        sizes_B2 = sizes[ids_B % len(sizes)].to(torch.int32)
+        params_VBP = sample_params(ids_B, sizes_B2, config.policies, seed=config.seed, epoch=0)
         targets = augself_targets(params_VBP, sizes_B2, config.policies, mode=config.augself.mode)
         for name, value in augself.null_losses(targets).items():
-            losses[name] = losses.get(name, 0.0) + float(value) / repeats
+            losses[name] = losses.get(name, 0.0) + float(value) * AT_A_TIME / PROBES
     return losses
 
 
