@@ -1,6 +1,5 @@
 """Several processes: killed one by one, signalled one alone, and on two nodes: two network namespaces."""
 
-import json
 import os
 import signal
 import subprocess
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tiny_runs import metrics
 
 from fastaugself.training import checkpoint
 
@@ -22,7 +22,7 @@ def options(beton, run, *more):
         str(RECIPE), "--preset", "demo", "--data.train", str(beton), "--data.val", "None", "--data.source", "native",
         "--data.workers", "1", "--backbone.width", "4", "--backbone.batch-norm", "sync", "--view.size", "16",
         "--method.queue", "32", "--method.dim", "16", "--augself.hidden", "16", "--batch-size", "16", "--epochs", "5",
-        "--optim.lr", "0.005", "--log.every", "1", "--log.no-tensorboard", "--checkpoint.minutes", "0.00001",
+        "--optim.lr", "0.0025", "--log.every", "1", "--log.no-tensorboard", "--checkpoint.minutes", "0.00001",
         "--run-dir", str(run), *more,
     ]  # fmt: skip
 
@@ -78,19 +78,16 @@ def wait_for(condition, log, seconds=120):
         time.sleep(0.01)
 
 
-def metrics(run):
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
 def losses(run):
     return {m["step"]: [m["loss_ssl"], m["loss_crop"], m["loss_color"]] for m in metrics(run)}
 
 
-def assert_same_losses(one, other, steps=STEPS):
-    assert list(one) == list(other) == list(range(1, steps + 1))
+def assert_same_losses(one, other):
+    """Every step once, and computed alike: at this learning rate rounding grows to 1e-5 in all these steps, while
+    another momentum (0.8) changes losses by 1e-2 within six; at twice the rate it reaches 1e-3 after 18."""
+    assert list(one) == list(other) == list(range(1, STEPS + 1))
     for step in one:
-        assert other[step] == pytest.approx(one[step], abs=1e-3), step
-    assert other[1] == pytest.approx(one[1], abs=1e-5)
+        assert other[step] == pytest.approx(one[step], abs=1e-4), step
 
 
 @pytest.fixture(scope="module")
@@ -120,10 +117,7 @@ def test_ranks_killed_one_by_one_and_one_signalled_alone_lose_nothing(beton, tmp
     assert 8 <= stopped < STEPS and f"stopped at step {stopped}" in text and text.count("resume ") >= 2, text[-3000:]
     again = subprocess.run([sys.executable, *options(beton, run)], capture_output=True, text=True, env=environment())
     assert again.returncode == 0, again.stderr
-    found = losses(run)
-    assert list(found) == list(range(1, STEPS + 1))
-    # To the signal, past both kills; later, rounding of the tiny network may have grown too far to compare.
-    assert_same_losses(*({k: v for k, v in run.items() if k <= 8} for run in (alone, found)), steps=8)
+    assert_same_losses(alone, losses(run))
 
 
 def ip(*arguments):
@@ -157,22 +151,25 @@ def two_nodes():
             ip("netns", "del", name)
 
 
-def test_two_nodes_compute_what_one_process_does(beton, tmp_path, alone, two_nodes):
+def test_two_nodes_of_which_one_is_killed_compute_what_one_process_does(beton, tmp_path, alone, two_nodes):
     run = tmp_path / "run"
     master = two_nodes[0][1]
     meeting = ("--nnodes=2", "--nproc-per-node=1", f"--master-addr={master}", "--master-port=29577")
     commands = [
         [
             *("ip", "netns", "exec", name, "env", f"GLOO_SOCKET_IFNAME={card}"),
-            *torchrun(*meeting, f"--node-rank={i}"),
-            *options(beton, run, "--max-steps", "4"),
+            *torchrun(*meeting, f"--node-rank={i}", "--max-restarts=1", "--monitor-interval=0.1"),
+            *options(beton, run),
         ]
         for i, (name, _, card) in enumerate(two_nodes)
     ]
     logs = [tmp_path / "log0", tmp_path / "log1"]
     with started(commands[0], logs[0]) as first, started(commands[1], logs[1]) as second:
+        wait_for(lambda: newest(run) >= 3, logs[0])
+        assert newest(run) < STEPS - 2, "the run was nearly over before a node could be killed"
+        os.kill(ranks(second.pid)[1], signal.SIGKILL)
         for process, log in ((first, logs[0]), (second, logs[1])):
             wait_for(lambda process=process: process.poll() is not None, log)
     assert (first.returncode, second.returncode) == (0, 0), logs[0].read_text()[-2000:] + logs[1].read_text()[-2000:]
-    assert "2 processes" in logs[0].read_text()
-    assert_same_losses({k: v for k, v in alone.items() if k <= 4}, losses(run), steps=4)
+    assert "2 processes" in logs[0].read_text() and logs[0].read_text().count("resume ") == 1
+    assert_same_losses(alone, losses(run))
