@@ -31,7 +31,7 @@ def test_the_ladder_goes_from_loops_to_the_default(tmp_path, method):
     assert all(len(row["rounds"]) == 2 and row["samples_per_s"] > 0 for row in result["rows"])
     assert set(result["ratios"]) == set(names) - {"default"}
     assert set(result["breakdown"]["eager"]) == (PARTS | {"key encoder"} if method == "moco" else PARTS)
-    assert "| backward |" in page(tmp_path)
+    assert "| backward |" in page(tmp_path) and "resnet18 of width 4 at 16 px, 8 pairs in a step" in page(tmp_path)
     assert all(seconds >= 0 for seconds in result["breakdown"]["eager"].values()) and result["bound"] is None
 
 

@@ -180,7 +180,20 @@ def _rates_block(result: Record, path: str) -> str:
 
 def _rates_page(result: Record) -> str:
     tables = [rates_table(result), ratios_table(result), *breakdown_tables(result)]
-    return "\n".join([*(table.markdown() for table in tables if table.rows), *_sentences(result)])
+    return "\n".join([_setup(result), *(table.markdown() for table in tables if table.rows), *_sentences(result)])
+
+
+def _setup(result: Record) -> str:
+    """What was trained, and what the ratios are."""
+    c = result["config"]
+    if "bound" in result:
+        ratio = "how many times as fast as the row the default is"
+    elif "data_wait" in result:
+        ratio = "how near whole training comes to its steps alone"
+    else:
+        ratio = "the share that is kept of the first row's rate for each process"
+    trained = f"{c['method']}, {c['backbone']} of width {c['width']} at {c['size']} px, {c['batch']} pairs in a step"
+    return f"{trained}. A ratio is {ratio}.\n"
 
 
 def breakdown_tables(result: Record) -> list[Table]:
