@@ -171,5 +171,6 @@ def test_two_nodes_of_which_one_is_killed_compute_what_one_process_does(beton, t
         for process, log in ((first, logs[0]), (second, logs[1])):
             wait_for(lambda process=process: process.poll() is not None, log)
     assert (first.returncode, second.returncode) == (0, 0), logs[0].read_text()[-2000:] + logs[1].read_text()[-2000:]
-    assert "2 processes" in logs[0].read_text() and logs[0].read_text().count("resume ") == 1
+    assert "2 processes" in logs[0].read_text() and "lr 0.00015625 = 0.0025 x 16/256" in logs[0].read_text()
+    assert logs[0].read_text().count("resume ") == 1
     assert_same_losses(alone, losses(run))

@@ -149,6 +149,20 @@ def test_norms_and_biases_are_never_scaled_and_decay_only_where_wanted(decay_vec
     assert not groups[3]["adapt"] and groups[3]["weight_decay"] == (0.1 if decay_vectors else 0.0)
 
 
+def test_a_predictor_keeps_the_peak_while_the_rest_follows_the_schedule():
+    from fastaugself import Backbone, Pretrain, SimSiam
+    from fastaugself.methods.build import build_learner
+
+    backbone = Backbone(name="resnet18", width=4, stem="small")
+    learner = build_learner(Pretrain(backbone=backbone, method=SimSiam(dim=16, predictor_hidden=8)))
+    optimizer = make_optimizer(learner, Optim(vector_lr=0.5), constant_lr=learner.method.constant_lr)
+    set_learning_rate(optimizer, 0.01, 0.1)
+    rates = {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    for name, p in learner.named_parameters():
+        peak = 0.1 if name.startswith("method.predictor.") else 0.01
+        assert rates[p] == pytest.approx(peak * (0.5 if p.ndim == 1 else 1.0)), name
+
+
 def test_what_apex_cannot_do_is_refused_before_it_is_looked_for():
     with pytest.raises(UsageError, match="apex has no fused LARS"):
         Optim(name="lars", implementation="apex")

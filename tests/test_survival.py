@@ -19,7 +19,7 @@ from fastaugself import Checkpoint, Log
 from fastaugself.config import to_dict
 from fastaugself.errors import RunError, UsageError
 from fastaugself.pretrain import pretrain
-from fastaugself.training import checkpoint
+from fastaugself.training import checkpoint, environment
 from fastaugself.training.signals import Stopped
 from fastaugself.training.step import TrainStep
 from fastaugself.training.trainer import Trainer
@@ -186,6 +186,17 @@ def test_the_newest_checkpoints_and_the_milestones_stay(beton, tmp_path):
     assert saved_steps(tmp_path) == [6, 12, 15, 16]
     train(config(beton, tmp_path / "rare", epochs=4, checkpoint=Checkpoint(minutes=60, keep=1, milestone=1.5)))
     assert saved_steps(tmp_path / "rare") == [6, 12, 16]
+
+
+def test_a_run_that_goes_on_under_other_versions_says_so(beton, tmp_path, monkeypatch, messages):
+    train(config(beton, tmp_path, max_steps=1))
+    train(config(beton, tmp_path, max_steps=2))
+    assert messages() == []
+    monkeypatch.setattr(checkpoint, "versions", lambda: {**environment.versions(), "torch": "9.0"})
+    train(config(beton, tmp_path, max_steps=3))
+    (line,) = messages()
+    assert f"step-000000002.pt was written with torch {environment.versions()['torch']} (here 9.0)" in line
+    assert saved_steps(tmp_path) == [2, 3]
 
 
 class Bomb:

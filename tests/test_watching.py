@@ -8,7 +8,7 @@ import types
 
 import pytest
 import torch
-from tiny_runs import ALONE, config, train
+from tiny_runs import ALONE, config, metrics, train
 
 from fastaugself import Data, Log, Optim
 from fastaugself.errors import UsageError
@@ -76,6 +76,17 @@ def test_a_trace_of_the_wanted_steps_is_written(beton, tmp_path):
     events = json.loads((tmp_path / "profile" / "trace.json").read_text())["traceEvents"]
     steps = {e["name"] for e in events if str(e.get("name", "")).startswith("ProfilerStep#")}
     assert len(steps) == 2 and any("convolution" in str(e.get("name")) for e in events)
+
+
+def test_tensorboard_gets_the_lines_of_metrics_jsonl_also_of_a_run_that_went_on(beton, tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    for steps in (2, 3):
+        train(config(beton, tmp_path, max_steps=steps, log=Log(every=1)))
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    for name in ("loss", "loss_crop", "lr"):
+        assert [(e.step, pytest.approx(e.value)) for e in events.Scalars(name)] == [
+            (m["step"], m[name]) for m in metrics(tmp_path)
+        ]
 
 
 class Service(types.ModuleType):

@@ -11,8 +11,10 @@ import torch
 
 from ..config import differences
 from ..errors import UsageError
+from .environment import versions
 
 FORMAT = 1
+COMPUTING = ("torch", "triton", "numba")  # packages whose version may change the last bits
 _NAME = re.compile(r"step-(\d{9})\.pt")
 
 
@@ -50,7 +52,9 @@ def save(
     for left in folder.glob("*.partial"):
         left.unlink(missing_ok=True)  # of a process that was killed
     path = folder / f"step-{step:09d}.pt"
-    content = {"format": FORMAT, "step": step, "config": json.dumps(config), "state": state}
+    content = {
+        "format": FORMAT, "step": step, "config": json.dumps(config), "versions": dict(versions()), "state": state
+    }  # fmt: skip
     _replace(path, lambda file: _save(content, file))
     passing = [old for old in checkpoints(folder) if not milestone or int(old.stem.removeprefix("step-")) % milestone]
     for old in passing[:-keep]:
@@ -72,7 +76,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def load(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """A checkpoint's content: step, config (as `to_dict` gives it) and state."""
+    """A checkpoint's content: step, config (as `to_dict` gives it), versions of packages, and state."""
     content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     if content["format"] != FORMAT:
         raise UsageError(
@@ -84,7 +88,7 @@ def load(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any]:
 
 
 def latest(folder: Path, config: dict[str, Any], *, device: torch.device) -> tuple[dict[str, Any] | None, list[str]]:
-    """The newest readable checkpoint, and a line about each newer one that is damaged.
+    """The newest readable checkpoint, and a line about each newer one that is damaged, and about other versions.
 
     Raises UsageError when it belongs to another configuration, naming what differs.
     """
@@ -105,6 +109,10 @@ def latest(folder: Path, config: dict[str, Any], *, device: torch.device) -> tup
                 f"{folder.parent} holds a run with --{option} {old}, this command has {new}{more}; "
                 "pass the same options to resume it, or another --run"
             )
+        here, there = versions(), content.get("versions", {})
+        other = [f"{name} {there[name]} (here {here[name]})" for name in COMPUTING if there.get(name, "") != here[name]]
+        if there and other:
+            notes.append(f"{path} was written with {', '.join(other)}: the run goes on, up to rounding")
         return content, notes
     if notes:
         raise UsageError(f"no checkpoint in {folder} can be read; pass another --run to start over")

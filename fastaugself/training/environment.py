@@ -1,5 +1,6 @@
 """What a result depends on besides the configuration."""
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -12,17 +13,23 @@ import torch
 PACKAGES = ("fastaugself", "torch", "triton", "numba", "numpy", "ffcv", "simplejpeg", "timm")
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """Versions, machine and commit, as JSON values."""
-    versions: dict[str, str | None] = {}
+@functools.cache
+def versions() -> dict[str, str | None]:
+    """The version of each package that is installed, by name."""
+    found: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
-            versions[name] = importlib.metadata.version(name)
+            found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            versions[name] = None
+            found[name] = None
+    return found
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions, machine and commit, as JSON values."""
     record: dict[str, Any] = {
         "python": platform.python_version(),
-        "versions": versions,
+        "versions": dict(versions()),
         "system": platform.platform(),
         "cpu": cpu_name(),
         "cores": os.cpu_count(),

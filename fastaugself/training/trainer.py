@@ -312,7 +312,7 @@ class Trainer:
         agreement.close()
         self.check_losses()
         self.save(last=True)
-        if stopped_by is not None and self.step < self.end:
+        if stopped_by not in (None, SPOILED) and self.step < self.end:
             log.warning("stopped at step %d; the same command goes on from there", self.step)
             raise Stopped(stopped_by)
 
