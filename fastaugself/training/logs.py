@@ -48,7 +48,7 @@ class RunLog:
             try:
                 from torch.utils.tensorboard import SummaryWriter
 
-                self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
+                self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
             except ImportError:
                 log.info("tensorboard is not installed; metrics go to %s (pip install tensorboard)", self._metrics)
         if sys.stderr.isatty():
