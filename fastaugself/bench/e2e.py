@@ -20,7 +20,7 @@ from ..data.write import ensure_beton
 from ..errors import UsageError
 from ..training.distributed import World
 from ..training.trainer import Trainer
-from .harness import Row, record, write_json
+from .harness import Row, check_outputs, record, write_json
 from .setup import FlatSetup, settings
 
 
@@ -40,6 +40,7 @@ def e2e_benchmark(
         steps: Steps of a round; 0 is 60 on CUDA and 8 on a CPU.
         rounds: Rounds of each.
     """
+    check_outputs(json)
     where, config = setup.where, setup.config()
     steps = steps or (60 if where.type == "cuda" else 8)
     with tempfile.TemporaryDirectory() as folder:

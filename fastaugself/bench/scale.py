@@ -25,7 +25,7 @@ from ..errors import RunError, UsageError
 from ..models.norm import use_native_sync
 from ..training import distributed
 from .breakdown import breakdown, in_words
-from .harness import Record, Row, record, write_json
+from .harness import Record, Row, check_outputs, record, write_json
 from .setup import FlatSetup, Setup, inputs, photos, settings, train_step
 
 HIDDEN = (
@@ -52,6 +52,7 @@ def scale_benchmark(
         rounds: Rounds of each setting.
         seconds: Seconds of a round.
     """
+    check_outputs(json)
     where = setup.where
     cuda = where.type == "cuda"
     most = torch.cuda.device_count() if cuda else max(processes)

@@ -21,7 +21,7 @@ from ..methods.augself import AugSelf
 from ..methods.build import build_learner
 from ..methods.cassle import Cassle
 from .breakdown import NOT_HERE, bound, breakdown, in_words
-from .harness import Contestant, Row, measure, ratios, record, write_json
+from .harness import Contestant, Row, check_outputs, measure, ratios, record, write_json
 from .plain import PlainMoCoStep
 from .setup import LR, FlatSetup, inputs, photos, settings, train_step
 
@@ -44,6 +44,7 @@ def step_benchmark(
         compile: Rungs with torch.compile; auto has them on CUDA.
         everything: On CUDA also fp16, CUDA graphs and CASSLE at the default, each with a compilation of its own.
     """
+    check_outputs(json)
     where, config = setup.where, setup.config()
     cuda = where.type == "cuda"
     canvas = photos(config, where)
