@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from tiny_runs import ALONE, config, metrics, train
 
 from fastaugself import Data, Log, MoCo, Optim, Pretrain
 from fastaugself.config import differences, from_dict, to_dict
 from fastaugself.errors import RunError, UsageError
+from fastaugself.models.resnet import ResNet
 from fastaugself.pretrain import parse
 from fastaugself.training import checkpoint
 from fastaugself.training.distributed import World
@@ -54,6 +56,17 @@ def test_a_run_in_two_parts_equals_one_in_one_part(beton, tmp_path):
     again = [{k: v for k, v in m.items() if k not in ("pairs_per_s", "data_wait")} for m in metrics(parts.config.run)]
     assert timeless == again
     assert [m["step"] for m in again] == list(range(1, 9))
+
+
+def test_dropout_draws_the_same_after_a_resume(beton, tmp_path, monkeypatch):
+    forward = ResNet.forward
+    monkeypatch.setattr(ResNet, "forward", lambda self, x: F.dropout(forward(self, x), 0.3, self.training))
+    whole = train(config(beton, tmp_path / "whole", max_steps=4))
+    train(config(beton, tmp_path / "parts", max_steps=3))
+    torch.manual_seed(1234)
+    assert_equal_state(whole, train(config(beton, tmp_path / "parts", max_steps=4)))
+    other = train(config(beton, tmp_path / "other", max_steps=4, seed=1))
+    assert metrics(other.config.run)[0]["loss"] != metrics(whole.config.run)[0]["loss"]
 
 
 def test_a_damaged_newest_checkpoint_costs_only_the_steps_since_the_one_before(beton, tmp_path):

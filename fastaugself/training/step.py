@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -117,6 +118,11 @@ class TrainStep:
     def alone(self) -> AbstractContextManager[None]:
         """Gradients stay with this process: only the last part's backward sends the sum."""
         return self.eager.no_sync() if isinstance(self.eager, DistributedDataParallel) else nullcontext()
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Addresses what a model draws in a step (dropout, stochastic depth), so that a resumed run draws the same."""
+    torch.manual_seed(int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> 1))
 
 
 def _replicated(learner: Learner, device: torch.device) -> nn.Module:

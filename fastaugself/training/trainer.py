@@ -31,7 +31,7 @@ from .optim import learning_rate, make_optimizer, set_learning_rate
 from .overlap import CudaStream, beside
 from .profile import Profiler, memory
 from .signals import Agreement, Stopped, StopRequest
-from .step import TrainStep, keep_compiled_code
+from .step import TrainStep, keep_compiled_code, seed_step
 from .tracker import make_tracker
 from .watch import CollapseAlarm, LossWatch, all_finite
 
@@ -240,6 +240,7 @@ class Trainer:
     def train_step(self, batch: Batch) -> Step:
         """One step on one batch: forward, backward, optimizer, momentum encoder and queue."""
         set_learning_rate(self.optimizer, self.learning_rate(), self.peak)
+        seed_step(self.config.seed, self.step, self.world.rank)
         step = self.train(batch.views, batch.targets, step=self.step, progress=(self.step + 1) / self.total)
         self.step += 1
         self.watch.see(step.loss, self.step, batch.ids_B)
