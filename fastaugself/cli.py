@@ -1,5 +1,6 @@
 """The command `fastaugself`: data sets, views and exports from the shell."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from json import dumps
@@ -23,7 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     start_logging(None, leads=True)
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        choose(_commands(), arguments, prog="fastaugself", description=DESCRIPTION)()
+        try:
+            choose(_commands(), arguments, prog="fastaugself", description=DESCRIPTION)()
+        finally:
+            sys.stdout.flush()
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -32,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the exit
+        sys.exit(141)
 
 
 def _json(values: Any) -> str:

@@ -87,6 +87,15 @@ def test_export_of_a_run_equals_what_training_exported(beton, tmp_path):
     assert first.keys() == backbone.keys()
 
 
+def test_a_reader_that_has_seen_enough_ends_the_command_quietly():
+    command = subprocess.Popen(
+        [sys.executable, "-m", "fastaugself", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    command.stdout.close()
+    assert (command.stderr.read(), command.wait(60)) == (b"", 141)
+    command.stderr.close()
+
+
 def test_the_module_is_the_command():
     done = subprocess.run([sys.executable, "-m", "fastaugself", "wirte"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and "got wirte; did you mean write?" in done.stderr
