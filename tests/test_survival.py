@@ -53,6 +53,7 @@ def test_kills_at_random_moments_lose_nothing(beton, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     kills, reached = done.stdout.split(maxsplit=1)
+    print(f"{kills} kills")
     assert int(kills) >= KILLS // 2, "the run was over before it was killed"
     assert json.loads(reached) == sorted(json.loads(reached)), "a kill cost steps that had been saved"
     a, b = saved_weights(whole.config.run), saved_weights(killed.run)
