@@ -7,8 +7,9 @@ One option picks what is compared, and everything else stays: `--preset METHOD`,
 CASSLE). The learning rate of a method is that of its baseline in every variant. `--view.size 96 --augment.blur-kernel
 9` for larger views. Heads, weights and weight decay are those of AugSelf's STL10 setting (Lee 2021, arXiv 2111.09613);
 queue, momentum and frozen prototypes are scaled to some forty steps an epoch, and are this project's choice.
-No number is published for it. The run of it at this size is short: 300 steps of each method with AugSelf, Imagenette at
-48 px, to see whether features collapse (`scripts/collapse_check.py`, results/intel-xeon-2-cores/collapse.json): the
+No number is published for it. The longest run of it is `fastaugself eval study` with moco, 32 px and six epochs, three
+seeds of each variant (results/intel-xeon-2-cores/study.json; docs/evaluation.md has the reading). Of 300 steps at 48 px
+with AugSelf collapse.json beside it says that no method collapses (`scripts/collapse_check.py`): the
 effective rank rose from 36 to between 84 and 118 of 256, and stayed at 36 with Barlow Twins.
 """
 

@@ -382,7 +382,8 @@ def test_the_study_has_a_table_of_means_over_seeds():
     record = {
         "study": {"epochs": 6, "size": 32, "options": ["batch-size=64"]},
         "seeds": 3,
-        "environment": {"cpu": "a CPU", "date": "2026-01-02", "commit": "abc"},
+        "date": "2026-01-02",
+        "environment": {"cpu": "a CPU", "commit": "abc"},
         "numbers": {
             "moco base": {"produce50": {"0": 10.0, "1": 11.0, "2": 12.0}},
             "none random weights": {"crop": {"0": 0.5}},

@@ -259,7 +259,7 @@ def _study_about(result: Record) -> str:
     further = f", {' '.join(study['options'])}" if study["options"] else ""
     return (
         f"{result['seeds']} seeds, {study['epochs']} epochs at {study['size']} px{further}; "
-        f"{environment['cpu']}, {environment['date']}, commit {environment['commit']}"
+        f"{environment['cpu']}, {result['date']}, commit {environment['commit']}"
     )
 
 

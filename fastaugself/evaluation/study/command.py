@@ -1,5 +1,6 @@
 """`fastaugself eval study RUN`: trains and measures everything, resumes where it was stopped, and writes the page."""
 
+import datetime
 import json
 import logging
 import os
@@ -146,7 +147,13 @@ class StudyCommand:
                 f"{values[name]}; pass the same options to go on, or another folder"
             )
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        record = {"study": values, "seeds": self.seeds, "command": sys.argv[1:], "environment": environment(device)}
+        record = {
+            "study": values,
+            "seeds": self.seeds,
+            "command": sys.argv[1:],
+            "date": datetime.date.today().isoformat(),
+            "environment": environment(device),
+        }
         replace_file(path, (json.dumps(record, indent=2) + "\n").encode())
 
     def _write_data(self, runner: Runner) -> None:
