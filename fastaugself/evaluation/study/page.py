@@ -196,8 +196,10 @@ def _html(
         f"{'tuned alike from' if tuned else 'fixed at'} {', '.join(f'{lr:g}' for lr in study['lrs'])}; "
         f"{environment['cpu']}, {environment['device']}, commit {environment['commit']}"
     )
-    if study["options"] or study["limit"]:
-        detail += f"; shortened by {' '.join(study['options'])} --limit {study['limit']}"
+    if study["options"]:
+        detail += f"; with {' '.join(study['options'])}"
+    if study["limit"]:
+        detail += f"; shortened to {study['limit']} samples of each split"
     items = "".join(f"<li>{line}</li>" for line in _grouped(findings))
     columns = "".join(f"<li><b>{escape(task.name)}</b>: {escape(task.metric)}</li>" for task in TASKS)
     return (
