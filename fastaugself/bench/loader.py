@@ -96,7 +96,7 @@ def loader_benchmark(
         storage: How the photos are stored.
         rounds: Rounds in which the contestants take turns.
         seconds: Seconds of each contestant in a round.
-        quick: JPEG alone, fewer photos and rounds: less than a minute.
+        quick: JPEG alone, fewer photos and rounds; FFCV still compiles for some 20 s a row.
         without: Names of contestants to leave out.
     """
     check_outputs(json, plot)
