@@ -148,7 +148,7 @@ def _driver() -> str:
 
 def _augmentation(config: Pretrain) -> Iterator[Finding]:
     from fastaugself_kernels import ViewPolicy, augment, sample_params
-    from fastaugself_kernels.augment import INSTALLED
+    from fastaugself_kernels.params import INSTALLED
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     backend = "triton" if device.type == "cuda" else "numba"

@@ -8,9 +8,13 @@ import pytest
 import torch
 
 from fastaugself_kernels import COLUMNS, ViewPolicy, augment, sample_params
+from fastaugself_kernels.augment import check_rows
+from fastaugself_kernels.params import pack_policies
+from fastaugself_kernels.sampling import sample_params_torch
 
 pytest.importorskip("numba")
 memory = pytest.importorskip("fastaugself_kernels.numba.memory")
+rows_fit = pytest.importorskip("fastaugself_kernels.numba").rows_fit
 
 COLUMN = {name: i for i, name in enumerate(COLUMNS)}
 UNIT = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
@@ -277,13 +281,52 @@ def test_a_quarter_turn_needs_a_square(canvas):
 
 
 def test_the_checks_of_the_debug_mode_read_nothing_from_another_device(monkeypatch):
-    from fastaugself_kernels.augment import _check_rows
-
     asserted = []
     monkeypatch.setattr(torch, "_assert_async", lambda condition, message: asserted.append((condition.device, message)))
     # Tensors without values: whatever reads one raises.
     pixels, sizes = torch.empty(768, dtype=torch.uint8), torch.full((4, 2), 8)
     source = (pixels, torch.arange(4), sizes[:, 1] * 3, sizes, torch.ones(2, 4, len(COLUMNS)))
-    _check_rows(*(tensor.to("meta") for tensor in source), 4, 5)
+    check_rows(*(tensor.to("meta") for tensor in source), 4, 5)
     assert len(asserted) == 4 and all(device.type == "meta" for device, _ in asserted)
     assert "a row of params_VBP crops outside its image" in asserted[2][1]
+
+
+@pytest.mark.parametrize("seed,epoch", [(0, 0), (-5, 1), (2**64 - 1, 2**32 - 1), (2**63, 77)], ids=str)
+def test_parameters_have_the_bits_of_the_torch_mirror(seed, epoch):
+    random = torch.Generator().manual_seed(0)
+    ids = torch.randint(-(2**63), 2**63 - 1, (5000,), generator=random)
+    ids[:5] = torch.tensor([0, 1, 2**33 + 1, -1, 2**62])
+    sizes = torch.randint(1, 700, (5000, 2), generator=random)
+    central = ViewPolicy(scale=(0.9, 1.0), ratio=(3.0, 4.0))  # mostly the central box
+    policies = (EVERYTHING, ViewPolicy.byol(0), ViewPolicy.byol(1), central, NOTHING)
+    expected = sample_params_torch(ids, sizes, pack_policies(policies), seed=seed, epoch=epoch)
+    assert len(expected[0, :, COLUMN["order"]].unique()) == 24 and len(expected[0, :, COLUMN["rotation"]].unique()) == 4
+    assert torch.equal(sample_params(ids, sizes, policies, seed=seed, epoch=epoch), expected)
+    assert torch.equal(sample_params(ids[::2], sizes.int()[::2], policies, seed=seed, epoch=epoch), expected[:, ::2])
+    none = sample_params(ids[:0], sizes[:0], policies, seed=seed, epoch=epoch)
+    assert none.shape == (5, 0, len(COLUMNS))
+
+
+def test_rows_are_refused_exactly_where_the_explaining_check_refuses_them(canvas):
+    source = draw(canvas, EVERYTHING)
+    random = np.random.default_rng(0)
+    pixels, offsets, sizes, params = source
+    values = [float("nan"), float("inf"), -1.0, 0.0, 0.5, 1.0, 2.0, 3.0, 45.0, 1e6]
+    refused = []
+    for _ in range(400):
+        rows, starts, length = params.clone(), offsets.clone(), len(pixels)
+        kind = random.integers(4)
+        if kind == 0:
+            starts[random.integers(len(starts))] += random.integers(-300, 300)
+        elif kind == 1:
+            length -= random.integers(2000)
+        for _ in range(random.integers(1 + 2 * (kind > 1))):
+            rows[tuple(random.integers(rows.shape))] = random.choice(values)
+        arguments = (pixels[:length], starts, (sizes[:, 1] * 3).int(), sizes, rows, 32, 32 + 8 * (kind == 3))
+        try:
+            check_rows(*arguments)
+            refused.append(False)
+        except ValueError:
+            refused.append(True)
+        assert rows_fit(*arguments) is not refused[-1]
+    assert 0.2 < np.mean(refused) < 0.9

@@ -232,7 +232,7 @@ def test_a_batch_on_a_gpu_takes_few_launches_and_reads_nothing(monkeypatch):
         monkeypatch.setattr(module, "require_device", lambda *_: None)
         monkeypatch.setattr(module, "run", lambda launches, _: calls.extend(x.kernel.__name__ for x in launches))
     operation = importlib.import_module("fastaugself_kernels.augment")
-    monkeypatch.setattr(operation, "_check_rows", lambda *_: None)  # which a GPU leaves out
+    monkeypatch.setattr(operation, "check_rows", lambda *_: None)  # which a GPU leaves out
     monkeypatch.setattr(operation, "augment_op", operation._augment)  # registered, it hides what it does
     monkeypatch.setattr(targets, "_in_one_launch", lambda _: True)
     pixels, offsets, sizes = photos((36, 44), (52, 33))

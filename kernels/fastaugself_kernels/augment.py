@@ -6,19 +6,29 @@ The operation is opaque to torch.compile (cast, layout and normalisation happen 
 Shape suffixes: V views, B batch, C channels, H W, P parameter columns, N bytes.
 """
 
-import importlib.util
 import os
 from collections.abc import Callable, Sequence
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
 
 from ._ops import op_name
-from .params import HEIGHT, IMAGENET_MEAN, IMAGENET_STD, LEFT, ROTATION, TOP, WIDTH, Backend, P, Rounding
+from .params import (
+    HEIGHT,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    INSTALLED,
+    LEFT,
+    ROTATION,
+    TOP,
+    WIDTH,
+    Backend,
+    P,
+    Rounding,
+)
 from .reference import augment_reference
 
-INSTALLED = {name: importlib.util.find_spec(name) is not None for name in ("triton", "numba")}  # not imported yet
 DEBUG = os.environ.get("FASTAUGSELF_DEBUG", "0") not in ("", "0")
 """Whether rows are checked on a GPU too, by assertions on the device (an extra launch or two for each of them)."""
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -161,8 +171,9 @@ def _augment(
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     """The registered operation: views [V, B, H, W, C] and colour shift ([V, B, 3], or [0, B, 3] when not asked for)."""
-    if not pixels.is_cuda or DEBUG:
-        _check_rows(pixels, offsets_B, strides_B, sizes_B2, params_VBP, height, width)
+    rows = (pixels, offsets_B, strides_B, sizes_B2, params_VBP, height, width)
+    if (not pixels.is_cuda or DEBUG) and not (backend == "numba" and _rows_fit(*rows)):
+        check_rows(*rows)
     V, B, _ = params_VBP.shape
     views_VBHWC = _allocate(backend, V, B, height, width, channels, dtype=dtype, device=pixels.device)
     shift_VB3 = torch.empty(V if color_shift else 0, B, 3, dtype=torch.float32, device=pixels.device)
@@ -182,6 +193,12 @@ def _augment(
         solarize_before_gray=solarize_before_gray,
     )
     return views_VBHWC, shift_VB3
+
+
+def _rows_fit(*rows: Any) -> bool:
+    from .numba import rows_fit
+
+    return rows_fit(*rows)
 
 
 def _implementation(backend: str) -> Callable[..., None]:
@@ -298,7 +315,7 @@ def _check(
         )
 
 
-def _check_rows(
+def check_rows(
     pixels: Tensor,
     offsets_B: Tensor,
     strides_B: Tensor,

@@ -4,6 +4,7 @@ A row is 16 float32 columns; a batch of them is `params_VBP` (V views, B samples
 an augmentation does: who holds the row can replay the view, invert it, or train on it.
 """
 
+import importlib.util
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -167,3 +168,4 @@ def packed(policies: tuple[ViewPolicy, ...], device: torch.device) -> Tensor:
 
 Rounding = Literal["uint8", "none"]
 Backend = Literal["auto", "triton", "numba", "reference"]
+INSTALLED = {name: importlib.util.find_spec(name) is not None for name in ("triton", "numba")}  # not imported yet

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .params import SOLARIZE_OFF, P, ViewPolicy, packed
+from .params import INSTALLED, SOLARIZE_OFF, P, ViewPolicy, packed
 from .philox import philox4x32, uniform
 
 CROP_ATTEMPTS = 10
@@ -39,6 +39,10 @@ def sample_params(
         from .triton.sampling import sample_params_triton
 
         return sample_params_triton(sample_ids_B, sizes_B2, packed_V32, seed=seed, epoch=epoch)
+    if sample_ids_B.device.type == "cpu" and INSTALLED["numba"] and not torch.compiler.is_compiling():
+        from .numba.rows import sample_params_numba
+
+        return sample_params_numba(sample_ids_B, sizes_B2, packed_V32, seed=seed, epoch=epoch)
     return sample_params_torch(sample_ids_B, sizes_B2, packed_V32, seed=seed, epoch=epoch)
 
 

@@ -1,16 +1,11 @@
-"""From torch tensors to the compiled kernel: scratch memory, threads, compilation.
+"""From torch tensors to the compiled kernel: scratch memory, threads.
 
 Shape suffixes: V views, B batch, C channels, H W, P parameter columns.
 """
 
-import logging
 import threading
-import time
-import zlib
-from collections.abc import Callable, Sequence
-from functools import cache
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,12 +13,12 @@ from torch import Tensor
 
 from .. import params as columns
 from . import view
+from .compiled import Compiled
 from .finish import BFLOAT16, FLOAT16, FLOAT32, ROWS, SPAN
 from .pool import Pool
 from .resize import CHUNK, STRIP, TILE
 from .simd import LANES, WIDE
 
-log = logging.getLogger(__name__)
 KINDS = {torch.float32: FLOAT32, torch.float16: FLOAT16, torch.bfloat16: BFLOAT16}
 CHUNK_MICROSECONDS = 2000.0  # work that a thread takes at a time: much longer than taking it costs
 PLANS_KEPT = 4  # layouts of the scratch memory that a thread keeps
@@ -31,8 +26,8 @@ STRIP_PIXELS = 2048  # about the pixels to which a colour operation is applied a
 STREAMED_BYTES = 16 << 20  # views beyond this size are not read again from a cache
 
 _pool = Pool()
-_compiling = threading.Lock()
 _thread = threading.local()
+_kernel = Compiled(view.make_kernel, view.SIGNATURE)
 
 
 def augment_numba(
@@ -159,28 +154,3 @@ def _buffers(plan: _Plan) -> tuple[np.ndarray, ...]:
         firsts = np.zeros((2, plan.side), np.int64)
         kept[plan] = (firsts[0], rows, firsts[1], columns, *others, np.zeros(9))
     return kept[plan]
-
-
-def _kernel() -> Callable[..., Any]:
-    with _compiling:
-        return _compiled()
-
-
-@cache
-def _compiled() -> Callable[..., Any]:
-    """The kernel, compiled or read from numba's cache on disk."""
-    began = time.perf_counter()
-    here = Path(__file__).resolve()
-    sources = zlib.crc32(b"".join(p.read_bytes() for p in sorted(here.parent.glob("*.py"))))
-    sources = zlib.crc32(Path(columns.__file__).read_bytes(), sources)
-    try:
-        kernel = view.make_kernel(sources, keep=True)
-    except RuntimeError as error:  # numba found no folder that it may write to
-        log.info("the CPU kernels are compiled anew in every process: %s", error)
-        kernel = view.make_kernel(sources, keep=False)
-    kernel.compile(view.SIGNATURE)
-    kernel.disable_compile()
-    seconds = time.perf_counter() - began
-    if seconds > 2:
-        log.info("compiled the CPU kernels in %.0f s, once for this machine", seconds)
-    return kernel

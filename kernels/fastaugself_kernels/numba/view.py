@@ -212,11 +212,7 @@ SIGNATURE = (
 
 
 def make_kernel(sources: int, *, keep: bool) -> Any:
-    """The function over items first..last of a batch, not yet compiled; `keep` caches it on disk.
-
-    Numba's cache looks at this file only. `sources`, a non-negative digest of all the files, is part of its key
-    because the function mentions it.
-    """
+    """The function over items first..last of a batch; see compiled.Make."""
 
     @njit(cache=keep, nogil=True)
     def augment_items(
