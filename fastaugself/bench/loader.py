@@ -7,7 +7,6 @@ may use as many cores as it has workers. A rate per core counts the processor ti
 
 import contextlib
 import importlib.metadata
-import random
 import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -15,28 +14,22 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
-from ..data.beton import JPEG, Beton
 from ..data.cores import available_cores
-from ..data.demo import load_photos
-from ..data.photo import load_photo
-from ..data.writer import BetonWriter
-from ..errors import RunError, UsageError
+from ..errors import RunError
 from .harness import LeftOut, Record, Row, attempt, check_outputs, record, spread, write_json
 from .loader_peers import CONTESTANTS, Task, build
+from .loader_photos import COPIES, Storage, write_photos
 from .remote import Remote, Round
 from .tables import loader_table
 
-HEIGHT, WIDTH = 375, 500  # of the photos when none are given
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
 TOLERANCES = {
     "oracle_error": 1e-5,  # of views in [0, 1], against the PyTorch reference
     "pillow_error": 2.0,  # of 255, mean over a photo: Pillow has libjpeg's slow DCT
@@ -55,7 +48,6 @@ RATIOS = {
     "views_vs_dataloader_pil": ("views", "dataloader-pil"),
     "views_vs_dataloader_albumentationsx": ("views", "dataloader-albumentationsx"),
 }
-Storage = Literal["jpeg", "raw"]
 
 
 class Entry(NamedTuple):
@@ -74,7 +66,7 @@ def loader_benchmark(
     json: Path | None = None,
     plot: Path | None = None,
     photos: int = 512,
-    batch: int = 32,
+    batch: int = 128,
     size: int = 224,
     workers: tuple[int, ...] = (),
     storage: tuple[Storage, ...] = ("jpeg", "raw"),
@@ -108,9 +100,9 @@ def loader_benchmark(
     details: dict[str, Record] = {}
     left_out: list[LeftOut] = []
     with tempfile.TemporaryDirectory(prefix="fastaugself-bench-") as folder:
-        files, described = _write(source, Path(folder), photos, batch, storage)
+        files, described = write_photos(source, Path(folder), photos, batch, storage)
         for stored in storage:
-            task = Task(files[stored], described["photos"], batch, size, 1)
+            task = Task(files[stored], described["photos"] * COPIES[stored], batch, size, 1)
             wanted = [entry for entry in _entries(stored, counts, quick) if entry.name not in without]
             with ExitStack() as stack:
                 racing = _start(wanted, task, stack, left_out)
@@ -120,7 +112,8 @@ def loader_benchmark(
                     details[str(entry)] = _details(entry, taken, racing[entry], described[f"{stored}_bytes"])
     config = described | {
         "batch": batch, "size": size, "rounds": rounds, "seconds": seconds, "workers": list(counts),
-        "threads": max(counts), "tolerances": TOLERANCES, "peers": _versions(),
+        "threads": max(counts), "copies": {stored: COPIES[stored] for stored in storage}, "tolerances": TOLERANCES,
+        "peers": _versions(),
     }  # fmt: skip
     result = record(
         rows,
@@ -138,80 +131,6 @@ def loader_benchmark(
         from .loader_chart import draw
 
         draw(result, plot)
-
-
-# --- photos -----------------------------------------------------------------------------------------------------------
-
-
-def _write(
-    source: Path | None, folder: Path, photos: int, batch: int, storage: Sequence[Storage]
-) -> tuple[dict[Storage, Path], Record]:
-    """The same photos, in one random order, as JPEG and raw; and what is to be known of them."""
-    import simplejpeg
-
-    jpegs = list(_jpegs(source, photos))
-    count = len(jpegs) // batch * batch
-    if not count:
-        raise UsageError(
-            f"{len(jpegs)} photos do not fill a batch of {batch}: pass --batch {len(jpegs)} or more photos"
-        )
-    random.Random(0).shuffle(jpegs)
-    files = {stored: folder / f"{stored}.beton" for stored in storage}
-    pixels, read = 0, {"jpeg": 0, "raw": 0}
-    with ExitStack() as stack:
-        writers = {stored: stack.enter_context(BetonWriter(path, count)) for stored, path in files.items()}
-        for jpeg in jpegs[:count]:
-            height, width = simplejpeg.decode_jpeg_header(jpeg)[:2]
-            pixels += height * width
-            read["jpeg"] += len(jpeg)
-            read["raw"] += height * width * 3
-            if "jpeg" in writers:
-                writers["jpeg"].add(jpeg)
-            if "raw" in writers:
-                writers["raw"].add(simplejpeg.decode_jpeg(jpeg, fastdct=True, fastupsample=False))
-    means = {f"{stored}_bytes": read[stored] / count for stored in read}
-    return files, {"source": source.name if source else None, "photos": count, "pixels": pixels / count, **means}
-
-
-def _jpegs(source: Path | None, count: int) -> Iterator[bytes]:
-    """JPEG bytes of `count` photos, or of all where there are fewer."""
-    if source is None:
-        yield from _crops(count)
-    elif source.is_dir():
-        paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in EXTENSIONS)
-        if not paths:
-            raise UsageError(f"{source} holds no photos ({', '.join(EXTENSIONS)})")
-        for path in _spaced(paths, count):
-            yield _as_jpeg(load_photo(path).image)
-    else:
-        with Beton(source) as beton:
-            for i in _spaced(range(beton.num_samples), count):
-                data = beton.read(i)
-                raw = beton.modes_N[i] != JPEG
-                yield _as_jpeg(np.frombuffer(data, np.uint8).reshape(*beton.sizes_N2[i], 3) if raw else data)
-
-
-def _as_jpeg(image: bytes | NDArray[np.uint8]) -> bytes:
-    import simplejpeg
-
-    if isinstance(image, bytes):
-        return image
-    return simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=90, colorsubsampling="420")
-
-
-def _spaced(values: Sequence[Any], count: int) -> Iterator[Any]:
-    count = min(count, len(values))
-    return (values[i * len(values) // count] for i in range(count))
-
-
-def _crops(count: int) -> Iterator[bytes]:
-    """Crops of 375 x 500 of the real photos that come with scikit-image and scikit-learn."""
-    large = [p for p in load_photos().values() if p.width >= WIDTH and p.height >= HEIGHT]
-    draw = random.Random(0)
-    for i in range(count):
-        photo = large[i % len(large)]
-        left, top = draw.randint(0, photo.width - WIDTH), draw.randint(0, photo.height - HEIGHT)
-        yield _as_jpeg(np.asarray(photo)[top : top + HEIGHT, left : left + WIDTH])
 
 
 # --- contestants ------------------------------------------------------------------------------------------------------

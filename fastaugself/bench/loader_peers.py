@@ -147,7 +147,7 @@ def _dataloader(library: Literal["pil", "albumentationsx"]) -> Callable[[Task], 
         loader = torch.utils.data.DataLoader(
             dataset,
             batch_size=task.batch,
-            sampler=list(range(task.samples)) * 1000,  # its workers pause at the end of an epoch
+            sampler=itertools.cycle(range(task.samples)),  # its workers would pause at the end of an epoch
             num_workers=task.workers,
             prefetch_factor=PREFETCH,
             multiprocessing_context="fork",  # this process was spawned, and would spawn in its turn

@@ -1,0 +1,98 @@
+"""The photos of `bench loader`: the same ones as JPEG and raw, in one random order.
+
+Shape suffixes: N samples, 2 = (height, width).
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.beton import JPEG, Beton
+from ..data.demo import load_photos
+from ..data.photo import load_photo
+from ..data.writer import BetonWriter
+from ..errors import UsageError
+from .harness import Record
+
+HEIGHT, WIDTH = 375, 500  # of the photos when none are given
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
+COPIES = {"jpeg": 8, "raw": 1}
+"""How often each photo is in its file. With JPEG an epoch lasts for seconds then, so that where it begins and ends, and
+threads wait for one another, counts as little as in training; raw photos are read too fast for that, and are large."""
+Storage = Literal["jpeg", "raw"]
+
+
+def write_photos(
+    source: Path | None, folder: Path, photos: int, batch: int, storage: Sequence[Storage]
+) -> tuple[dict[Storage, Path], Record]:
+    """The same photos, in one random order, as JPEG and raw, COPIES times; and what is to be known of them."""
+    import simplejpeg
+
+    jpegs = list(_jpegs(source, photos))
+    count = len(jpegs) // batch * batch
+    if not count:
+        raise UsageError(
+            f"{len(jpegs)} photos do not fill a batch of {batch}: pass --batch {len(jpegs)} or more photos"
+        )
+    random.Random(0).shuffle(jpegs)
+    del jpegs[count:]
+    sizes_N2 = np.array([simplejpeg.decode_jpeg_header(jpeg)[:2] for jpeg in jpegs])
+    files = {stored: folder / f"{stored}.beton" for stored in storage}
+    for stored, path in files.items():
+        with BetonWriter(path, count * COPIES[stored]) as writer:
+            for jpeg in jpegs * COPIES[stored]:
+                raw = stored == "raw"
+                writer.add(simplejpeg.decode_jpeg(jpeg, fastdct=True, fastupsample=False) if raw else jpeg)
+    pixels = float(sizes_N2.prod(1).mean())
+    return files, {
+        "source": source.name if source else None,
+        "photos": count,
+        "pixels": pixels,
+        "jpeg_bytes": sum(map(len, jpegs)) / count,
+        "raw_bytes": 3 * pixels,
+    }
+
+
+def _jpegs(source: Path | None, count: int) -> Iterator[bytes]:
+    """JPEG bytes of `count` photos, or of all where there are fewer."""
+    if source is None:
+        yield from _crops(count)
+    elif source.is_dir():
+        paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in EXTENSIONS)
+        if not paths:
+            raise UsageError(f"{source} holds no photos ({', '.join(EXTENSIONS)})")
+        for path in _spaced(paths, count):
+            yield _as_jpeg(load_photo(path).image)
+    else:
+        with Beton(source) as beton:
+            for i in _spaced(range(beton.num_samples), count):
+                data = beton.read(i)
+                raw = beton.modes_N[i] != JPEG
+                yield _as_jpeg(np.frombuffer(data, np.uint8).reshape(*beton.sizes_N2[i], 3) if raw else data)
+
+
+def _as_jpeg(image: bytes | NDArray[np.uint8]) -> bytes:
+    import simplejpeg
+
+    if isinstance(image, bytes):
+        return image
+    return simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=90, colorsubsampling="420")
+
+
+def _spaced(values: Sequence[Any], count: int) -> Iterator[Any]:
+    count = min(count, len(values))
+    return (values[i * len(values) // count] for i in range(count))
+
+
+def _crops(count: int) -> Iterator[bytes]:
+    """Crops of 375 x 500 of the real photos that come with scikit-image and scikit-learn."""
+    large = [p for p in load_photos().values() if p.width >= WIDTH and p.height >= HEIGHT]
+    draw = random.Random(0)
+    for i in range(count):
+        photo = large[i % len(large)]
+        left, top = draw.randint(0, photo.width - WIDTH), draw.randint(0, photo.height - HEIGHT)
+        yield _as_jpeg(np.asarray(photo)[top : top + HEIGHT, left : left + WIDTH])
