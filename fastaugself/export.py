@@ -16,11 +16,12 @@ from torch import nn
 from .card import model_card
 from .config import Pretrain, from_dict
 from .errors import RunError, UsageError
+from .files import replace_file
 from .methods.build import build_learner
 from .methods.learner import Learner
 from .models.build import image_size_option
 from .publish import check_can_publish, publish
-from .training.checkpoint import checkpoints, load, write_atomically
+from .training.checkpoint import checkpoints, load
 
 log = logging.getLogger("fastaugself")
 
@@ -42,11 +43,11 @@ def export_backbone(
     state = {name: value.detach().cpu().contiguous() for name, value in backbone.state_dict().items()}
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {"format": "pt", "step": str(step), "backbone": config.backbone.name, "view_size": str(config.view.size)}
-    write_atomically(folder / WEIGHTS, save(state, metadata=metadata))
+    replace_file(folder / WEIGHTS, save(state, metadata=metadata))
     description = json.dumps(_timm_config(config), indent=2) + "\n"
-    write_atomically(folder / "config.json", description.encode())
+    replace_file(folder / "config.json", description.encode())
     card = model_card(config, run or config.run, WEIGHTS, step=step, samples=samples)
-    write_atomically(folder / "README.md", card.encode())
+    replace_file(folder / "README.md", card.encode())
     return folder / WEIGHTS
 
 

@@ -20,8 +20,9 @@ from .data.demo import write_demo
 from .data.write import ensure_beton
 from .errors import RunError, UsageError
 from .export import export_backbone
+from .files import replace_file
 from .models.build import build_backbone
-from .training import checkpoint, distributed
+from .training import distributed
 from .training.distributed import World
 from .training.logs import log, start_logging
 from .training.report import write_report
@@ -182,8 +183,8 @@ def _open_folder(config: Pretrain) -> None:
     text = json.dumps(to_dict(config), indent=2) + "\n"
     try:
         (config.run / "checkpoints").mkdir(parents=True, exist_ok=True)
-        checkpoint.write_atomically(config.run / "config.json", text.encode())
-        checkpoint.write_atomically(config.run / "checkpoints" / "try", b"")
+        replace_file(config.run / "config.json", text.encode())
+        replace_file(config.run / "checkpoints" / "try", b"")
         (config.run / "checkpoints" / "try").unlink()
         start_logging(config.run, leads=True)
     except OSError as error:

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import torch
 
 from ..errors import UsageError
-from ..training.checkpoint import write_atomically
+from ..files import replace_file
 from ..training.environment import environment
 
 Record = dict[str, Any]
@@ -207,4 +207,4 @@ def check_outputs(*paths: Path | None) -> None:
 def write_json(path: Path, values: Record) -> None:
     """Writes the record, making its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, (json.dumps(values, indent=2) + "\n").encode())
+    replace_file(path, (json.dumps(values, indent=2) + "\n").encode())

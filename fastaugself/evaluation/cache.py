@@ -6,15 +6,14 @@ Shape suffixes: N samples, D features.
 import contextlib
 import hashlib
 import os
-import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import RunError
+from ..files import partial_file
 
 
 def default_folder() -> Path:
@@ -22,13 +21,6 @@ def default_folder() -> Path:
     if own := os.environ.get("FASTAUGSELF_CACHE"):
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastaugself"
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all, whoever else writes it at the same time."""
-    with _partial(path) as (file, name):
-        file.write(data)
-        _finish(file, name, path)
 
 
 def key_of(*parts: str) -> str:
@@ -62,15 +54,15 @@ def write(folder: Path, key: str, count: int, batches: Iterable[NDArray[np.float
     """
     place = folder / f"{key}.npy"  # only a partial file in its folder is ever open under another name
     try:
-        with _partial(place) as (file, name):
-            digest, rows, width = hashlib.blake2b(digest_size=16), 0, -1
+        with partial_file(place) as partial:
+            file, digest, rows, width = partial.file, hashlib.blake2b(digest_size=16), 0, -1
             for batch in batches:
                 if width < 0:
                     width = batch.shape[1]
                     header = {"descr": "<f4", "fortran_order": False, "shape": (count, width)}
                     np.lib.format.write_array_header_1_0(file, header)
                     file.flush()
-                    digest.update(Path(name).read_bytes())
+                    digest.update(partial.path.read_bytes())
                 data = np.ascontiguousarray(batch, "<f4").tobytes()
                 digest.update(data)
                 file.write(data)
@@ -78,7 +70,7 @@ def write(folder: Path, key: str, count: int, batches: Iterable[NDArray[np.float
             if rows != count:
                 raise RunError(f"{rows} rows of features came for {count} samples")
             path = folder / f"{key}-{digest.hexdigest()}.npy"
-            _finish(file, name, path)
+            partial.become(path)
     except OSError as error:
         raise RunError(f"features cannot be kept in {folder}: {error.strerror}; pass another --cache") from None
     return np.load(path, mmap_mode="r", allow_pickle=False)
@@ -87,22 +79,3 @@ def write(folder: Path, key: str, count: int, batches: Iterable[NDArray[np.float
 def _digest_of(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
-@contextlib.contextmanager
-def _partial(path: Path) -> Iterator[tuple[BinaryIO, str]]:
-    """A new file beside `path`, of a name that no other writer has; gone at the end unless it was renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    name = str(path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial"))
-    with open(name, "xb") as file:
-        try:
-            yield file, name
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name)
-
-
-def _finish(file: BinaryIO, name: str, path: Path) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-    os.replace(name, path)

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 
 from ..errors import UsageError
+from ..files import replace_file
 from ..page import page
 from ..training.environment import environment
-from .cache import key_of, replace_file
+from .cache import key_of
 from .interval import CONFIDENCE, Score
 
 COLUMNS = ("protocol", "data", "models", "fusion", "metric", "value", "low", "high", "seed", "samples", "file")

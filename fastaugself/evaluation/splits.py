@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from ..errors import RunError, UsageError
+from ..files import replace_file
 
 Labels = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -296,7 +297,5 @@ def _file_digests(root: Path, names: Sequence[str], memo: Path | None) -> list[s
             raise RunError(f"{root / name} cannot be read: {error.strerror}") from None
         digests.append(entry[1])
     if place is not None and fresh:
-        from .cache import replace_file
-
         replace_file(place, json.dumps(kept).encode())
     return digests

@@ -1,9 +1,7 @@
 """Training state on disk: written whole or not at all, the newest that is whole is resumed."""
 
 import json
-import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,34 +9,12 @@ import torch
 
 from ..config import differences
 from ..errors import UsageError
+from ..files import partial_file
 from .environment import versions
 
 FORMAT = 1
 COMPUTING = ("torch", "triton", "numba")  # packages whose version may change the last bits
 _NAME = re.compile(r"step-(\d{9})\.pt")
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replaces the file's content: a reader, or a crash, sees the old or the new one, never half."""
-    _replace(path, lambda file: file.write(data))
-
-
-def _replace(path: Path, write: Callable[[Any], Any]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with open(partial, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)  # on a full disk it would be in its own way
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the new name too outlives a power failure
-    finally:
-        os.close(folder)
 
 
 def save(
@@ -55,7 +31,9 @@ def save(
     content = {
         "format": FORMAT, "step": step, "config": json.dumps(config), "versions": dict(versions()), "state": state
     }  # fmt: skip
-    _replace(path, lambda file: _save(content, file))
+    with partial_file(path) as partial:
+        _save(content, partial.file)
+        partial.become(path)
     passing = [old for old in checkpoints(folder) if not milestone or int(old.stem.removeprefix("step-")) % milestone]
     for old in passing[:-keep]:
         old.unlink()

@@ -7,8 +7,8 @@ from typing import Any
 
 from ..charts import line_chart
 from ..errors import RunError, UsageError
+from ..files import replace_file
 from ..page import escape, page
-from .checkpoint import write_atomically
 from .reopen import read_config, reopen
 from .report import write_report
 from .report_records import final_mean, flat, is_number, read_lines, without_stub
@@ -30,7 +30,7 @@ def report_runs(runs: Sequence[Path], out: Path | None = None) -> Path:
         raise UsageError("report needs a run folder, or several to compare")
     if len(runs) > 1:
         path = out or Path("comparison.html")
-        write_atomically(path, page("Runs compared", comparison([read_run(run) for run in runs])).encode())
+        replace_file(path, page("Runs compared", comparison([read_run(run) for run in runs])).encode())
         return path
     if out is not None:
         raise UsageError(f"--out {out} is for the comparison of several runs; one run has its report in its folder")

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
-from .checkpoint import write_atomically
+from ..files import replace_file
 
 log = logging.getLogger("fastaugself")
 console = Console(stderr=True, highlight=False, soft_wrap=True)  # shared, so that lines go above the progress bar
@@ -128,7 +128,7 @@ def _keep_until(path: Path, step: int) -> None:
                 kept.append(line + "\n")
         except (ValueError, KeyError):
             continue  # a line cut by the kill
-    write_atomically(path, "".join(kept).encode())
+    replace_file(path, "".join(kept).encode())
 
 
 def start_logging(folder: Path | None, *, leads: bool) -> None:

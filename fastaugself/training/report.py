@@ -12,9 +12,9 @@ from ..charts import Level, line_chart
 from ..config import Photos
 from ..data.dataset import Dataset
 from ..export import WEIGHTS
+from ..files import replace_file
 from ..methods.moco import MoCo
 from ..page import escape, page
-from .checkpoint import write_atomically
 from .logs import duration
 from .predictions import HEADS, judge
 from .report_heads import predictions_html
@@ -38,7 +38,7 @@ def write_report(run: Path, trainer: Trainer) -> Path | None:
         builders = (report.head, report.curves, report.predictions, report.checks, report.meaning, report.settings)
         parts = [report.part(build) for build in builders]
         path = run / "report.html"
-        write_atomically(path, page(report.title, "\n".join(parts)).encode())
+        replace_file(path, page(report.title, "\n".join(parts)).encode())
         return path
     except Exception as error:
         log.warning("the report was not written (%s: %s); the weights are not affected", type(error).__name__, error)

@@ -16,6 +16,7 @@ from ..config import Pretrain, to_dict
 from ..data.canvas import Canvas
 from ..data.loader import Loader
 from ..errors import RunError, UsageError
+from ..files import replace_file
 from ..methods.build import build_learner
 from ..methods.learner import Step
 from ..models.norm import set_group, use_native_sync
@@ -382,7 +383,7 @@ class Trainer:
         record["processes"] = self.world.size
         record["predict_nothing"] = self.predict_nothing()
         path = self.config.run / "environment.json"
-        checkpoint.write_atomically(path, (json.dumps(record, indent=2) + "\n").encode())
+        replace_file(path, (json.dumps(record, indent=2) + "\n").encode())
 
     def close(self) -> None:
         """Ends the loader's threads."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .checkpoint import write_atomically
+from ..files import replace_file
 from .distributed import World, all_gather
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class LossWatch:
         if self.world.rank != found.rank or self._ids_B is None:
             return
         record = {**found._asdict(), **context, "sample_ids": self._ids_B.tolist()}
-        write_atomically(path, (json.dumps(record, indent=2) + "\n").encode())
+        replace_file(path, (json.dumps(record, indent=2) + "\n").encode())
 
 
 class CollapseAlarm:

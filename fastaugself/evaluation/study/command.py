@@ -16,8 +16,8 @@ from tyro.conf import Positional
 
 from ...data.inputs.folder import list_photos
 from ...errors import RunError, UsageError
+from ...files import replace_file
 from ...training.environment import environment
-from ..cache import replace_file
 from ..splits import cut_by_class
 from .jobs import Runner, Step
 from .plan import (

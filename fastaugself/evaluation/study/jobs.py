@@ -19,7 +19,8 @@ import torch
 
 from ...data.cores import available_cores
 from ...errors import RunError
-from ..cache import key_of, replace_file
+from ...files import replace_file
+from ..cache import key_of
 
 log = logging.getLogger("fastaugself")
 

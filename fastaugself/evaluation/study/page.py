@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from tyro.conf import Positional
 
 from ...errors import RunError, UsageError
+from ...files import replace_file
 from ...page import escape, page
-from ..cache import replace_file
 from ..invariance_page import matrix
 from .command import read_value, task_folder
 from .plan import ALONE, FUSED, FUSION_TASKS, RANDOM, TASKS, Task, Variant, variants
