@@ -7,7 +7,8 @@ from json import dumps
 from pathlib import Path
 from typing import Any, Literal
 
-from .errors import RunError, UsageError
+from .errors import RunError, UsageError, of_the_system
+from .run_folder import configuration, read_config_file
 from .usage import Group, choose
 
 DESCRIPTION = f"""{__doc__}
@@ -39,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the exit
         sys.exit(141)
+    except OSError as error:  # the system's: a folder that may not be read, a full disk
+        print(f"error: {of_the_system(error)}", file=sys.stderr)
+        sys.exit(1)
 
 
 def _json(values: Any) -> str:
@@ -221,9 +225,10 @@ def _commands() -> dict[str, Callable[..., Any] | Group]:
             config: A run's config.json, whose needs are checked; default is MoCo on ResNet-50.
             json: Print JSON, for scripts and bug reports.
         """
-        from .doctor import as_json, diagnose, read_config, report
+        from .doctor import as_json, diagnose, report
 
-        findings = diagnose(read_config(config))
+        needs = configuration(read_config_file(config, "--config"), f"--config {config}") if config else None
+        findings = diagnose(needs)
         print(_json(as_json(findings)) if json else report(findings))
         sys.exit(any(finding.state == "fault" for finding in findings))
 

@@ -7,7 +7,6 @@ the reference, a photo is decoded, the run's weights are counted against memory 
 import dataclasses
 import importlib.metadata
 import importlib.util
-import json
 import os
 import platform
 import shutil
@@ -20,7 +19,7 @@ from typing import Any, Literal
 
 import torch
 
-from .config import Pretrain, from_dict
+from .config import Pretrain
 from .data.cores import available_cores
 from .data.dataset import expand
 from .errors import UsageError
@@ -60,16 +59,6 @@ def diagnose(config: Pretrain | None = None, checks: Sequence[Check] | None = No
             part = check.__name__.strip("_")
             findings.append(Finding(part, "fault", f"the check itself failed: {type(error).__name__}: {error}"))
     return findings
-
-
-def read_config(path: Path | None) -> Pretrain:
-    """The configuration in a run's config.json, or the default one; UsageError for another file."""
-    if path is None:
-        return Pretrain()
-    try:
-        return from_dict(Pretrain, json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise UsageError(f"--config {path} is not a config.json of a run ({error})") from None
 
 
 def report(findings: list[Finding]) -> str:

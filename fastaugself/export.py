@@ -14,13 +14,14 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from .card import model_card
-from .config import Pretrain, from_dict
+from .config import Pretrain
 from .errors import RunError, UsageError
 from .files import replace_file
 from .methods.build import build_learner
 from .methods.learner import Learner
 from .models.build import image_size_option
 from .publish import check_can_publish, publish
+from .run_folder import read_pretrain
 from .training.checkpoint import checkpoints, load
 
 log = logging.getLogger("fastaugself")
@@ -59,13 +60,10 @@ def export_run(run: Path, folder: Path | None = None, *, onnx: bool = False, pus
     be pushed; RunError when what is on the disk are not the weights, or the Hub refuses.
     """
     api = check_can_publish(push) if push else None
-    try:
-        config = from_dict(Pretrain, json.loads((run / "config.json").read_text()))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{run} is not a run folder: its config.json cannot be read ({error})") from None
+    config = read_pretrain(run)
     saved = checkpoints(run / "checkpoints")
     if not saved:
-        raise UsageError(f"{run / 'checkpoints'} holds no checkpoint yet")
+        raise UsageError(f"{run / 'checkpoints'} holds no checkpoint yet: train it first")
     content = load(saved[-1])
     learner = build_learner(config)
     learner.load_state_dict(content["state"]["learner"])

@@ -14,14 +14,15 @@ from typing import Any, Literal
 
 import torch
 
-from .config import Photos, Pretrain, from_dict, to_dict
+from .config import Photos, Pretrain, to_dict
 from .data.dataset import is_pattern
 from .data.demo import write_demo
 from .data.write import ensure_beton
-from .errors import RunError, UsageError
+from .errors import RunError, UsageError, of_the_system
 from .export import export_backbone
 from .files import replace_file
 from .models.build import build_backbone
+from .run_folder import configuration, read_config_file
 from .training import distributed
 from .training.distributed import World
 from .training.logs import log, start_logging
@@ -67,6 +68,9 @@ def main(recipe: Recipe, presets: dict[str, Recipe], arguments: Sequence[str]) -
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"error: {of_the_system(error)}", file=sys.stderr)
+        return 1
     except Stopped as stopped:
         return stopped.exit_code
     except KeyboardInterrupt:
@@ -102,10 +106,7 @@ def parse(recipe: Recipe, presets: dict[str, Recipe], arguments: Sequence[str]) 
         raise UsageError(f"--preset {chosen['--preset']} is unknown; this recipe has {', '.join(known)}")
     default = known[chosen.get("--preset", "paper")]()
     if "--from" in chosen:
-        try:
-            default = from_dict(Pretrain, json.loads(Path(chosen["--from"]).read_text()))
-        except (OSError, ValueError) as error:
-            raise UsageError(f"--from {chosen['--from']} is not a config.json of a run ({error})") from None
+        default = configuration(read_config_file(Path(chosen["--from"]), "--from"), f"--from {chosen['--from']}")
     others = list(_without("--view2.", arguments))
     if default.view2 is None and len(others) < len(arguments):  # it begins as the first view, with that one's options
         view = parse(recipe, presets, others).view

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from fastaugself_kernels.params import IMAGENET_MEAN, IMAGENET_STD
 
-from ..config import Pretrain, from_dict
 from ..errors import RunError, UsageError
 from ..export import WEIGHTS
 from ..models.build import Backbone, build_backbone, image_size_option, timm_with
 from ..models.weights import load_weights
+from ..run_folder import read_pretrain
 from ..training.checkpoint import checkpoints, load
 
 Color = tuple[float, float, float]
@@ -100,7 +100,7 @@ def _random(spec: str, seed: int, size: int | None) -> Parts:
     if spec.startswith("torchvision:"):
         torch.manual_seed(seed)
         return _torchvision(spec[12:], pretrained=False)
-    config = _run_config(Path(spec)) if (Path(spec) / "config.json").exists() else None
+    config = read_pretrain(Path(spec)) if (Path(spec) / "config.json").exists() else None
     torch.manual_seed(config.seed if config else seed)
     module, _ = build_backbone(config.backbone if config else Backbone(name=spec), image_size=size)
     if config is None:
@@ -108,15 +108,8 @@ def _random(spec: str, seed: int, size: int | None) -> Parts:
     return module, config.view.size, config.augment.mean, config.augment.std, f"random-{Path(spec).name}"
 
 
-def _run_config(run: Path) -> Pretrain:
-    try:
-        return from_dict(Pretrain, json.loads((run / "config.json").read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise UsageError(f"{run} is not a run folder: its config.json cannot be read ({error})") from None
-
-
 def _run(run: Path, side: int | None) -> Parts:
-    config = _run_config(run)
+    config = read_pretrain(run)
     saved = checkpoints(run / "checkpoints")
     if not saved:
         if (run / "export" / WEIGHTS).exists():

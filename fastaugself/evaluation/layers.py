@@ -7,7 +7,6 @@ that is told the augmentation sees each view's own parameters.
 Shape suffixes: V views, B batch, C channels, H W, D flattened activations.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +18,9 @@ from torch import Tensor, nn
 
 from fastaugself_kernels import ViewPolicy, descriptors
 
-from ..config import Pretrain, from_dict
 from ..errors import UsageError
 from ..methods.build import build_learner
+from ..run_folder import read_pretrain
 from ..training.checkpoint import checkpoints, load
 from .encoders import Encoder
 from .splits import Split
@@ -134,7 +133,7 @@ def load_projector(encoder: Encoder, device: torch.device) -> Projector | None:
     saved = checkpoints(run / "checkpoints") if (run / "config.json").exists() else []
     if not saved:
         return None
-    config = from_dict(Pretrain, json.loads((run / "config.json").read_text()))
+    config = read_pretrain(run)
     learner = load(saved[-1])["state"]["learner"]
     prefix = "method.projector."
     state = {name.removeprefix(prefix): value for name, value in learner.items() if name.startswith(prefix)}

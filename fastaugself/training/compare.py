@@ -9,7 +9,8 @@ from ..charts import line_chart
 from ..errors import RunError, UsageError
 from ..files import replace_file
 from ..page import escape, page
-from .reopen import read_config, reopen
+from ..run_folder import read_config
+from .reopen import reopen
 from .report import write_report
 from .report_records import final_mean, flat, is_number, read_lines, without_stub
 
