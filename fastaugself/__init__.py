@@ -1,22 +1,28 @@
-"""Augmentation-aware pretraining of image encoders."""
+"""Augmentation-aware pretraining of image encoders.
 
-from fastaugself_kernels import ViewPolicy as ViewPolicy
+The public names come from `names.py`, which is imported when the first of them is used: `fastaugself --help`, `write`,
+`info` and `verify` need none of them, nor torch, which takes seconds to import.
+"""
+# ruff: noqa: F403, F405
 
-from .config import Augment as Augment
-from .config import Checkpoint as Checkpoint
-from .config import Data as Data
-from .config import Log as Log
-from .config import Pretrain as Pretrain
-from .methods import BarlowTwins as BarlowTwins
-from .methods import Byol as Byol
-from .methods import MoCo as MoCo
-from .methods import MoCoV3 as MoCoV3
-from .methods import SimClr as SimClr
-from .methods import SimSiam as SimSiam
-from .methods import Supervised as Supervised
-from .methods import SwAV as SwAV
-from .methods.augself import AugSelf as AugSelf
-from .methods.cassle import Cassle as Cassle
-from .models.build import Backbone as Backbone
-from .pretrain import run as run
-from .training.optim import Optim as Optim
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .names import *
+
+__all__ = [
+    "AugSelf", "Augment", "Backbone", "BarlowTwins", "Byol", "Cassle", "Checkpoint", "Data", "Log", "MoCo", "MoCoV3",
+    "Optim", "Pretrain", "SimClr", "SimSiam", "Supervised", "SwAV", "ViewPolicy", "run",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:  # called for what is not there yet (PEP 562)
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(".names", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,30 +2,36 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib.metadata import version
 from json import dumps
 from pathlib import Path
 from typing import Any, Literal
 
+from .bench.cli import COMMANDS as benchmarks
 from .errors import RunError, UsageError, of_the_system
-from .run_folder import configuration, read_config_file
-from .usage import Group, choose
+from .evaluation.cli import COMMANDS as evaluations
+from .run_folder import configuration, read_config, read_config_file
+from .training.logs import start_logging
+from .usage import Command, Group, choose
 
 DESCRIPTION = f"""{__doc__}
 
 Exit codes: 0 done, 1 failed or found faults, 2 wrong use. Pretraining is `python recipes/NAME.py`.
+`fastaugself --version` prints the version.
 """
 PolicyName = Literal["moco_v2", "simclr", "byol", "spatial", "appearance", "none", "all"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command and ends the process with 0, 1 (failure) or 2 (wrong use)."""
-    from .training.logs import start_logging
-
     start_logging(None, leads=True)
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         try:
+            if list(arguments) == ["--version"]:
+                print("fastaugself", version("fastaugself"))
+                return
             choose(_commands(), arguments, prog="fastaugself", description=DESCRIPTION)()
         finally:
             sys.stdout.flush()
@@ -49,19 +55,7 @@ def _json(values: Any) -> str:
     return dumps(values, indent=2, default=str)  # paths are strings there
 
 
-def _evaluations() -> dict[str, Callable[..., Any]]:
-    from .evaluation.cli import commands
-
-    return commands()
-
-
-def _benchmarks() -> dict[str, Callable[..., Any]]:
-    from .bench.__main__ import commands
-
-    return commands()
-
-
-def _commands() -> dict[str, Callable[..., Any] | Group]:
+def _commands() -> dict[str, Command | Group]:
     from tyro.conf import Positional
 
     def write(
@@ -189,6 +183,7 @@ def _commands() -> dict[str, Callable[..., Any] | Group]:
             push: Repository of the Hugging Face Hub, USER/NAME, that gets these files when all are written and checked;
                 made, private, where it is not there.
         """
+        read_config(run)  # a wrong path is refused before torch is imported
         from .export import export_run
 
         print(export_run(run, out, onnx=onnx, push=push))
@@ -203,6 +198,8 @@ def _commands() -> dict[str, Callable[..., Any] | Group]:
             runs: Run folders.
             out: File for a comparison; default comparison.html.
         """
+        for run in runs:
+            read_config(run)  # a wrong path is refused before torch is imported
         from .training.compare import report_runs
 
         print(report_runs(runs, out))
@@ -252,7 +249,7 @@ def _commands() -> dict[str, Callable[..., Any] | Group]:
         "export": export,
         "report": report,
         "replay": replay,
-        "eval": Group("Measure what a representation kept.", _evaluations),
-        "bench": Group("Measure how fast this machine is, beside other programs.", _benchmarks),
+        "eval": Group("Measure what a representation kept.", evaluations),
+        "bench": Group("Measure how fast this machine is, beside other programs.", benchmarks),
         "completion": completion,
     }

@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import functools
 import io
+import pkgutil
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,15 +12,18 @@ from typing import Annotated, Any, Union
 
 from .errors import UsageError
 
-Command = Callable[..., Any]
+Command = Callable[..., Any] | str
+"""A function, a dataclass whose instances are called, or where one stands, as entry points say it: `module:attribute`.
+
+What is named by its place is imported when it is asked for; with torch that takes seconds."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """A name that further commands follow. They are loaded when they are needed, because their imports take time."""
+    """A name that further commands follow."""
 
     about: str
-    load: Callable[[], Mapping[str, Command]]
+    commands: Mapping[str, Command]
 
 
 def choose(
@@ -27,19 +31,20 @@ def choose(
 ) -> Callable[[], Any]:
     """The command that a command line asks for, its options filled in: calling it runs it.
 
-    commands: functions, or dataclasses whose instances are called. Help is printed and ends the process.
+    Help is printed and ends the process.
     Raises UsageError for an unknown command, with the nearest, and for options that do not fit.
     """
     name, *rest = arguments or ["nothing"]
     if name.startswith("-"):
-        return _parsed(_union(commands), arguments, prog, description)
+        whole = name.startswith("--tyro-")  # the shell completes what groups hold; help only names them
+        return _parsed(_union(commands, whole=whole), arguments, prog, description)
     if name not in commands:
         near = difflib.get_close_matches(name, commands, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UsageError(f"{prog} takes one of {', '.join(commands)}, got {name}{hint}")
     command, prog = commands[name], f"{prog} {name}"
     if isinstance(command, Group):
-        return choose(command.load(), rest, prog=prog, description=command.about)
+        return choose(command.commands, rest, prog=prog, description=command.about)
     return _parsed(_constructor(command), rest, prog)
 
 
@@ -59,27 +64,33 @@ def _parsed(form: Any, arguments: Sequence[str], prog: str, description: str | N
         raise UsageError(f"{unboxed(text)}{hint} (all options: {prog} --help)") from None
 
 
-def _union(commands: Mapping[str, Command | Group]) -> Any:
-    """The commands as the parser wants them: a union of types, one of which the command line chooses."""
-    from tyro.conf import subcommand
+def _union(commands: Mapping[str, Command | Group], *, whole: bool) -> Any:
+    """The commands as the parser wants them: a union of types, one of which the command line chooses.
 
-    types: list[Any] = [
-        Annotated[Any, subcommand(name, constructor=_union(command.load()), description=command.about)]
-        if isinstance(command, Group)
-        else Annotated[Any, subcommand(name, constructor=_constructor(command))]
-        for name, command in commands.items()
-    ]
+    whole: with what groups hold.
+    """
+    types: list[Any] = [_type(name, command, whole=whole) for name, command in commands.items()]
     return Union[tuple(types)]  # noqa: UP007  of a list that is made here
 
 
-def _constructor(command: Command) -> Command:
-    """What the parser calls; for a function a stand-in that returns the call, which is made when parsing is over."""
-    if isinstance(command, type):
-        return command
+def _type(name: str, command: Command | Group, *, whole: bool) -> Any:
+    from tyro.conf import subcommand
 
-    @functools.wraps(command)
+    if not isinstance(command, Group):
+        return Annotated[Any, subcommand(name, constructor=_constructor(command))]
+    inside = _union(command.commands, whole=True) if whole else bool
+    return Annotated[Any, subcommand(name, constructor=inside, description=command.about)]
+
+
+def _constructor(command: Command) -> Callable[..., Any]:
+    """What the parser calls; for a function a stand-in that returns the call, which is made when parsing is over."""
+    found: Callable[..., Any] = pkgutil.resolve_name(command) if isinstance(command, str) else command
+    if isinstance(found, type):
+        return found
+
+    @functools.wraps(found)
     def bound(*positional: Any, **named: Any) -> Callable[[], Any]:
-        return functools.partial(command, *positional, **named)
+        return functools.partial(found, *positional, **named)
 
     return bound
 

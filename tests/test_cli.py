@@ -1,18 +1,23 @@
 """The command line: what it prints, how it refuses, and its exit codes."""
 
 import contextlib
+import errno
 import io
 import json
 import os
+import pkgutil
 import shlex
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import torch
 
 from fastaugself import cli
+from fastaugself.bench.cli import COMMANDS as benchmarks
+from fastaugself.evaluation.cli import COMMANDS as evaluations
 
 ROOT = Path(__file__).parents[1]
 
@@ -55,7 +60,9 @@ def test_write_replaces_a_file_only_when_told(photo_folder, tmp_path, capsys):
         (["info", "{tmp}/text.beton"], 2, "text.beton"),
         (["info", "{tmp}/cut.beton"], 1, "cut.beton"),
         (["views", "{tmp}/missing.jpg"], 2, "missing.jpg"),
-        (["export", "{tmp}/empty"], 2, "is not a run folder"),
+        (["export", "{tmp}/empty"], 2, "empty: holds no config.json; pass a run folder"),
+        (["report", "{tmp}/missing"], 2, "missing: no such folder; pass a run folder"),
+        (["doctor", "--config", "{tmp}/missing.json"], 2, "--config {tmp}/missing.json: no such file"),
     ],
     ids=lambda value: " ".join(value).replace("{tmp}/", "") if isinstance(value, list) else "",
 )
@@ -68,7 +75,7 @@ def test_bad_input_is_one_line_with_its_exit_code(arguments, code, message, beto
     (tmp_path / "cut.beton").write_bytes(beton.read_bytes()[:-500])
     assert call(*[a.format(tmp=tmp_path) for a in arguments]) == code
     error = capsys.readouterr().err
-    assert message in error and error.count("\n") == 1, error
+    assert message.format(tmp=tmp_path) in error and error.count("\n") == 1, error
     assert not (tmp_path / "x.beton").exists() and not list(tmp_path.glob("*.partial"))
 
 
@@ -154,6 +161,49 @@ def test_json_holds_what_the_text_says(photo_folder, tmp_path, capsys):
     out.write_bytes(data)
     (fault,) = printed(1, "verify", out)["faults"]
     assert "has other bytes than were written" in fault
+
+
+def test_version_is_the_installed_one(capsys):
+    assert call("--version") == 0
+    assert capsys.readouterr().out == f"fastaugself {version('fastaugself')}\n"
+
+
+WITHOUT_TORCH = """
+import contextlib, sys
+from fastaugself import cli
+
+for line in sys.stdin.read().splitlines():
+    with contextlib.suppress(SystemExit):
+        cli.main(line.split())
+    assert "torch" not in sys.modules and "numba" not in sys.modules, line
+"""
+
+
+def test_what_needs_no_torch_does_not_wait_for_it(beton):
+    """Importing it takes seconds."""
+    lines = ["--help", "--version", "wirte", "write --help", "eval", "eval knnn", "bench agument", "report /no/such"]
+    lines += [f"info {beton}", f"verify {beton}", f"export {beton}", f"write {beton.parent} {beton}"]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH], input="\n".join(lines), capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert "64 photos" in done.stdout and "no fault" in done.stdout
+
+
+@pytest.mark.parametrize("place", [*evaluations.items(), *benchmarks.items()], ids=lambda item: item[0])
+def test_commands_of_groups_are_where_they_are_said_to_be(place):
+    name, where = place
+    command = pkgutil.resolve_name(where)
+    assert callable(command) and getattr(command, "name", name) == name
+
+
+def test_an_error_of_the_system_is_one_line(beton, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "somewhere")
+
+    monkeypatch.setattr("fastaugself.data.info.facts", full)
+    assert call("info", beton) == 1
+    assert capsys.readouterr().err == "error: somewhere: No space left on device\n"
 
 
 def test_help_names_every_command_and_ends_well(capsys):

@@ -4,12 +4,13 @@ Shape suffixes: B images of a batch, N samples or bytes, 2 = (height, width).
 """
 
 from collections.abc import Generator, Iterator
-from typing import Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:  # `fastaugself info` and `verify` decode without torch
+    from torch import Tensor
 
 Decode = Literal["cpu", "nvimgcodec"]  # who decodes
 
@@ -25,7 +26,7 @@ class Packed(NamedTuple):
     are undefined. On the CPU, unless the source decodes on the device.
     """
 
-    pixels: Tensor
+    pixels: "Tensor"
     offsets_B: NDArray[np.int64]
     ids_B: NDArray[np.int64]
     failed: list[int]
@@ -34,11 +35,11 @@ class Packed(NamedTuple):
 class Buffers(Protocol):
     """Where the memory of batches comes from."""
 
-    def empty(self, count: int) -> Tensor:
+    def empty(self, count: int) -> "Tensor":
         """uint8 [count] on the CPU, undefined; may wait until there is room."""
         ...
 
-    def exchange(self, old: Tensor, count: int) -> Tensor:
+    def exchange(self, old: "Tensor", count: int) -> "Tensor":
         """As `empty`, in place of `old`, which has not been handed on yet: never waits."""
         ...
 
@@ -50,14 +51,16 @@ class OwnMemory:
     into them.
     """
 
-    def empty(self, count: int) -> Tensor:
+    def empty(self, count: int) -> "Tensor":
         """See Buffers."""
-        from fastaugself_kernels.numba.memory import empty  # here, since it imports numba
+        import torch
+
+        from fastaugself_kernels.numba.memory import empty
 
         step = max(1, (1 << count.bit_length() - 1) // _SIZES)
         return empty(-(-count // step) * step, dtype=torch.uint8)[:count]
 
-    def exchange(self, old: Tensor, count: int) -> Tensor:
+    def exchange(self, old: "Tensor", count: int) -> "Tensor":
         """See Buffers."""
         return self.empty(count)
 
@@ -80,7 +83,7 @@ def layout(sizes_B2: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.i
     return np.concatenate([np.zeros(1, np.int64), ends_B[:-1]]), bytes_B, int(ends_B[-1])
 
 
-def allocate(sizes_B2: NDArray[np.int32], buffers: Buffers) -> tuple[Tensor, NDArray[np.int64]]:
+def allocate(sizes_B2: NDArray[np.int32], buffers: Buffers) -> tuple["Tensor", NDArray[np.int64]]:
     """A buffer for images of these sizes, and where each begins."""
     offsets_B, bytes_B, count = layout(sizes_B2)
     pixels = buffers.empty(count)

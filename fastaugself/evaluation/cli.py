@@ -1,18 +1,23 @@
 """`fastaugself eval NAME`: what a representation kept."""
 
-from collections.abc import Callable
-from typing import Any
+_FEATURES, _IMAGES = "fastaugself.evaluation.commands:", "fastaugself.evaluation.commands_views:"
+_STUDY = "fastaugself.evaluation.study."
 
-
-def commands() -> dict[str, Callable[..., Any]]:
-    """Every command by its name."""
-    from .commands import FEATURE_COMMANDS
-    from .commands_views import InvarianceCommand, Layers
-    from .study.command import StudyCommand
-    from .study.page import study_page
-
-    others: dict[str, Callable[..., Any]] = {"invariance": InvarianceCommand, "layers": Layers, "datasets": datasets}
-    return {**FEATURE_COMMANDS, **others, "study": StudyCommand, "study-page": study_page}
+COMMANDS = {
+    "knn": _FEATURES + "Knn",
+    "linear": _FEATURES + "Linear",
+    "fewshot": _FEATURES + "FewShot",
+    "retrieval": _FEATURES + "Retrieval",
+    "localize": _FEATURES + "Localize",
+    "regression": _FEATURES + "Regression",
+    "information": _FEATURES + "Information",
+    "parameters": _FEATURES + "Parameters",
+    "invariance": _IMAGES + "InvarianceCommand",
+    "layers": _IMAGES + "Layers",
+    "datasets": "fastaugself.evaluation.cli:datasets",
+    "study": _STUDY + "command:StudyCommand",
+    "study-page": _STUDY + "page:study_page",
+}
 
 
 def datasets() -> None:

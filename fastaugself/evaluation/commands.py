@@ -4,7 +4,7 @@ Shape suffixes: N samples, T targets, K histogram cells.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -238,9 +238,3 @@ def _whole(dataset: Dataset) -> str:
     if "all" not in dataset.splits:
         raise UsageError(f"{dataset.name} has no samples of all splits in one; it has {', '.join(dataset.splits)}")
     return "all"
-
-
-FEATURE_COMMANDS: dict[str, Callable[..., Any]] = {
-    command.name: command
-    for command in (Knn, Linear, FewShot, Retrieval, Localize, Regression, Information, Parameters)
-}
