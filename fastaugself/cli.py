@@ -161,7 +161,7 @@ def _commands() -> dict[str, Command | Group]:
             small_views: Further small views of each photo, as in multi-crop.
             columns: Draw what every column of the parameter tensor does instead, on one photo.
         """
-        from .views import write_views
+        from .views.command import write_views
 
         options = {"count": count, "size": size, "seed": seed, "epoch": epoch, "small_views": small_views}
         print(write_views(source, out, policy=policy, columns=columns, **options))

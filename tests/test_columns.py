@@ -13,12 +13,15 @@ import pytest
 import torch
 from PIL import Image
 
-from fastaugself.columns import make_content
-from fastaugself.columns.html import columns_page
-from fastaugself.columns.png import columns_picture
-from fastaugself.columns.sweeps import PUBLISHED, packed
 from fastaugself.errors import UsageError
-from fastaugself.views import Sample, blur_kernel, named_policies, read_samples, write_views
+from fastaugself.views.columns import make_content
+from fastaugself.views.columns.html import columns_page
+from fastaugself.views.columns.png import columns_picture
+from fastaugself.views.columns.sweeps import PUBLISHED, packed
+from fastaugself.views.command import write_views
+from fastaugself.views.pairs import blur_kernel
+from fastaugself.views.policies import named_policies
+from fastaugself.views.samples import Sample, read_samples
 from fastaugself_kernels import COLUMNS, DESCRIPTORS, augment, augself_targets, descriptors, sample_params
 
 ROOT = Path(__file__).parents[1]

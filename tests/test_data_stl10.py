@@ -10,7 +10,7 @@ from fastaugself.data.inputs.subset import LISTS, read_classes
 from fastaugself.data.sidecar import read as read_sidecar
 from fastaugself.data.write import ensure_beton, write_photos
 from fastaugself.errors import RunError, UsageError
-from fastaugself.views import read_stored
+from fastaugself.views.samples import read_stored
 
 NAMES = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"]
 

@@ -16,7 +16,7 @@ from fastaugself import Backbone, cli
 from fastaugself.config import to_dict
 from fastaugself.models.build import build_backbone
 from fastaugself.pretrain import _options, parse
-from fastaugself.views import write_views
+from fastaugself.views.command import write_views
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -265,7 +265,7 @@ def test_the_gallery_shows_what_training_would_compute(finished):
     """The predictions beside a pair are those of the method's own forward on its views, in evaluation mode."""
     from fastaugself.data.beton import Beton
     from fastaugself.training.batch import make_batch
-    from fastaugself.views import Sample, pack, read_stored, spread
+    from fastaugself.views.samples import Sample, pack, read_stored, spread
 
     judged = predictions.judge(finished, cases=4, count=1)
     with Beton(finished.config.data.val) as beton:

@@ -13,8 +13,11 @@ from PIL import Image
 from fastaugself.data.beton import Beton
 from fastaugself.data.photo import load_photo
 from fastaugself.errors import RunError, UsageError
-from fastaugself.views import make_pairs, named_policies, read_samples, small_policy, spread, write_views
-from fastaugself.words import MINUS, signed, words
+from fastaugself.views.command import write_views
+from fastaugself.views.pairs import make_pairs
+from fastaugself.views.policies import named_policies, small_policy
+from fastaugself.views.samples import read_samples, spread
+from fastaugself.views.words import MINUS, signed, words
 from fastaugself_kernels import COLUMNS, ViewPolicy, augment, sample_params
 
 POLICIES = ("moco_v2", "simclr", "byol", "spatial", "appearance", "none")
@@ -103,7 +106,7 @@ def test_the_views_are_those_of_training_with_the_same_seed_epoch_and_sample_id(
 
 def test_without_randomness_a_view_is_the_central_square():
     gradient = np.linspace(0, 255, 60 * 90 * 3).reshape(60, 90, 3).astype(np.uint8)
-    from fastaugself.views import Sample
+    from fastaugself.views.samples import Sample
 
     (pair,) = make_pairs([Sample("g", 0, torch.from_numpy(gradient))], named_policies("none", 60), seed=0, epoch=0)
     assert pair.boxes == ((0, 15, 60, 60),) * 2

@@ -14,8 +14,9 @@ from fastaugself_kernels import Targets, augself_targets
 
 from ..data.dataset import Dataset
 from ..methods.moco import MoCoMethod
-from ..views import Pair, Sample, describe, pack, read_stored, spread, to_uint8
-from ..words import OPERATIONS
+from ..views.pairs import Pair, describe, to_uint8
+from ..views.samples import Sample, pack, read_stored, spread
+from ..views.words import OPERATIONS
 from .batch import make_views
 from .trainer import Trainer
 

@@ -1,8 +1,8 @@
 """The part of a report about what the AugSelf heads predict: a table of scores and a gallery of pairs."""
 
 from ..page import escape
-from ..views_html import bar_html, image_html, photo_html, view_html
-from ..words import GROUPS, MINUS, signed
+from ..views.html import bar_html, image_html, photo_html, view_html
+from ..views.words import GROUPS, MINUS, signed
 from .predictions import HEADS, Case, Predictions, Score
 
 

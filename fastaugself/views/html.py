@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .page import data_uri, escape, page
-from .views import Group, Pair, outlines
+from ..page import data_uri, escape, page
+from .pairs import Group, Pair, outlines
 from .words import GROUPS, MINUS, Word, policy_words
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from .errors import UsageError
+from ..errors import UsageError
 from .words import MINUS
 
 INK, SOFT, FAINT, GRID = "#1b1c1d", "#5c5f63", "#a3a7ab", "#e2e2de"

@@ -5,9 +5,9 @@ from typing import Literal
 
 from fastaugself_kernels import COLUMNS
 
-from ..page import VIEW_COLORS
+from ...page import VIEW_COLORS
+from ..pairs import outlines
 from ..sheet import BODY, FAINT, GRID, INK, LINE, SOFT, Sheet
-from ..views import outlines
 from .content import Content
 from .learned import Entry
 from .sweeps import Sweep, Tile

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from .page import VIEW_COLORS
+from ..page import VIEW_COLORS
+from .pairs import Group, Pair, outlines
 from .sheet import FAINT, GRID, INK, LINE, SOFT, Sheet
-from .views import Group, Pair, outlines
 from .words import GROUPS, MINUS, policy_words
 
 MARGIN, GAP = 32, 30

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..views import Sample
+from ..samples import Sample
 from ..words import Policies
 from .learned import Learned, learn
 from .sweeps import Sweep, Tile, identity_row, order_tiles, plan_sweeps, row_text, views_of

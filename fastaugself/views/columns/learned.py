@@ -19,7 +19,8 @@ from fastaugself_kernels import (
 )
 from fastaugself_kernels.params import SOLARIZE_OFF
 
-from ..views import Pair, Sample, blur_kernel, describe, pack, to_uint8
+from ..pairs import Pair, blur_kernel, describe, to_uint8
+from ..samples import Sample, pack
 from ..words import Policies, signed
 from .sweeps import row_text
 from .texts import OMEGA, TARGETS

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from fastaugself_kernels import COLUMNS, ViewPolicy
 from fastaugself_kernels.params import IDENTITY_ORDER, SOLARIZE_OFF
 
-from ..views import Sample, make_views, pack
+from ..pairs import make_views
+from ..samples import Sample, pack
 from ..words import MINUS, OPERATIONS, Policies
 from .texts import FACTS, TEXTS, UNITS
 

@@ -1,0 +1,92 @@
+"""`fastaugself views`: from a path and options to a picture or page."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import UsageError
+from .pairs import Group, make_pairs
+from .policies import POLICY_NAMES, named_policies
+from .samples import Sample, read_samples
+from .words import Policies
+
+MAX_SMALL_VIEWS = 12
+
+
+def write_views(
+    source: Path,
+    out: Path,
+    *,
+    policy: str = "moco_v2",
+    count: int = 4,
+    size: int = 224,
+    seed: int = 0,
+    epoch: int = 0,
+    small_views: int = 0,
+    columns: bool = False,
+) -> Path:
+    """Draws photos of `source` with their views and parameters to `out`, a .png, .webp or .html file.
+
+    source: a photo, a folder of photos or a .beton file; of many, `count` evenly spread ones. policy: a name, or "all"
+    for one after the other. size: of the views in pixels. small_views: further small views of each photo (multi-crop).
+    columns: what every column of the parameter tensor does, on the first of the photos, instead of `count` of them.
+    Returns `out`. Raises UsageError for a source or option that cannot be used, RunError for damaged photos.
+    """
+    kind = out.suffix.lower().removeprefix(".")
+    if kind not in ("png", "webp", "html"):
+        raise UsageError(f"--out must end in .png, .webp or .html, got {out}")
+    if count < 1:
+        raise UsageError(f"--count must be at least 1, got {count}")
+    if size < 8:
+        raise UsageError(f"--size must be at least 8 pixels, got {size}")
+    if not 0 <= small_views <= MAX_SMALL_VIEWS:
+        raise UsageError(f"--small-views must be from 0 to {MAX_SMALL_VIEWS}, got {small_views}")
+    if not 0 <= epoch < 1 << 32:
+        raise UsageError(f"--epoch must be in [0, 2**32), got {epoch}")
+    if not -(1 << 63) <= seed < 1 << 64:
+        raise UsageError(f"--seed must fit 64 bits, got {seed}")
+    if columns and (policy == "all" or small_views):
+        raise UsageError("--columns draws two views of one policy; leave out --small-views and --policy all")
+    drawn = POLICY_NAMES if policy == "all" else (policy,)
+    policies = {name: named_policies(name, size) for name in drawn}
+    samples = read_samples(source, 1 if columns else count)
+    detail = f"{size} px, seed {seed}, epoch {epoch}"
+    if columns:
+        content = _columns_file(samples[0], policy, policies[policy], detail, kind, seed=seed, epoch=epoch)
+    else:
+        groups = [
+            Group(name, policies[name], make_pairs(samples, policies[name], seed=seed, epoch=epoch, small=small_views))
+            for name in drawn
+        ]
+        content = _views_file(groups, f"Views of {source.resolve().name}", detail, kind)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_bytes(content)
+    except OSError as error:
+        raise UsageError(f"--out {out} cannot be written: {error.strerror}") from error
+    return out
+
+
+def _views_file(groups: Sequence[Group], heading: str, detail: str, kind: str) -> bytes:
+    if kind == "html":
+        from .html import views_page
+
+        return views_page(groups, heading, detail).encode()
+    from .png import views_picture
+
+    return views_picture(groups, detail, "webp" if kind == "webp" else "png")
+
+
+def _columns_file(
+    sample: Sample, policy: str, policies: Policies, detail: str, kind: str, *, seed: int, epoch: int
+) -> bytes:
+    from .columns import make_content
+
+    content = make_content(sample, policies, seed=seed, epoch=epoch)
+    line = f"{content.name}. The pair of views: policy {policy}, {detail}."
+    if kind == "html":
+        from .columns.html import columns_page
+
+        return columns_page(content, line).encode()
+    from .columns.png import columns_picture
+
+    return columns_picture(content, line, "webp" if kind == "webp" else "png")
