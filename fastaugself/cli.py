@@ -233,8 +233,8 @@ def _commands() -> dict[str, Command | Group]:
         """Print the shell's completion of this command, and of recipes.
 
         Args:
-            shell: For bash, write it to a file that ~/.bashrc sources; for zsh, to _fastaugself in a folder of $fpath.
-            recipes: In bash, files whose options to complete after `python FILE` and `torchrun ... FILE`.
+            shell: Write it to a file that ~/.bashrc or ~/.zshrc sources.
+            recipes: Files whose options to complete after `python FILE` and `torchrun ... FILE`.
         """
         from .completion import completion as script
 

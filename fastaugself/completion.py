@@ -1,4 +1,7 @@
-"""Shell completion: the parser's own script, in bash with file names where no option fits, and with recipes."""
+"""Shell completion: the parser's own script, with file names where no option fits, and with recipes.
+
+The script is bash's. zsh runs it too, by its `bashcompinit`.
+"""
 
 import contextlib
 import io
@@ -22,7 +25,7 @@ _fastaugself() {{
 {cases}
       *) continue ;;
     esac
-    COMP_WORDS=("${{COMP_WORDS[@]:i}}")
+    COMP_WORDS=("${{COMP_WORDS[@]:$i}}")
     ((COMP_CWORD -= i))
     break
   done
@@ -41,40 +44,45 @@ _fastaugself() {{
     done
   fi
   if ((COMP_CWORD > 1)) && [[ -e ${{COMPREPLY[0]}} ]]; then
-    compopt -o filenames 2>/dev/null
+    COMPREPLY=()  # the shell completes names of files better
   fi
 }}
 complete -o bashdefault -o default -F _fastaugself fastaugself{programs}
 """
+_ZSH = """
+(($+functions[compdef])) || {
+  autoload -Uz compinit
+  compinit
+}
+autoload -Uz bashcompinit
+bashcompinit
+"""
 
 
 def completion(shell: str, recipes: Sequence[Path], commands: Mapping[str, Command | Group]) -> str:
-    """What `shell`, bash or zsh, has to read so that it completes `fastaugself`, and bash also these recipes.
+    """What `shell`, bash or zsh, has to read so that it completes `fastaugself` and these recipes.
 
-    Raises UsageError for recipes in another shell, and for files that are not recipes.
+    Raises UsageError for files that are not recipes.
     """
-    script = _printed(lambda option: choose(commands, option, prog="fastaugself"), shell)
-    if shell != "bash":
-        if recipes:
-            raise UsageError(f"recipes are completed in bash only, not in {shell}; pass none")
-        return script
+    script = _printed(lambda option: choose(commands, option, prog="fastaugself"))
     parts, cases = [script], [f"      fastaugself) name={_function(script)} ;;"]
     for path in recipes:
-        script, presets = _recipe(path, shell)
+        script, presets = _recipe(path)
         parts.append(script)
         cases.append(f'      {shlex.quote(path.name)}) name={_function(script)} presets="{presets}" ;;')
     programs = " python python3 torchrun" if recipes else ""
-    return "\n".join([*parts, _BASH.format(cases="\n".join(cases), programs=programs)])
+    head = [_ZSH] if shell == "zsh" else []
+    return "\n".join([*head, *parts, _BASH.format(cases="\n".join(cases), programs=programs)])
 
 
-def _recipe(path: Path, shell: str) -> tuple[str, str]:
+def _recipe(path: Path) -> tuple[str, str]:
     """The script of one recipe, and the names of its presets."""
     if not path.is_file():
         raise UsageError(f"no such recipe: {path}")
     made: list[tuple[str, str]] = []
 
     def run(recipe: Recipe, /, **presets: Recipe) -> None:
-        made.append((_printed(lambda option: parse(recipe, presets, option), shell), " ".join(["paper", *presets])))
+        made.append((_printed(lambda option: parse(recipe, presets, option)), " ".join(["paper", *presets])))
 
     with patch("fastaugself.run", run):
         runpy.run_path(str(path), run_name="__main__")
@@ -83,11 +91,11 @@ def _recipe(path: Path, shell: str) -> tuple[str, str]:
     return made[0]
 
 
-def _printed(parser: Callable[[list[str]], object], shell: str) -> str:
+def _printed(parser: Callable[[list[str]], object]) -> str:
     """The parser's own script, which it prints before it ends the process."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
-        parser(["--tyro-print-completion", shell])
+        parser(["--tyro-print-completion", "bash"])
     # One line for each option: a description of several lines would be offered line by line.
     return re.sub(r"^COMPLETION_SPEC = .*$", lambda found: found[0].replace(r"\n", " "), printed.getvalue(), flags=re.M)
 

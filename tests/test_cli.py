@@ -6,9 +6,14 @@ import io
 import json
 import os
 import pkgutil
+import pty
+import select
 import shlex
+import shutil
 import subprocess
 import sys
+import termios
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -264,12 +269,61 @@ def test_bash_completes_commands_options_values_and_recipes(words, expected, com
     assert expected <= found if words == ["fastaugself", ""] else expected == found
 
 
-def test_completion_of_another_shell_and_of_what_is_no_recipe(tmp_path, capsys):
-    assert call("completion", "zsh") == 0
-    script = capsys.readouterr().out
-    assert script.startswith("#compdef fastaugself") and "'invariance'" in script
-    assert call("completion", "zsh", ROOT / "recipes" / "study.py") == 2
-    assert "bash only" in capsys.readouterr().err
+def in_a_terminal(shell, script, folder, keys, expected, seconds=30):
+    """What an interactive shell in `folder` shows after the keys, as soon as `expected` is there."""
+    start = {"bash": ["--norc", "--noprofile", "-i"], "zsh": ["-f", "-i"]}[shell]
+    settings = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "TERM": "dumb", "HOME": str(folder)}
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(ours, (24, 200))  # rows, columns: nothing is scrolled
+    with subprocess.Popen(
+        [shell, *start], stdin=theirs, stdout=theirs, stderr=theirs, cwd=folder, env=settings, start_new_session=True
+    ) as process:
+        os.close(theirs)
+        os.write(ours, f"source {shlex.quote(str(script))}; echo re'ady'\r".encode())
+        shown, wanted, end = "", "\nready", time.monotonic() + seconds
+        while time.monotonic() < end:
+            if select.select([ours], [], [], 0.1)[0]:
+                shown += os.read(ours, 65536).decode(errors="replace").replace("\r", "")
+            if wanted in shown:
+                if wanted == expected:
+                    break
+                shown, wanted = "", expected
+                os.write(ours, keys.encode())
+        process.kill()
+    os.close(ours)
+    return shown
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ("fastaugself ev\t", "eval "),
+        ("fastaugself eval knn run --fus\t", "--fuse "),
+        ("fastaugself info my-ph\t", "my-photos.beton "),
+        ("fastaugself views --out pic\t", "pictures/"),
+        ("torchrun --nproc-per-node 2 imagenet_simclr_augself.py --method.te\t", "--method.temperature "),
+        ("python imagenet_moco_augself.py --data.train my-ph\t", "my-photos.beton "),
+    ],
+    ids=["command", "option", "file", "folder", "recipe", "recipe's file"],
+)
+def test_tab_completes_in_a_terminal(shell, keys, expected, completions, tmp_path, capsys):
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    (tmp_path / "my-photos.beton").touch()
+    (tmp_path / "pictures").mkdir()
+    if shell == "zsh":
+        script = tmp_path / "zsh"
+        assert call("completion", "zsh") == 0
+        head = capsys.readouterr().out.split("_tyro_")[0]
+        script.write_text(head + completions.read_text())
+    else:
+        script = completions
+    line = keys.rsplit(maxsplit=1)[0] + " " + expected
+    assert line in in_a_terminal(shell, script, tmp_path, keys, line)
+
+
+def test_completion_of_what_is_no_recipe(tmp_path, capsys):
     (tmp_path / "other.py").write_text("print")
     assert call("completion", "bash", tmp_path / "other.py") == 2
     assert "does not call fastaugself.run" in capsys.readouterr().err
