@@ -16,7 +16,7 @@ from torch import nn
 from .card import model_card
 from .config import Pretrain
 from .errors import RunError, UsageError
-from .files import replace_file
+from .files import check_outputs, replace_file
 from .methods.build import build_learner
 from .methods.learner import Learner
 from .models.build import image_size_option
@@ -60,15 +60,17 @@ def export_run(run: Path, folder: Path | None = None, *, onnx: bool = False, pus
     be pushed; RunError when what is on the disk are not the weights, or the Hub refuses.
     """
     api = check_can_publish(push) if push else None
-    config = read_pretrain(run)
+    config, target = read_pretrain(run), folder or run / "export"
+    check_outputs(target / WEIGHTS)
     saved = checkpoints(run / "checkpoints")
     if not saved:
         raise UsageError(f"{run / 'checkpoints'} holds no checkpoint yet: train it first")
     content = load(saved[-1])
     learner = build_learner(config)
     learner.load_state_dict(content["state"]["learner"])
-    target, samples = folder or run / "export", content["state"]["samples"]
-    weights = export_backbone(learner, config, target, step=content["step"], samples=samples, run=run)
+    weights = export_backbone(
+        learner, config, target, step=content["step"], samples=content["state"]["samples"], run=run
+    )
     _check_written(weights, learner.method.backbone)
     files = [WEIGHTS, "config.json", "README.md"]
     if onnx:

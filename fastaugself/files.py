@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and the question whether they can be before there is anything to lose."""
 
 import contextlib
 import os
@@ -6,6 +6,8 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
+
+from .errors import UsageError, of_the_system
 
 
 class Partial(NamedTuple):
@@ -29,13 +31,18 @@ class Partial(NamedTuple):
 @contextlib.contextmanager
 def partial_file(path: Path) -> Iterator[Partial]:
     """A new file beside `path`, whose folder is made where it is missing; gone at the end unless it got a name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     name = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
-    with open(name, "xb") as file:
-        try:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(name, "xb") as file:
             yield Partial(file, name)
-        finally:
-            name.unlink(missing_ok=True)  # on a full disk it would be in its own way
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(name)):
+            error.filename = str(path)  # messages name the file that was meant
+        raise
+    finally:
+        with contextlib.suppress(OSError):  # on a full disk it would be in its own way
+            name.unlink(missing_ok=True)
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -43,3 +50,16 @@ def replace_file(path: Path, data: bytes) -> None:
     with partial_file(path) as partial:
         partial.file.write(data)
         partial.become(path)
+
+
+def check_outputs(*paths: Path | None) -> None:
+    """Makes the folders of files that will be written; UsageError now rather than when the work is done."""
+    for path in paths:
+        if path is None:
+            continue
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{path} cannot be written ({of_the_system(error)}): pass another file") from None
+        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise UsageError(f"{path} cannot be written: pass another file, in a folder that can")

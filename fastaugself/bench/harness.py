@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from ..errors import UsageError
+from ..files import check_outputs as check_outputs
 from ..files import replace_file
 from ..training.environment import environment
 
@@ -189,19 +189,6 @@ def record(
         "ratios": ratios,
         "left_out": [{"name": peer.name, "reason": peer.reason} for peer in left_out],
     }
-
-
-def check_outputs(*paths: Path | None) -> None:
-    """Makes the folders of files that will be written; UsageError now rather than when the measuring is done."""
-    for path in paths:
-        if path is None:
-            continue
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"{path} cannot be written ({error.strerror}): pass another file") from None
-        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise UsageError(f"{path} cannot be written: pass another file, in a folder that can")
 
 
 def write_json(path: Path, values: Record) -> None:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import torch
 
 from ..errors import UsageError
+from ..files import check_outputs
 from . import invariance, layers
 from .encoders import Encoder
 from .features import Extractor
@@ -49,6 +50,7 @@ class InvarianceCommand(Options):
     def __call__(self) -> list[Row]:
         """Measures, prints and writes."""
         began = time.perf_counter()
+        check_outputs(self.out / "results.csv")
         if self.images < 2:
             raise UsageError(f"--images must be at least 2, got {self.images}")
         encoders, dataset = self.encoders(), self.read_data()
@@ -162,6 +164,7 @@ class Layers(Options):
     def __call__(self) -> list[Row]:
         """Measures, prints and writes."""
         began = time.perf_counter()
+        check_outputs(self.out / "results.csv")
         encoders, dataset = self.encoders(), self.read_data()
         split = self.split or next((name for name in ("test", "all") if name in dataset.splits), "")
         rows = []

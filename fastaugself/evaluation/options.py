@@ -16,6 +16,7 @@ from torch import Tensor
 from tyro.conf import Positional
 
 from ..errors import UsageError
+from ..files import check_outputs
 from .cache import default_folder
 from .datasets import read_dataset
 from .encoders import Encoder, load_encoder
@@ -156,6 +157,7 @@ class FeatureOptions(Options):
     def __call__(self) -> list[Row]:
         """Runs the protocol, prints and writes its results."""
         began = time.perf_counter()
+        check_outputs(self.out / "results.csv")
         encoders, dataset, extract = self.encoders(), self.read_data(), self.extractor()
         for note in (dataset.how, *dataset.notes):
             if note:

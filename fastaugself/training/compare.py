@@ -7,7 +7,7 @@ from typing import Any
 
 from ..charts import line_chart
 from ..errors import RunError, UsageError
-from ..files import replace_file
+from ..files import check_outputs, replace_file
 from ..page import escape, page
 from ..run_folder import read_config
 from .reopen import reopen
@@ -31,6 +31,7 @@ def report_runs(runs: Sequence[Path], out: Path | None = None) -> Path:
         raise UsageError("report needs a run folder, or several to compare")
     if len(runs) > 1:
         path = out or Path("comparison.html")
+        check_outputs(path)
         replace_file(path, page("Runs compared", comparison([read_run(run) for run in runs])).encode())
         return path
     if out is not None:
