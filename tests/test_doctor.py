@@ -95,4 +95,4 @@ def test_another_file_is_no_configuration(tmp_path, capsys):
     path.write_text("[]")
     with pytest.raises(SystemExit) as end:
         main(["doctor", "--config", str(path)])
-    assert end.value.code == 2 and "is not a config.json" in capsys.readouterr().err
+    assert end.value.code == 2 and "is not that of a run" in capsys.readouterr().err

@@ -145,7 +145,7 @@ def test_a_report_of_one_run_is_written_again_and_several_are_compared(beton, tm
     row = re.search(r"<tr><td><code>optim.lr</code></td>(.*?)</tr>", page).group(1)
     assert row == "<td>0.1</td><td>0.05</td>"
     assert "<code>batch-size</code>" not in page and page.count("<svg") >= 2 * 5
-    with pytest.raises(UsageError, match="is not a run folder"):
+    with pytest.raises(UsageError, match=r"holds no config\.json; pass a run folder"):
         report_runs([tmp_path])
     with pytest.raises(UsageError, match="--out"):
         report_runs(runs[:1], out)
