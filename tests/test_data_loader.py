@@ -16,7 +16,7 @@ import pytest
 import simplejpeg
 import torch
 
-from fastaugself.data import ffcv_source, manifest, native, sidecar
+from fastaugself.data import ffcv_source, manifest, pooled, sidecar
 from fastaugself.data.background import Background
 from fastaugself.data.beton import HEADER, Beton
 from fastaugself.data.demo import load_photos
@@ -232,8 +232,8 @@ def test_an_exception_in_a_thread_reaches_the_consumer(source, varied, monkeypat
             raise MemoryError("no more")
         return original(sizes_B2, buffers)
 
-    original = native.allocate
-    monkeypatch.setattr(native if source == "native" else ffcv_source, "allocate", allocate)
+    original = pooled.allocate
+    monkeypatch.setattr(pooled, "allocate", allocate)
     with Loader(varied, batch_size=2, source=source) as loader, pytest.raises(MemoryError, match="no more"):
         list(loader.epoch(0))
 
@@ -352,18 +352,6 @@ def test_without_ffcv_auto_reads_natively_and_says_why(varied, monkeypatch):
         assert len(ids(loader.epoch(0))) == 7
     with pytest.raises(UsageError, match=r"FFCV cannot be used: ffcv is not installed.*`native` reads"):
         Loader(varied, batch_size=4, source="ffcv")
-
-
-@needs_ffcv
-def test_numba_threads_that_two_threads_cannot_share_exclude_ffcv(monkeypatch):
-    """numba's workqueue layer ends the process when the loader and an augmentation kernel use it at once."""
-    import numba
-
-    monkeypatch.setattr(numba, "threading_layer", lambda: "workqueue")
-    assert "only its `workqueue` threads" in ffcv_source.why_not()
-    monkeypatch.setattr(numba, "threading_layer", lambda: int("not initialized"))
-    monkeypatch.setattr(numba.config, "THREADING_LAYER", "workqueue")
-    assert "installing libgomp1 or tbb gives it others" in ffcv_source.why_not()
 
 
 def test_without_simplejpeg_the_remedy_is_named(varied, monkeypatch):

@@ -25,32 +25,32 @@ from ffcv.reader import Reader
 
 from .beton import IMAGE, JPEG, Beton
 
-# FFCV's compiled code by whether it is parallel. Nothing in it belongs to one file. It is kept for good also because
-# numba complains on stderr of compiled functions that are thrown away.
-_compiled: dict[bool, Callable[..., None]] = {}
+# FFCV's compiled code. Nothing in it belongs to one file. It is kept for good also because numba complains on stderr of
+# compiled functions that are thrown away.
+_compiled: list[Callable[..., None]] = []
 
 
-def compiled_decoder(beton: Beton, workers: int) -> Callable[..., None]:
-    """decode(records_B, fds_B, pointers_B, bytes_B, pixels, offsets_B, intact_B), from a loader's pipeline.
+def compiled_decoder(beton: Beton) -> Callable[..., None]:
+    """decode(records_B, fds_N, pointers_N, bytes_N, pixels, offsets_B, intact_B), from a loader's pipeline.
 
-    beton: any file; its image field gives the pipeline. workers: more than one for a parallel loop.
-    records_B: of type IMAGE, their data_ptr being their own position. fds_B, pointers_B, bytes_B: uint32, uint64 and
-    uint64, where the stored data are. pixels, offsets_B, intact_B: see PackedDecoder.
+    beton: any file; its image field gives the pipeline.
+    records_B: of type IMAGE, their data_ptr being positions in the next three. fds_N, pointers_N, bytes_N: uint32,
+    uint64 and uint64, where the stored data are. pixels, offsets_B, intact_B: see PackedDecoder.
+    May be called from several threads at once.
     """
-    parallel = workers > 1
-    if parallel not in _compiled:
-        _compiled[parallel] = _compile(beton, workers)
-    return _compiled[parallel]
+    if not _compiled:
+        _compiled.append(_compile(beton))
+    return _compiled[0]
 
 
-def _compile(beton: Beton, workers: int) -> Callable[..., None]:
+def _compile(beton: Beton) -> Callable[..., None]:
     pipelines: dict[str, list[PackedDecoder] | None] = dict.fromkeys(beton.field_names)
     pipelines[beton.image_field] = [PackedDecoder()]
     with _in_ffcv(OSCacheManager=ManyFiles, Reader=_LeanReader):
         loader = Loader(
             str(beton.path),
             batch_size=1,  # says only how FFCV would cut its own order into batches
-            num_workers=workers,
+            num_workers=1,  # else its code is a parallel loop, which waits for its slowest thread
             os_cache=True,
             order=OrderOption.SEQUENTIAL,
             seed=0,
@@ -87,11 +87,10 @@ class PackedDecoder(SimpleRGBImageDecoder):  # type: ignore[misc]
     def generate_code(self) -> Any:
         stored = self.memory_read
         decode_jpeg, copy, stated_size = (Compiler.compile(f) for f in (imdecode, memcpy, jpeg_size))
-        prange = Compiler.get_iterator()
 
         def decode(batch_indices, memory, metadata, storage_state):  # type: ignore[no-untyped-def]
             pixels, offsets_B, intact_B = memory
-            for i in prange(len(batch_indices)):
+            for i in range(len(batch_indices)):
                 sample = metadata[batch_indices[i]]
                 height, width = np.int64(sample["height"]), np.int64(sample["width"])
                 data = stored(sample["data_ptr"], storage_state)
@@ -106,7 +105,6 @@ class PackedDecoder(SimpleRGBImageDecoder):  # type: ignore[misc]
                     intact_B[i] = code == 0
             return intact_B
 
-        decode.is_parallel = True  # type: ignore[attr-defined]
         return decode
 
 

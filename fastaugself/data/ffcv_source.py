@@ -1,26 +1,25 @@
-"""The reader on FFCV: its pipelines, its compiler, its threads and its JPEG decoder, with each photo decoded once.
+"""The reader on FFCV: its pipelines, its compiler and its JPEG decoder, with each photo decoded once.
 
-FFCV compiles our decoder into a function of a batch of samples; the loop that calls it is ours. FFCV's own loop
+FFCV compiles our decoder into a function of some samples; the threads that call it are ours. FFCV's own loop
 (EpochIterator) waits for ever when its thread fails, leaves the thread behind when the consumer stops early, and hands
-out buffers that it overwrites with the next batch but one.
+out buffers that it overwrites with the next batch but one. Its parallel loops (numba's) keep every thread waiting for
+the last one at the end of a batch, and can end a process that uses numba's threads elsewhere.
 
 Shape suffixes: B images of a batch, N samples or bytes.
 """
 
-import importlib
 import importlib.util
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from ..errors import UsageError
-from .background import Background
 from .beton import IMAGE
 from .dataset import Dataset
-from .source import AHEAD, Buffers, Packed, allocate
+from .pooled import PooledSource
+from .source import Packed
 
 
 def why_not() -> str | None:
@@ -32,65 +31,42 @@ def why_not() -> str | None:
             from . import ffcv_decoder  # noqa: F401
     except (ImportError, OSError) as error:
         return f"ffcv cannot be imported ({error}; `make setup` installs what it needs)"
-    if not _has_safe_threads():
-        return (
-            "numba has only its `workqueue` threads here, which end the process when two threads use them at once "
-            "(installing libgomp1 or tbb gives it others)"
-        )
     return None
 
 
-class FfcvSource:
+class FfcvSource(PooledSource):
     """Decodes the samples of `dataset` with FFCV on `workers` threads.
 
     Raises UsageError where FFCV cannot be used.
     """
 
+    step = 8  # images; calling compiled code costs as much as a tenth of one
+
     def __init__(self, dataset: Dataset, *, workers: int):
         if reason := why_not():
             raise UsageError(f"FFCV cannot be used: {reason}; `native` reads the same files without it")
-        import numba
-
-        self._dataset = dataset
-        self._workers = min(workers, numba.config.NUMBA_NUM_THREADS)  # numba refuses more than it has
+        super().__init__(dataset, workers=workers)
         with _threads_kept():
             from .ffcv_decoder import compiled_decoder
 
-            self._decoder = compiled_decoder(dataset.shards[0], self._workers)
+            self._decode = compiled_decoder(dataset.shards[0])
 
-    def batches(self, ids: Iterator[NDArray[np.int64]], buffers: Buffers) -> Generator[Packed]:
-        """See source.Source."""
-        yield from Background(self._decode_all(ids, buffers), depth=AHEAD, name="ffcv", about=self._about)
-
-    @property
-    def _about(self) -> str:
-        return f"a batch of {self._dataset.name}"
-
-    def _decode_all(self, ids: Iterator[NDArray[np.int64]], buffers: Buffers) -> Generator[Packed]:
-        import numba
-
-        numba.set_num_threads(self._workers)  # holds for this thread only
-        for ids_B in ids:
-            yield self._decode(ids_B, buffers)
-
-    def _decode(self, ids_B: NDArray[np.int64], buffers: Buffers) -> Packed:
+    def _decoder(self, packed: Packed) -> Callable[[int, int], Sequence[int]]:
+        ids_B, pixels = packed.ids_B, packed.pixels.numpy()
+        intact_B, records_B = np.zeros(len(ids_B), np.bool_), np.zeros(len(ids_B), IMAGE)
         sizes_B2 = self._dataset.sizes_N2[ids_B]
-        pixels, offsets_B = allocate(sizes_B2, buffers)
-        intact_B = np.zeros(len(ids_B), np.bool_)
-        records_B = np.zeros(len(ids_B), IMAGE)
         records_B["mode"], records_B["data_ptr"] = self._dataset.modes_N[ids_B], np.arange(len(ids_B))
         records_B["height"], records_B["width"] = sizes_B2[:, 0], sizes_B2[:, 1]
         fds_B, pointers_B, bytes_B = self._dataset.where(ids_B)
-        self._decoder(
-            records_B,
-            fds_B.astype(np.uint32),
-            pointers_B.astype(np.uint64),
-            bytes_B.astype(np.uint64),
-            pixels.numpy(),
-            offsets_B,
-            intact_B,
-        )
-        return Packed(pixels, offsets_B, ids_B, np.flatnonzero(~intact_B).tolist())
+        stored = fds_B.astype(np.uint32), pointers_B.astype(np.uint64), bytes_B.astype(np.uint64)
+
+        def decode(first: int, last: int) -> Sequence[int]:
+            some = slice(first, last)
+            self._decode(records_B[some], *stored, pixels, packed.offsets_B[some], intact_B[some])
+            failed: list[int] = (first + np.flatnonzero(~intact_B[some])).tolist()
+            return failed
+
+        return decode
 
 
 @contextmanager
@@ -104,22 +80,3 @@ def _threads_kept() -> Iterator[None]:
     finally:
         torch.set_num_threads(torch_threads)
         numba.set_num_threads(numba_threads)
-
-
-def _has_safe_threads() -> bool:
-    """Whether numba runs parallel loops on TBB or OpenMP, which bear being used from two threads at once."""
-    import numba
-
-    try:
-        return numba.threading_layer() != "workqueue"  # known once the first parallel loop has run
-    except ValueError:
-        wanted = numba.config.THREADING_LAYER
-    if wanted in ("tbb", "omp", "workqueue"):
-        return bool(wanted != "workqueue")
-    for layer in ("tbbpool", "omppool"):
-        try:
-            importlib.import_module(f"numba.np.ufunc.{layer}")
-            return True
-        except ImportError:
-            continue
-    return False

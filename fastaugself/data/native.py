@@ -4,23 +4,19 @@ libjpeg-turbo decodes with the settings that FFCV gives it (fast DCT, smooth ups
 for bit. Python's lock is released while a photo is read and decoded.
 """
 
-import itertools
-from collections import deque
-from collections.abc import Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
-from .background import PATIENCE, log_waiting
 from .beton import JPEG, Beton
 from .dataset import Dataset
-from .source import AHEAD, Buffers, Packed, allocate
+from .pooled import PooledSource
+from .source import Packed
 
 
-class NativeSource:
+class NativeSource(PooledSource):
     """Decodes the samples of `dataset` with `workers` threads.
 
     Raises UsageError where simplejpeg is missing.
@@ -31,47 +27,15 @@ class NativeSource:
             import simplejpeg  # noqa: F401
         except ImportError as error:
             raise UsageError(f"simplejpeg cannot be imported ({error}): pip install simplejpeg") from error
-        self._dataset, self._workers = dataset, workers
+        super().__init__(dataset, workers=workers)
 
-    def batches(self, ids: Iterator[NDArray[np.int64]], buffers: Buffers) -> Generator[Packed]:
-        """See source.Source."""
-        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="decode")
-        ahead: deque[tuple[Packed, list[Future[None]]]] = deque()
-        try:
-            for ids_B in ids:
-                ahead.append(self._submit(pool, ids_B, buffers))
-                if len(ahead) > AHEAD:
-                    yield self._completed(*ahead.popleft())
-            while ahead:
-                yield self._completed(*ahead.popleft())
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    def _decoder(self, packed: Packed) -> Callable[[int, int], Sequence[int]]:
+        pixels, offsets, ids = packed.pixels.numpy(), packed.offsets_B.tolist(), packed.ids_B.tolist()
 
-    def _submit(
-        self, pool: ThreadPoolExecutor, ids_B: NDArray[np.int64], buffers: Buffers
-    ) -> tuple[Packed, list[Future[None]]]:
-        packed = Packed(*allocate(self._dataset.sizes_N2[ids_B], buffers), ids_B, [])
-        turn = itertools.count()  # the workers of a batch take turns, so that none is left with the largest photos
-        return packed, [pool.submit(self._decode, packed, turn) for _ in range(min(self._workers, len(ids_B)))]
+        def decode(first: int, last: int) -> Sequence[int]:
+            return [i for i in range(first, last) if decode_into(*self._dataset.locate(ids[i]), pixels[offsets[i] :])]
 
-    def _decode(self, packed: Packed, turn: Iterator[int]) -> None:
-        pixels = packed.pixels.numpy()
-        while (i := next(turn)) < len(packed.ids_B):
-            if decode_into(*self._dataset.locate(int(packed.ids_B[i])), pixels[packed.offsets_B[i] :]):
-                packed.failed.append(i)
-
-    def _completed(self, packed: Packed, futures: list[Future[None]]) -> Packed:
-        for future in futures:
-            while True:
-                try:
-                    future.result(PATIENCE)
-                    break
-                except FutureTimeoutError:
-                    if future.done():
-                        raise
-                    log_waiting(f"a batch of {self._dataset.name}")
-        packed.failed.sort()
-        return packed
+        return decode
 
 
 def decode_into(beton: Beton, sample: int, out: NDArray[np.uint8]) -> str | None:

@@ -1,0 +1,72 @@
+"""Decoding on a pool of threads that take turns, so that none waits for the others before the next batch."""
+
+import itertools
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .background import PATIENCE, log_waiting
+from .dataset import Dataset
+from .source import AHEAD, Buffers, Packed, allocate
+
+
+class PooledSource(ABC):
+    """Decodes the samples of `dataset` with `workers` threads, `step` images at a turn."""
+
+    step = 1
+
+    def __init__(self, dataset: Dataset, *, workers: int):
+        self._dataset, self._workers = dataset, workers
+
+    @abstractmethod
+    def _decoder(self, packed: Packed) -> Callable[[int, int], Sequence[int]]:
+        """decode(first, last) fills these images of `packed` and returns the positions of those that it could not.
+
+        It is called from several threads at once, and should let go of Python's lock.
+        """
+
+    def batches(self, ids: Iterator[NDArray[np.int64]], buffers: Buffers) -> Generator[Packed]:
+        """See source.Source."""
+        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="decode")
+        ahead: deque[tuple[Packed, list[Future[None]]]] = deque()
+        try:
+            for ids_B in ids:
+                ahead.append(self._submit(pool, ids_B, buffers))
+                if len(ahead) > AHEAD:
+                    yield self._completed(*ahead.popleft())
+            while ahead:
+                yield self._completed(*ahead.popleft())
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _submit(
+        self, pool: ThreadPoolExecutor, ids_B: NDArray[np.int64], buffers: Buffers
+    ) -> tuple[Packed, list[Future[None]]]:
+        packed = Packed(*allocate(self._dataset.sizes_N2[ids_B], buffers), ids_B, [])
+        decode, count = self._decoder(packed), len(ids_B)
+        step = max(1, min(self.step, count // (2 * self._workers)))
+        turns = itertools.count()  # shared by the threads of a batch, so that none is left with the largest photos
+
+        def work() -> None:
+            while (first := next(turns) * step) < count:
+                packed.failed.extend(decode(first, min(first + step, count)))
+
+        return packed, [pool.submit(work) for _ in range(min(self._workers, count))]
+
+    def _completed(self, packed: Packed, futures: list[Future[None]]) -> Packed:
+        for future in futures:
+            while True:
+                try:
+                    future.result(PATIENCE)
+                    break
+                except FutureTimeoutError:
+                    if future.done():
+                        raise
+                    log_waiting(f"a batch of {self._dataset.name}")
+        packed.failed.sort()
+        return packed
