@@ -179,7 +179,7 @@ def _reader(config: Pretrain) -> Iterator[Finding]:
     elif why:
         yield Finding("reader", "note", f"this project's own: {why}", "nothing needed: it gives the same pixels")
     else:
-        yield Finding("reader", "ok", "FFCV's, on numba's threads")
+        yield Finding("reader", "ok", "FFCV's")
 
 
 def _compiler(config: Pretrain) -> Iterator[Finding]:

@@ -340,6 +340,22 @@ def test_wrong_use_is_named_before_anything_is_read(arguments, message, varied):
         Loader(varied, **{"source": "native", **arguments})
 
 
+@pytest.mark.parametrize("source", SOURCES)
+def test_an_order_of_ones_own_may_go_on_for_ever(source, varied):
+    ids = ((start + np.arange(4)) % 30 for start in itertools.count(0, 4))
+    before = threading.active_count()
+    with Loader(varied, batch_size=4, source=source, workers=2) as loader:
+        for n, canvas in enumerate(loader.canvases(ids)):
+            expected = loader.take(canvas.ids_B.numpy())
+            assert canvas.ids_B.tolist() == [i % 30 for i in range(4 * n, 4 * n + 4)]
+            assert all(torch.equal(a, b) for a, b in zip(canvas, expected, strict=True))
+            if n == 20:
+                break
+    assert threading.active_count() == before
+    with Loader(varied, batch_size=4, source=source) as loader, pytest.raises(UsageError, match="0 to 29, not 30"):
+        list(loader.canvases([np.arange(4), np.array([3, 30])]))
+
+
 def test_a_start_outside_the_epoch_is_refused_at_once(varied):
     with Loader(varied, batch_size=4, source="native") as loader, pytest.raises(UsageError, match="start is 8"):
         loader.epoch(0, start=8)

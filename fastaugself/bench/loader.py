@@ -26,7 +26,7 @@ from ..data.cores import available_cores
 from ..errors import RunError
 from .harness import LeftOut, Record, Row, attempt, check_outputs, record, spread, write_json
 from .loader_peers import CONTESTANTS, Task, build
-from .loader_photos import COPIES, Storage, write_photos
+from .loader_photos import Storage, write_photos
 from .remote import Remote, Round
 from .tables import loader_table
 
@@ -102,7 +102,7 @@ def loader_benchmark(
     with tempfile.TemporaryDirectory(prefix="fastaugself-bench-") as folder:
         files, described = write_photos(source, Path(folder), photos, batch, storage)
         for stored in storage:
-            task = Task(files[stored], described["photos"] * COPIES[stored], batch, size, 1)
+            task = Task(files[stored], described["photos"], batch, size, 1)
             wanted = [entry for entry in _entries(stored, counts, quick) if entry.name not in without]
             with ExitStack() as stack:
                 racing = _start(wanted, task, stack, left_out)
@@ -112,7 +112,7 @@ def loader_benchmark(
                     details[str(entry)] = _details(entry, taken, racing[entry], described[f"{stored}_bytes"])
     config = described | {
         "batch": batch, "size": size, "rounds": rounds, "seconds": seconds, "workers": list(counts),
-        "threads": max(counts), "copies": {stored: COPIES[stored] for stored in storage}, "tolerances": TOLERANCES,
+        "threads": max(counts), "tolerances": TOLERANCES,
         "peers": _versions(),
     }  # fmt: skip
     result = record(

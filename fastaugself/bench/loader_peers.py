@@ -55,9 +55,7 @@ def build(name: str, task: Task) -> Racer:
 
 def _ours(source: Literal["ffcv", "native"], with_views: bool) -> Callable[[Task], Racer]:
     def make(task: Task) -> Racer:
-        loader = Loader(
-            task.path, batch_size=task.batch, source=source, workers=task.workers, order="sequential", drop_last=True
-        )
+        loader = Loader(task.path, batch_size=task.batch, source=source, workers=task.workers)
         policies = (ViewPolicy.moco_v2(task.size),) * 2
 
         def views(canvas: Canvas, epoch: int, **exact: Any) -> tuple[Tensor, Tensor]:
@@ -66,10 +64,11 @@ def _ours(source: Literal["ffcv", "native"], with_views: bool) -> Callable[[Task
             return augment(canvas.pixels, canvas.offsets_B, canvas.sizes_B2, params, size=size, **exact), params
 
         def batches() -> Iterator[Any]:
-            for epoch in itertools.count():
-                for canvas in loader.epoch(epoch):
-                    yield views(canvas, epoch) if with_views else canvas
-                    del canvas
+            first = np.arange(task.batch)
+            ids = ((start + first) % task.samples for start in itertools.count(0, task.batch))
+            for n, canvas in enumerate(loader.canvases(ids)):  # no epoch ends, where nothing would be read ahead
+                yield views(canvas, n * task.batch // task.samples) if with_views else canvas
+                del canvas
 
         running = batches()
         if not with_views:
@@ -77,7 +76,7 @@ def _ours(source: Literal["ffcv", "native"], with_views: bool) -> Callable[[Task
 
         def check() -> dict[str, Any]:
             made = [x_VBCHW for x_VBCHW, _ in _some(running, task)]
-            canvas = next(loader.epoch(0))
+            canvas = loader.take(np.arange(task.batch))
             few = Canvas(canvas.pixels, *(t[:_REFERENCE_VIEWS] for t in canvas[1:]))
             exact: dict[str, Any] = {"rounding": "none", "mean": (0, 0, 0), "std": (1, 1, 1)}
             oracle, fast = (views(few, 0, backend=backend, **exact)[0] for backend in ("reference", "auto"))

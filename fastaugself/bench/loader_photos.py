@@ -20,16 +20,13 @@ from .harness import Record
 
 HEIGHT, WIDTH = 375, 500  # of the photos when none are given
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
-COPIES = {"jpeg": 8, "raw": 1}
-"""How often each photo is in its file. With JPEG an epoch lasts for seconds then, so that where it begins and ends, and
-threads wait for one another, counts as little as in training; raw photos are read too fast for that, and are large."""
 Storage = Literal["jpeg", "raw"]
 
 
 def write_photos(
     source: Path | None, folder: Path, photos: int, batch: int, storage: Sequence[Storage]
 ) -> tuple[dict[Storage, Path], Record]:
-    """The same photos, in one random order, as JPEG and raw, COPIES times; and what is to be known of them."""
+    """The same photos, in one random order, as JPEG and raw; and what is to be known of them."""
     import simplejpeg
 
     jpegs = list(_jpegs(source, photos))
@@ -43,8 +40,8 @@ def write_photos(
     sizes_N2 = np.array([simplejpeg.decode_jpeg_header(jpeg)[:2] for jpeg in jpegs])
     files = {stored: folder / f"{stored}.beton" for stored in storage}
     for stored, path in files.items():
-        with BetonWriter(path, count * COPIES[stored]) as writer:
-            for jpeg in jpegs * COPIES[stored]:
+        with BetonWriter(path, count) as writer:
+            for jpeg in jpegs:
                 raw = stored == "raw"
                 writer.add(simplejpeg.decode_jpeg(jpeg, fastdct=True, fastupsample=False) if raw else jpeg)
     pixels = float(sizes_N2.prod(1).mean())

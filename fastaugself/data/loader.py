@@ -6,7 +6,7 @@ Shape suffixes: B images of a batch, N samples, 2 = (height, width).
 import logging
 import typing
 import weakref
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from typing import Literal
 
@@ -127,26 +127,38 @@ class Loader:
             drop_last=self.drop_last,
             start=start,
         )
-        canvases = self._decoded(ids, epoch)
-        self._epochs.add(canvases)
-        return canvases
+        return self._decoded(ids, epoch)
+
+    def canvases(self, ids: Iterable[NDArray[np.int64]]) -> Generator[Canvas]:
+        """Batches of these samples, in an order of your own that may go on for ever.
+
+        Raises as `epoch` does, and UsageError for an id that is none.
+        """
+        return self._decoded(self._known(ids), 0)
 
     def take(self, ids_B: NDArray[np.int64]) -> Canvas:
-        """These samples as one batch on `device`. Raises as `epoch` does, and UsageError for an id that is none."""
-        wrong = ids_B[(ids_B < 0) | (ids_B >= self.num_samples)]
-        if wrong.size:
-            raise UsageError(
-                f"{self.name} has samples 0 to {self.num_samples - 1}, not {wrong[0]}; pass the same photos"
-            )
-        with closing(self._decoded(iter([ids_B]), 0)) as canvases:
+        """These samples as one batch on `device`. Raises as `canvases`."""
+        with closing(self.canvases([ids_B])) as canvases:
             return next(canvases)
+
+    def _known(self, ids: Iterable[NDArray[np.int64]]) -> Iterator[NDArray[np.int64]]:
+        for ids_B in ids:
+            wrong = ids_B[(ids_B < 0) | (ids_B >= self.num_samples)]
+            if wrong.size:
+                raise UsageError(
+                    f"{self.name} has samples 0 to {self.num_samples - 1}, not {wrong[0]}; pass the same photos"
+                )
+            yield ids_B
 
     def describe(self, sample: int) -> str:
         """A sample by all its names: its file, its number there, and where it came from if the manifest says so."""
         return self._dataset.describe(sample)
 
     def _decoded(self, ids: Iterator[NDArray[np.int64]], epoch: int) -> Generator[Canvas]:
-        return self._on_cuda(ids, epoch) if self.device.type == "cuda" else self._canvases(ids, epoch, OwnMemory())
+        on_cuda = self.device.type == "cuda"
+        canvases = self._on_cuda(ids, epoch) if on_cuda else self._canvases(ids, epoch, OwnMemory())
+        self._epochs.add(canvases)
+        return canvases
 
     def _on_cuda(self, ids: Iterator[NDArray[np.int64]], epoch: int) -> Generator[Canvas]:
         from .transfer import CudaLink, Ring, to_device
