@@ -330,12 +330,12 @@ def call(*arguments):
 @pytest.mark.parametrize(
     ("command", "options", "rows"),
     [
-        ("knn", ("--neighbors", 3), 3),
+        ("knn", ("--neighbors", 3, "--fuse", "mean"), 3),
         ("linear", (), 3),
-        ("fewshot", ("--ways", 2, "--shots", 1, "--queries", 2, "--episodes", 20), 3),
+        ("fewshot", ("--ways", 2, "--shots", 1, "--queries", 2, "--episodes", 20, "--fuse", "add"), 3),
         ("retrieval", ("--neighbors", 2, "--shown", 3), 3),
-        ("information", ("--epochs", 1), 3),
-        ("parameters", (), 3),
+        ("information", ("--epochs", 1, "--fuse", "add"), 3),
+        ("parameters", ("--fuse", "mean"), 3),
         ("layers", ("--augmentations", "flip"), 2 * 7 + 1),
     ],
 )
@@ -349,6 +349,10 @@ def test_commands_write_a_result_and_a_line_in_the_table(command, options, rows,
         record["protocol"] == command and len(record["rows"]) == rows and record["environment"]["commit"] is not False
     )
     assert all(row["low"] <= row["value"] <= row["high"] for row in record["rows"])
+    if command != "layers":
+        how = options[-1] if "--fuse" in options else "concat"
+        assert record["rows"][-1]["fusion"] == how and len(record["rows"][-1]["models"]) == 2
+        assert ("a + b (" in (out / "results.md").read_text()) == (how != "concat")
     with open(out / "results.csv") as text:
         assert [float(row["value"]) for row in csv.DictReader(text)].__len__() == rows
     assert call(command, *models, "--data", photos, "--out", out, "--cache", kept, *options) == 0
@@ -357,6 +361,9 @@ def test_commands_write_a_result_and_a_line_in_the_table(command, options, rows,
     if command == "retrieval":
         html = (out / "retrieval-photos.html").read_text()
         assert html.count('<section class="found">') == 3 and "a + b" in html and 'src="data:image' in html
+    if command == "layers":
+        html = (out / "layers-photos.html").read_text()
+        assert "<h2>flip</h2>" in html and "layer4" in html and "projector" in html and "a, input" in html
 
 
 def test_invariance_writes_its_figure(run, other, photo_folder, tmp_path):

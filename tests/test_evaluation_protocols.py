@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from fastaugself.errors import UsageError
-from fastaugself.evaluation import fewshot, invariance, linear, regression
+from fastaugself.evaluation import fewshot, invariance, linear, logistic, regression
 from fastaugself.evaluation.information import Histogram, infonce_bound
 from fastaugself.evaluation.interval import accuracy, normal_score
 from fastaugself.evaluation.localization import frame_boxes, iou
@@ -59,6 +59,53 @@ def test_the_path_is_the_published_one_and_its_choice_is_refitted_on_both():
     assert dict(choice.path)[choice.penalty] == best
     refitted = linear.fit_probe(x, y, penalty=choice.penalty)
     torch.testing.assert_close(choice.probe.weights_DC, refitted.weights_DC)
+
+
+def newton(x_NA, y, penalty, weights):
+    """The objective's minimum by whole Newton steps, halved where they go too far, from `weights`."""
+
+    def objective(w):
+        w = w.view(weights.shape)
+        return F.cross_entropy(x_NA @ w, y, reduction="sum") + penalty * w.square().sum()
+
+    w = weights.flatten()
+    for _ in range(60):
+        gradient = torch.autograd.functional.jacobian(objective, w)
+        step = torch.linalg.solve(torch.autograd.functional.hessian(objective, w), gradient)
+        if float(gradient @ step) < 1e-13 * float(objective(w)):
+            break
+        length = 1.0
+        while objective(w - length * step) > objective(w):
+            length /= 2
+        w = w - length * step
+    return w.view(weights.shape), float(objective(w))
+
+
+def test_every_penalty_of_the_path_comes_within_a_thousandth_of_its_optimum():
+    x, y = clouds(90, width=9, classes=5, spread=0.6)  # separable: the weak penalties are the hard ones
+    axes = linear.Axes(x, torch.device("cpu"))
+    descent = logistic.Descent(axes.x_NA.float(), y, 5)
+    best = torch.zeros(10, 5, dtype=torch.float64)
+    for place, penalty in enumerate(sorted(linear.PENALTIES, reverse=True)):
+        descent.fit(penalty, tolerance=linear.PATH_TOLERANCE, max_iterations=linear.MAX_ITERATIONS)
+        if place % 4:
+            continue
+        best, least = newton(axes.x_NA, y, penalty, best)
+        found = descent.weights_AC.double()
+        value = float(F.cross_entropy(axes.x_NA @ found, y, reduction="sum") + penalty * found.square().sum())
+        assert value <= least * (1 + 1e-3), penalty
+        if penalty >= 1:  # where the objective hardly tells the optimum from weights of zero
+            torch.testing.assert_close(found, best, rtol=0, atol=0.01 * float(best.abs().max()))
+
+
+def test_the_gradient_keeps_its_digits_where_a_sample_is_certain():
+    logits = torch.tensor([[0.0, 30.0, 3.0], [-20.0, 5.0, 1.0], [0.2, 0.1, 90.0]])
+    labels = torch.tensor([1, 1, 0])
+    found, gradient = logistic.cross_entropy(logits, labels[:, None])
+    exact = logits.double().softmax(1) - F.one_hot(labels, 3)
+    torch.testing.assert_close(gradient, exact.float(), rtol=1e-3, atol=logistic.NOTHING)
+    assert float(gradient[0, 1]) == pytest.approx(-math.exp(-27) - math.exp(-30), rel=1e-5)
+    assert found == pytest.approx(float(F.cross_entropy(logits.double(), labels, reduction="sum")), rel=1e-6)
 
 
 @pytest.mark.parametrize("shots", [1, 5])

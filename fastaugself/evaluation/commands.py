@@ -106,7 +106,7 @@ class Retrieval(FeatureOptions):
         from .retrieval_page import write_page
 
         split = self.splits(dataset)[0]
-        found = [(" + ".join(row.models), x[split]) for row, x in zip(rows, features, strict=True)]
+        found = [(row.label, x[split]) for row, x in zip(rows, features, strict=True)]
         path = self.out / f"retrieval-{dataset.name}.html"
         print(write_page(path, dataset, split, found, neighbors=self.neighbors, shown=self.shown, seed=self.seed))
 

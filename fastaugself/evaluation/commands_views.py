@@ -168,6 +168,7 @@ class Layers(Options):
         encoders, dataset = self.encoders(), self.read_data()
         split = self.split or next((name for name in ("test", "all") if name in dataset.splits), "")
         rows = []
+        cosines: dict[str, dict[str, dict[str, float]]] = {}
         for encoder in encoders:
             found = layers.measure(
                 encoder,
@@ -187,10 +188,14 @@ class Layers(Options):
                         "infonce_of_chance": 2 * layers.TEMPERATURE * math.log(min(self.batch_size, len(same))),
                     }
                     score = mean_score(same, seed=self.seed)
+                    cosines.setdefault(augmentation, {}).setdefault(encoder.name, {})[layer] = score.value
                     rows.append(
                         Row((encoder.name,), "", f"cosine at {layer} under {augmentation}", score, len(same), details)
                     )
         path = self.write(dataset, encoders, rows, details={"split": split}, began=began)
+        from .layers_page import write_page
+
         print(table(rows))
+        print(write_page(self.out / f"layers-{dataset.name}.html", dataset.name, split, cosines))
         print(path)
         return rows

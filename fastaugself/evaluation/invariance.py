@@ -7,11 +7,14 @@ features that ignore it, about 0 for features that cannot tell the transformed i
 Shape suffixes: N images, M images of a measurement, J values of a transform, D features, K kept axes.
 """
 
+import itertools
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import UsageError
@@ -130,10 +133,12 @@ def transformed(
         every = [transform(image, j, size=encoder.size, resize=resize) for j in range(values)]
         return torch.from_numpy(np.stack(every))
 
-    def compute():  # type: ignore[no-untyped-def]
+    def compute() -> Iterator[NDArray[np.float32]]:
+        together = max(1, extract.batch_size // values)  # images whose values fill a batch
         with Frozen(encoder, extract.device) as frozen:
-            for x_JHWC in in_threads(prepared, range(len(subset)), workers=extract.workers, ahead=4):
-                yield np.concatenate([frozen(part).numpy() for part in x_JHWC.split(extract.batch_size)])
+            stream = in_threads(prepared, range(len(subset)), workers=extract.workers, ahead=2 * together)
+            while images := list(itertools.islice(stream, together)):
+                yield np.concatenate([frozen(part).numpy() for part in torch.cat(images).split(extract.batch_size)])
 
     x_ND = extract.kept(key, len(subset) * values, compute(), f"{encoder.name} under {transform.name}")
     return x_ND.unflatten(0, (len(subset), values))

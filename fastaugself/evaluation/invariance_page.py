@@ -72,7 +72,7 @@ def matrix(values: Mapping[str, Mapping[str, float]]) -> str:
     numbered = f'<ol class="note">{key}</ol>' if long else ""
     return (
         f'<div class="scroll"><svg class="chart" viewBox="0 0 {width} {height}" style="width:{width}px;max-width:none" '
-        f'role="img" aria-label="invariance of each model to each transform">{"".join(parts)}</svg></div>{numbered}'
+        f'role="img" aria-label="cosine of each row and model">{"".join(parts)}</svg></div>{numbered}'
     )
 
 

@@ -23,7 +23,7 @@ from .encoders import Encoder, load_encoder
 from .features import Extractor
 from .fusion import Fusion, Representation, fuse
 from .protocols import Features, Outcome, Protocol
-from .results import Row, table, write_result
+from .results import Row, number, table, write_result
 from .splits import Dataset, thin, with_val
 
 log = logging.getLogger("fastaugself")
@@ -207,6 +207,8 @@ def judge(protocol: Protocol, parts: Sequence[dict[str, Representation]], how: F
         rows.append(Row(names, fusion, outcome.metric, outcome.score, outcome.samples, outcome.details))
         features.append(x)
         by_subset[subset] = outcome.score.value
+        found = f"{rows[-1].label} {outcome.metric} {number(outcome.score.value)}"
+        log.info("%d of %d: %s", len(rows), len(subsets), found)
     adds = {}
     if how and count > 1:
         for i in everything:

@@ -35,6 +35,11 @@ class Row:
     samples: int
     details: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def label(self) -> str:
+        """The models in words, with how they became one where that is not side by side."""
+        return label(" + ".join(self.models), self.fusion)
+
     def to_json(self) -> dict[str, Any]:
         score = {"value": self.score.value, "low": self.score.low, "high": self.score.high}
         return {**asdict(self), "models": list(self.models), "score": None, **score}
@@ -120,11 +125,16 @@ def write_tables(out: Path) -> None:
     replace_file(out / "results.csv", text.getvalue().encode())
     head = "| protocol | data | models | metric | value | 95 % interval |\n|---|---|---|---|---|---|\n"
     lines = [
-        f"| {r['protocol']} | {r['data']} | {r['models']} | {r['metric']} | {number(r['value'])} | "
+        f"| {r['protocol']} | {r['data']} | {label(r['models'], r['fusion'])} | {r['metric']} | {number(r['value'])} | "
         f"{number(r['low'])} to {number(r['high'])} |\n"
         for r in rows
     ]
     replace_file(out / "results.md", (head + "".join(lines)).encode())
+
+
+def label(models: str, fusion: str) -> str:
+    """Models in words, and how they became one unless side by side."""
+    return f"{models} ({fusion})" if fusion not in ("", "concat") else models
 
 
 def number(value: float) -> str:
@@ -138,8 +148,8 @@ def number(value: float) -> str:
 def table(rows: Sequence[Row]) -> str:
     """The rows as text for the console."""
     lines = []
-    width = max(len(" + ".join(row.models)) for row in rows)
+    width = max(len(row.label) for row in rows)
     for row in rows:
         low, high = number(row.score.low), number(row.score.high)
-        lines.append(f"{' + '.join(row.models):<{width}}  {row.metric} {number(row.score.value)}  ({low} to {high})")
+        lines.append(f"{row.label:<{width}}  {row.metric} {number(row.score.value)}  ({low} to {high})")
     return "\n".join(lines)

@@ -25,8 +25,8 @@ def read_dataset(path: Path, name: str = "") -> Dataset:
     name = name or ("beton" if path.suffix == ".beton" else "folders")
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UsageError(f"--dataset {name} is unknown{hint} Known: {', '.join(known)}")
+        hint = f"; did you mean {near[0]}" if near else ""
+        raise UsageError(f"--dataset {name} is unknown{hint}. Known: {', '.join(known)}")
     if not path.exists():
         raise UsageError(f"--data {path}: no such file or folder")
     return known[name](path)
