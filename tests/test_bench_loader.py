@@ -70,7 +70,7 @@ def test_both_storages_hold_the_same_photos(tmp_path, beton, photo_folder):
 def test_wrong_sources_are_named(tmp_path):
     with pytest.raises(UsageError, match="holds no photos"):
         bench.loader_benchmark(tmp_path)
-    with pytest.raises(UsageError, match=r"4 photos do not fill a batch of 128: pass --batch 4"):
+    with pytest.raises(UsageError, match=r"4 photos do not fill a batch of 64: pass --batch 4"):
         bench.loader_benchmark(photos=4)
 
 
