@@ -37,6 +37,7 @@ class Knn(FeatureOptions):
     """Of the votes' weights, exp(cosine / temperature)."""
 
     name: ClassVar[str] = "knn"
+    least: ClassVar[dict[str, float]] = {**FeatureOptions.least, "neighbors": 1, "temperature": 0.001}
     needs: ClassVar[tuple[str, ...]] = ("train", "test")
 
     def protocol(self, dataset: Dataset, extract: Extractor, encoders: Sequence[Encoder]) -> Protocol:
@@ -93,6 +94,7 @@ class Retrieval(FeatureOptions):
     """Queries on the page; 0 = no page."""
 
     name: ClassVar[str] = "retrieval"
+    least: ClassVar[dict[str, float]] = {**FeatureOptions.least, "neighbors": 1, "shown": 0}
 
     def splits(self, dataset: Dataset) -> tuple[str, ...]:
         return ("test" if "test" in dataset.splits else _whole(dataset),)
@@ -175,6 +177,7 @@ class Information(FeatureOptions):
     """Samples that are told apart; the bound cannot exceed its logarithm."""
 
     name: ClassVar[str] = "information"
+    least: ClassVar[dict[str, float]] = {**FeatureOptions.least, "bins": 2, "epochs": 1, "critic_batch": 8}
     needs: ClassVar[tuple[str, ...]] = ("train", "test")
 
     def protocol(self, dataset: Dataset, extract: Extractor, encoders: Sequence[Encoder]) -> Protocol:

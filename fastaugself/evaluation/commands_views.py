@@ -46,13 +46,12 @@ class InvarianceCommand(Options):
     """The data are views of objects, one class an object: measure the invariance to pose, light, ... instead."""
 
     name: ClassVar[str] = "invariance"
+    least: ClassVar[dict[str, float]] = {**Options.least, "images": 2, "values": 2}
 
     def __call__(self) -> list[Row]:
         """Measures, prints and writes."""
         began = time.perf_counter()
         check_outputs(self.out / "results.csv")
-        if self.images < 2:
-            raise UsageError(f"--images must be at least 2, got {self.images}")
         encoders, dataset = self.encoders(), self.read_data()
         split = self.split or next((name for name in ("test", "all") if name in dataset.splits), "")
         found = self._views(encoders, dataset) if self.views else self._synthetic(encoders, dataset, split)

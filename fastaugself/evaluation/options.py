@@ -63,12 +63,13 @@ class Options:
     """Images that go through a model at a time."""
 
     name: ClassVar[str] = ""
+    least: ClassVar[dict[str, float]] = {"limit": 0, "size": 0, "resize": 0, "workers": 0, "batch_size": 1}
 
     def __post_init__(self) -> None:
         if not self.models:
             raise UsageError("no model given: pass a run folder, an export, timm:NAME, torchvision:NAME or random:NAME")
-        for option, least in (("limit", 0), ("size", 0), ("resize", 0), ("workers", 0), ("batch_size", 1)):
-            if getattr(self, option) < least:
+        for option, least in self.least.items():
+            if not getattr(self, option) >= least:  # nor NaN
                 raise UsageError(f"--{option.replace('_', '-')} must be at least {least}, got {getattr(self, option)}")
 
     def torch_device(self) -> torch.device:
