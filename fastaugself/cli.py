@@ -11,6 +11,7 @@ from typing import Any, Literal
 from .bench.cli import COMMANDS as benchmarks
 from .errors import RunError, UsageError, of_the_system
 from .evaluation.cli import COMMANDS as evaluations
+from .recipe_file import read_recipes
 from .run_folder import configuration, read_config, read_config_file
 from .training.logs import start_logging
 from .usage import Command, Group, choose
@@ -19,6 +20,7 @@ DESCRIPTION = f"""{__doc__}
 
 Exit codes: 0 done, 1 failed or found faults, 2 wrong use. Pretraining is `python recipes/NAME.py`.
 `fastaugself --version` prints the version.
+`--recipe FILE`, with any command, makes the method known that a recipe of yours registers, and so opens its runs.
 """
 PolicyName = Literal["moco_v2", "simclr", "byol", "spatial", "appearance", "none", "all"]
 
@@ -32,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if list(arguments) == ["--version"]:
                 print("fastaugself", version("fastaugself"))
                 return
-            choose(_commands(), arguments, prog="fastaugself", description=DESCRIPTION)()
+            choose(_commands(), read_recipes(arguments), prog="fastaugself", description=DESCRIPTION)()
         finally:
             sys.stdout.flush()
     except UsageError as error:

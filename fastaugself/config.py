@@ -225,7 +225,10 @@ def _restore(hint: Any, value: Any) -> Any:
             return None
         if isinstance(value, dict) and "kind" in value:
             if value["kind"] not in METHODS:
-                raise UsageError(f"unknown method {value['kind']}; known: {', '.join(METHODS)}")
+                known = ", ".join(METHODS)
+                raise UsageError(
+                    f"unknown method {value['kind']}; known: {known}; pass --recipe with the file that has it"
+                )
             kind, value = value["kind"], {name: v for name, v in value.items() if name != "kind"}
             return from_dict(METHODS[kind], value)
         kinds = [h for h in typing.get_args(hint) if h is not type(None)]

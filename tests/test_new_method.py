@@ -13,13 +13,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fastaugself import Backbone, Cassle, Data, Log, Pretrain
+from fastaugself import Backbone, Cassle, Data, Log, Pretrain, cli
 from fastaugself.config import from_dict, to_dict
 from fastaugself.errors import UsageError
 from fastaugself.methods import METHODS, register
 from fastaugself.pretrain import main, parse
 
-DOCUMENT = (Path(__file__).parents[1] / "docs" / "new-method.md").read_text(encoding="utf-8")
+DOCUMENT_PATH = Path(__file__).parents[1] / "docs" / "new-method.md"
+DOCUMENT = DOCUMENT_PATH.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,11 @@ def test_loss_is_the_papers(example):
     assert example.uniformity(z).item() == pytest.approx(expected)
 
 
-def test_it_trains_reports_and_exports(example, beton, tmp_path):
+@pytest.fixture(scope="module")
+def trained(example, beton, tmp_path_factory):
+    """The folder of a run of three steps."""
+    run = tmp_path_factory.mktemp("runs") / "run"
+
     def small():
         config = example.recipe()
         return dataclasses.replace(
@@ -65,16 +70,53 @@ def test_it_trains_reports_and_exports(example, beton, tmp_path):
             augself=dataclasses.replace(config.augself, hidden=16),
             log=Log(every=1, tensorboard=False),
             cassle=Cassle(inject="concat", depth=2, width=8),
-            run=tmp_path / "run",
+            run=run,
             epochs=1,
             batch_size=16,
         )
 
     assert main(small, {}, ["--max-steps", "3", "--method.dim", "16"]) == 0
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    return run
+
+
+def test_it_trains_reports_and_exports(trained):
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert len(lines) == 3 and {"loss", "loss_ssl", "loss_crop", "loss_color"} <= lines[0].keys()
-    assert "Alignment and uniformity" in (tmp_path / "run" / "report.html").read_text()
-    assert (tmp_path / "run" / "export" / "model.safetensors").exists()
+    assert "Alignment and uniformity" in (trained / "report.html").read_text()
+    assert (trained / "export" / "model.safetensors").exists()
+
+
+def test_commands_open_its_runs_once_they_are_given_its_file(trained, tmp_path, monkeypatch, capsys):
+    """`fastaugself` knows nothing of the file of a recipe, and runs none that it was not given."""
+    file, record = tmp_path / "uniformity_file.py", trained / "not-finite.json"
+    (tmp_path / "uniformity_neighbour.py").touch()
+    file.write_text(
+        "import uniformity_neighbour\n" + "".join(re.findall(r"^```python\n(.*?)^```", DOCUMENT, re.M | re.S))
+    )
+    record.write_text(json.dumps({"step": 2, "rank": 0, "epoch": 0, "sample_ids": list(range(8))}))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(METHODS, "uniformity")
+    commands = (["replay", str(record)], ["export", str(trained)], ["report", str(trained)])
+    for command in commands:
+        with pytest.raises(SystemExit) as end:
+            cli.main(command)
+        error = capsys.readouterr().err
+        assert end.value.code == 2 and "unknown method uniformity" in error and "pass --recipe with the file" in error
+    for command in commands:
+        cli.main([*command, "--recipe", str(file)])
+    assert "every module gave finite values" in capsys.readouterr().out
+    for words, message in (
+        (["--recipe"], "needs a recipe's .py file, got 'nothing'"),
+        ([f"--recipe={DOCUMENT_PATH}"], "needs a recipe's .py file"),
+    ):
+        with pytest.raises(SystemExit):
+            cli.main([*commands[0], *words])
+        assert message in capsys.readouterr().err
+    file.write_text("import nothing_of_this_name")
+    with pytest.raises(SystemExit):
+        cli.main([*commands[0], f"--recipe={file}"])
+    assert "cannot be read (ModuleNotFoundError: No module named 'nothing_of_this_name')" in capsys.readouterr().err
+    del sys.modules["recipe_uniformity_file"], sys.modules["uniformity_neighbour"]
 
 
 def test_a_name_belongs_to_one_method(example):
