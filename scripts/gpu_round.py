@@ -28,6 +28,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "kernels" / "fastaugself_kernels" / "triton" / "configs"
+CACHE = ROOT / ".cache"
 TOTAL = 470  # seconds
 
 
@@ -44,8 +45,12 @@ class Part:
     skipped: str = ""
 
 
-def parts(photos: Path, out: Path, run: Path, cuda: bool) -> list[Part]:
-    """What a round consists of, in order: what later parts rest on comes first."""
+def parts(photos: Path, out: Path, run: Path, gpus: int) -> list[Part]:
+    """What a round consists of, in order: what later parts rest on comes first. gpus: how many, 0 for a CPU's trial.
+
+    The parts have more time together than there is: few need all of theirs, and with `--only` there is enough for each.
+    """
+    cuda = gpus > 0
     bench = ("-m", "fastaugself", "bench")
     tiny: tuple[object, ...] = () if cuda else ("--device", "cpu", "--size", 32, "--rounds", 2, "--seconds", 0.01)
     peers = ("--rounds", 5, "--seconds", 0.2, "--limit", 30, "--patience", 75)
@@ -68,13 +73,18 @@ def parts(photos: Path, out: Path, run: Path, cuda: bool) -> list[Part]:
         if cuda
         else Part("tune", 0, skipped="shapes are measured on a GPU"),
         Part("augment", 140, (*bench, *augment)),
-        Part("training", 60, train),
+        Part("training", 90, train),
     ]
     small = ("--device", "cpu", "--width", 8, "--size", 32, "--batch", 8, "--rounds", 2)
     step = ("--rounds", 3, "--seconds", 0.3) if cuda else (*small, "--seconds", 0.01)
-    found.append(Part("step", 130, (*bench, "step", "--json", out / "step.json", *step)))  # two compilations
-    e2e = ("--rounds", 3) if cuda else (*small, "--steps", 1)
-    found.append(Part("e2e", 80, (*bench, "e2e", "--source", photos, "--json", out / "e2e.json", *e2e)))
+    found.append(Part("step", 200, (*bench, "step", "--json", out / "step.json", *step)))  # three compilations
+    e2e = ("--rounds", 3, "--steps", 20) if cuda else (*small, "--steps", 1)
+    found.append(Part("e2e", 100, (*bench, "e2e", "--source", photos, "--json", out / "e2e.json", *e2e)))
+    if gpus > 1:
+        scale = ("scale", "--json", out / "scale.json", "--processes", 1, gpus)
+        found.append(Part("scale", 200, (*bench, *scale)))
+    else:
+        found.append(Part("scale", 0, skipped="weak scaling needs several GPUs"))
     if out.resolve().is_relative_to(ROOT / "results"):
         found.append(Part("tables", 20, ("-m", "fastaugself.bench", "tables")))
     else:
@@ -91,12 +101,14 @@ def execute(part: Part, python: str, out: Path, left: float) -> dict[str, Any]:
         return {"name": part.name, "state": "failed", "reason": "no time left"}
     command = [python, *map(str, part.command)]
     path = os.pathsep.join([str(ROOT), str(ROOT / "kernels"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    # What one part has compiled the next finds, also the training, which would keep it in its own run folder.
+    caches = {f"{name}_CACHE_DIR": str(CACHE / name.lower()) for name in ("NUMBA", "TRITON", "TORCHINDUCTOR")}
     began = time.monotonic()
     with (out / f"{part.name}.log").open("wb") as log:
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**caches, **os.environ, "PYTHONPATH": path},
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -130,17 +142,18 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             time.sleep(0.1)  # for its children
 
 
-def device_name(python: str, cuda: bool) -> str:
-    """The folder of the results: the GPU's name in small letters and hyphens."""
+def device(python: str, cuda: bool) -> tuple[str, int]:
+    """The folder of the results, which is the GPU's name in small letters and hyphens; and how many GPUs there are."""
     if not cuda:
-        return "cpu"
-    code = "import torch; print(torch.cuda.get_device_name())"
+        return "cpu", 0
+    code = "import torch; print(torch.cuda.get_device_name(), torch.cuda.device_count(), sep='\\n')"
     found = subprocess.run([python, "-c", code], capture_output=True, text=True)
     if found.returncode:
         raise SystemExit(
             f"no GPU to measure on: {found.stderr.strip().splitlines()[-1]}\n(--device cpu tries the round)"
         )
-    return found.stdout.strip().lower().replace(" ", "-")
+    name, count = found.stdout.strip().splitlines()[-2:]
+    return name.lower().replace(" ", "-"), int(count)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -154,12 +167,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"there is no {options.photos}; the head of scripts/gpu_round.py says how to write one")
     local = ROOT / ".venv" / "bin" / "python"
     python = os.environ.get("PYTHON") or (str(local) if local.exists() else sys.executable)
-    cuda = options.device == "cuda"
-    out = (options.out or ROOT / "results" / device_name(python, cuda)).absolute()
+    name, gpus = device(python, options.device == "cuda")
+    out = (options.out or ROOT / "results" / name).absolute()
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
-        planned = parts(options.photos.absolute(), out, run, cuda)
+        planned = parts(options.photos.absolute(), out, run, gpus)
         unknown = set(options.only) - {part.name for part in planned}
         if unknown:
             parser.error(f"--only takes {', '.join(part.name for part in planned)}, got {', '.join(sorted(unknown))}")
@@ -175,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 flush=True,
             )
             _keep(part.name, run, out, before)
-    (out / "round.json").write_text(json.dumps({"device": options.device, "parts": outcomes}, indent=2) + "\n")
+            (out / "round.json").write_text(json.dumps({"device": options.device, "parts": outcomes}, indent=2) + "\n")
     print(f"results are in {out}")
     return int(any(outcome["state"] == "failed" for outcome in outcomes))
 

@@ -36,18 +36,20 @@ def test_the_benchmark_on_a_cpu_goes_through_and_leaves_its_record(beton, tmp_pa
 
 
 def test_the_parts_have_less_than_eight_minutes(round_, tmp_path):
-    for cuda in (True, False):
-        planned = round_.parts(tmp_path / "x.beton", tmp_path, tmp_path / "run", cuda)
-        assert [part.name for part in planned] == ["tests", "tune", "augment", "training", "step", "e2e", "tables"]
+    names = ["tests", "tune", "augment", "training", "step", "e2e", "scale", "tables"]
+    for gpus in (0, 1, 8):
+        planned = round_.parts(tmp_path / "x.beton", tmp_path, tmp_path / "run", gpus)
+        assert [part.name for part in planned] == names
         assert all(part.seconds > 0 or part.skipped for part in planned)
+        assert bool(planned[6].skipped) == (gpus < 2)
     assert round_.TOTAL < 480
 
 
-@pytest.mark.parametrize("cuda", [True, False])
-def test_every_option_of_every_part_exists(round_, cuda, tmp_path, capsys):
+@pytest.mark.parametrize("gpus", [0, 2])
+def test_every_option_of_every_part_exists(round_, gpus, tmp_path, capsys):
     from fastaugself import cli
 
-    for part in round_.parts(tmp_path / "x.beton", tmp_path, tmp_path / "run", cuda):
+    for part in round_.parts(tmp_path / "x.beton", tmp_path, tmp_path / "run", gpus):
         words = [str(word) for word in part.command]
         if words[:3] == ["-m", "fastaugself", "bench"]:
             with pytest.raises(SystemExit):
@@ -84,10 +86,11 @@ for i in range(200):
 def test_a_part_that_fails_spoils_no_other_and_the_exit_status_says_so(round_, tmp_path, monkeypatch, capsys):
     planned = [
         round_.Part("bad", 9, ("-c", "raise SystemExit(3)")),
-        round_.Part("good", 9, ("-c", "print('fine')")),
+        round_.Part("good", 9, ("-c", "import os; print('fine', os.environ['TRITON_CACHE_DIR'], sep='\\n')")),
         round_.Part("none", 0, skipped="not there"),
     ]
     monkeypatch.setattr(round_, "parts", lambda *_: planned)
+    monkeypatch.delenv("TRITON_CACHE_DIR", raising=False)
     photos = tmp_path / "x.beton"
     photos.touch()
     out = tmp_path / "out"
@@ -96,7 +99,7 @@ def test_a_part_that_fails_spoils_no_other_and_the_exit_status_says_so(round_, t
     states = {part["name"]: part for part in json.loads((out / "round.json").read_text())["parts"]}
     assert states["bad"]["reason"] == "exit status 3" and states["good"]["state"] == "done"
     assert states["none"] == {"name": "none", "state": "skipped", "reason": "not there"}
-    assert (out / "good.log").read_text() == "fine\n"
+    assert (out / "good.log").read_text().splitlines() == ["fine", str(round_.CACHE / "triton")]
     assert round_.main([*arguments, "--only", "good", "none"]) == 0
     monkeypatch.setattr(round_, "TOTAL", 0)
     assert round_.main([*arguments, "--only", "good"]) == 1  # no time left

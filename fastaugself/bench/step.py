@@ -56,9 +56,19 @@ def step_benchmark(
     for missing in left_out:
         Console().print(f"{missing.name}: left out, {missing.reason}", markup=False)
     default = next((row for row in rows if row.name == "default"), None)
+    compared = ratios(rows, "default") if default else {}
+    values = record(
+        rows,
+        unit="samples_per_s",
+        config=settings(config, rounds, seconds),
+        ratios=compared,
+        device=where,
+        left_out=left_out,
+    ) | {"breakdown": {}, "bound": None}
+    if json is not None:
+        write_json(json, values)  # what is measured stays, whatever becomes of the rest
     if default is None:
         raise RunError(f"the default step failed: {left_out[0].reason}")
-    compared = ratios(rows, "default")
     repeats = 3 * rounds if cuda else rounds
     parts = {"eager": breakdown(config, canvas, where, setup.dtype, repeats=repeats)}
     if compiled:
@@ -66,14 +76,6 @@ def step_benchmark(
     limit = bound(config, where) if cuda else None
     show(rows, compared, parts, limit)
     if json is not None:
-        values = record(
-            rows,
-            unit="samples_per_s",
-            config=settings(config, rounds, seconds),
-            ratios=compared,
-            device=where,
-            left_out=left_out,
-        )
         values["breakdown"] = parts
         values["bound"] = limit and {**limit, "share": default.rate / limit["samples_per_s"]}
         write_json(json, values)
