@@ -1,5 +1,6 @@
-"""Several processes: killed one by one, signalled one alone, and on two nodes: two network namespaces."""
+"""Several processes: four, compiled, killed one by one, signalled, and on two nodes: two network namespaces."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tiny_runs import metrics
+import torch
+from tiny_runs import metrics, saved_weights
 
 from fastaugself.training import checkpoint
 
@@ -118,6 +120,53 @@ def test_ranks_killed_one_by_one_and_one_signalled_alone_lose_nothing(beton, tmp
     again = subprocess.run([sys.executable, *options(beton, run)], capture_output=True, text=True, env=environment())
     assert again.returncode == 0, again.stderr
     assert_same_losses(alone, losses(run))
+
+
+def forked_ranks(*arguments):
+    script = Path(__file__).with_name("ranks.py")
+    command = [sys.executable, str(script), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment())
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_four_processes_then_two_then_one_compute_what_one_does(beton, tmp_path):
+    """Each sitting ends in the middle of an epoch of four steps."""
+    names = ("alone", "several")
+    forked_ranks("train", beton, tmp_path, "alone=1x20", "several=4x6,2x13,1x20")
+    views = {name: {} for name in names}
+    for name in names:
+        for path in (tmp_path / name).glob("*-?.json"):
+            digests = json.loads(path.read_text())
+            assert not views[name].keys() & digests.keys()  # no sample on two ranks
+            views[name].update(digests)
+    assert len(views["alone"]) == STEPS * 16 and views["several"] == views["alone"]
+    assert_same_losses(*(losses(tmp_path / name) for name in names))
+    one, several = (saved_weights(tmp_path / name) for name in names)
+    for key in one:
+        torch.testing.assert_close(
+            several[key], one[key], rtol=1e-3, atol=1e-3, msg=lambda text, key=key: f"{key}: {text}"
+        )
+
+
+@pytest.mark.slow
+def test_compiled_steps_on_two_processes_are_the_eager_ones_in_one_graph_cut_at_the_buckets(tmp_path):
+    """Synchronised statistics, gathers and sums over processes are inside the graph; nothing is compiled twice.
+
+    Where the backward pass does not compile, which shows when DDP waits for it already, steps go on eagerly.
+    """
+    forked_ranks("compile", tmp_path)
+    for rank in (0, 1):
+        found = torch.load(tmp_path / f"{rank}.pt")
+        losses, weights, _, _ = found["eager"]
+        for kind in ("compiled", "broken"):
+            torch.testing.assert_close(found[kind][0], losses)
+            for key in weights:
+                torch.testing.assert_close(found[kind][1][key], weights[key])
+        graphs, events = found["compiled"][2:]
+        assert graphs == (1, 1, 0), "graphs after the second step and the last, and breaks"
+        last = len(events) - 1 - events[::-1].index("part")
+        assert events.index("bucket") < last, f"no exchange of gradients began beside the backward pass: {events}"
 
 
 def ip(*arguments):

@@ -85,7 +85,7 @@ def breakdown(
         watch.mark("copy")
         views, targets = make_batch(config, moved, i, dtype)
         watch.mark("augment")
-        step.optimizer.zero_grad(set_to_none=True)
+        step.optimizer.zero_grad()
         with step.alone() if alone else nullcontext():
             result = step._forward(views, targets)
             watch.mark(forward)

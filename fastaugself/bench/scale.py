@@ -112,9 +112,11 @@ def _work(job: Record, out: Path) -> None:
     config = dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, batch_norm=job["norm"]))
     cuda = world.device.type == "cuda"
     options: dict[str, Any] = {"dtype": setup.dtype, "processes": world.size}
-    options["prepare"] = use_native_sync if cuda and job["norm"] == "sync" and world.size > 1 else None
     rates = _rates(config, world, options, job)
     canvas = photos(config, world.device)
+    options["prepare"] = (
+        use_native_sync if cuda and job["norm"] == "sync" and world.size > 1 else None
+    )  # as the trainer
     parts = breakdown(config, canvas, world.device, repeats=3 * job["rounds"] if cuda else 3, **options)
     if world.leads:
         out.write_text(json_format.dumps({"rates": rates, "breakdown": parts}))

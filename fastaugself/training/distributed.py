@@ -5,7 +5,7 @@ import os
 import time
 import uuid
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -102,40 +102,6 @@ def barrier() -> None:
         dist.barrier()
 
 
-def all_gather(x: Tensor) -> Tensor:
-    """`x` of all processes, concatenated along the first dimension in rank order; no gradient."""
-    if world_size() == 1:
-        return x
-    x = x.contiguous()  # images are channels-last, which no back-end sends
-    parts = [torch.empty_like(x) for _ in range(world_size())]
-    dist.all_gather(parts, x)
-    return torch.cat(parts)
-
-
-class _Sum(torch.autograd.Function):
-    """Sum over processes, of the values and of the gradients."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return sum_over_processes(x.clone())
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return sum_over_processes(grad.clone())
-
-
-class _Gather(torch.autograd.Function):
-    """`all_gather` whose backward gives each process the gradients that all have for its part."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return all_gather(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return sum_over_processes(grad.clone()).chunk(world_size())[rank()]
-
-
 def rank() -> int:
     """This process's number."""
     return dist.get_rank() if dist.is_initialized() else 0
@@ -146,28 +112,69 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+# Operations of torch.library, which torch.compile takes as they are, in one graph with what is around them. An
+# autograd.Function would be a graph in the graph, which DDP's optimizer of Dynamo refused in many versions.
+
+
+@torch.library.custom_op("fastaugself::sum_over_processes", mutates_args=())
+def _sum(x: Tensor) -> Tensor:
+    total = x.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total
+
+
+@torch.library.custom_op("fastaugself::max_over_processes", mutates_args=())
+def _max(x: Tensor) -> Tensor:
+    highest = x.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(highest, op=dist.ReduceOp.MAX)
+    return highest
+
+
+@torch.library.custom_op("fastaugself::gather", mutates_args=())
+def _gather(x: Tensor) -> Tensor:
+    gathered = x.new_empty((world_size() * len(x), *x.shape[1:]))
+    dist.all_gather(list(gathered.chunk(world_size())), x.contiguous())  # no back-end sends channels-last images
+    return gathered
+
+
+@_sum.register_fake
+@_max.register_fake
+def _(x: Tensor) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+@_gather.register_fake
+def _(x: Tensor) -> Tensor:
+    return x.new_empty((world_size() * x.shape[0], *x.shape[1:]))
+
+
+_sum.register_autograd(lambda ctx, grad: _sum(grad))
+_gather.register_autograd(lambda ctx, grad: _sum(grad).chunk(world_size())[rank()])
+
+
+def all_gather(x: Tensor) -> Tensor:
+    """`x` of all processes, concatenated along the first dimension in rank order; no gradient."""
+    return _gather(x.detach()) if world_size() > 1 else x
+
+
 def sum_over_processes(x: Tensor) -> Tensor:
-    """`x` summed over all processes, in place; no gradient."""
-    if world_size() > 1:
-        dist.all_reduce(x)
-    return x
+    """`x` summed over all processes; no gradient."""
+    return _sum(x.detach()) if world_size() > 1 else x
 
 
 def max_over_processes(x: Tensor) -> Tensor:
-    """The largest `x` of all processes, in place; no gradient."""
-    if world_size() > 1:
-        dist.all_reduce(x, op=dist.ReduceOp.MAX)
-    return x
+    """The largest `x` of all processes; no gradient."""
+    return _max(x.detach()) if world_size() > 1 else x
 
 
 def sum_with_gradient(x: Tensor) -> Tensor:
     """`x` summed over all processes; the gradients of all processes flow back to each."""
-    return cast(Tensor, _Sum.apply(x)) if world_size() > 1 else x
+    return _sum(x) if world_size() > 1 else x
 
 
 def gather_with_gradient(x: Tensor) -> Tensor:
     """`x` of all processes, concatenated in rank order; the gradients of all processes flow back to each part."""
-    return cast(Tensor, _Gather.apply(x)) if world_size() > 1 else x
+    return _gather(x) if world_size() > 1 else x
 
 
 def mean_over_processes(x: Tensor) -> Tensor:

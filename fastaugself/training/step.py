@@ -3,6 +3,7 @@
 Nothing in here waits for the device. Shape suffixes: V views, B batch.
 """
 
+import gc
 import inspect
 import logging
 import os
@@ -46,21 +47,25 @@ class TrainStep:
         cuda_graphs: bool = False,
     ) -> None:
         self.learner, self.optimizer, self.device, self.dtype = learner, optimizer, device, dtype
-        self.accumulate, self.insist = accumulate, compile == "on"
+        self.accumulate, self.insist, self.processes = accumulate, compile == "on", processes
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-        self.eager: nn.Module = _replicated(learner, device) if processes > 1 else learner
-        self.module, self.proven = self.eager, True
-        self.cuda_graphs = False
-        if compile == "on" or (compile == "auto" and device.type == "cuda"):
-            self.cuda_graphs = cuda_graphs and device.type == "cuda"
-            mode = "reduce-overhead" if self.cuda_graphs else None
-            self.module = cast(nn.Module, torch.compile(self.eager, dynamic=False, mode=mode))
-            self.proven = False
-
-    @property
-    def compiled(self) -> bool:
+        self.compiled = compiles(compile, device)
         """Whether steps run compiled code."""
-        return self.module is not self.eager
+        self.cuda_graphs = cuda_graphs and self.compiled and device.type == "cuda"
+        self.proven = not self.compiled
+        self.module = self._module()
+
+    def _module(self) -> nn.Module:
+        """The learner, compiled, and replicated around that: so Dynamo sees nothing of DistributedDataParallel.
+
+        It still cuts the graph where gradients fill one of DDP's buckets, for their exchange to run beside the rest of
+        the backward pass (torch._dynamo.config.optimize_ddp).
+        """
+        module: nn.Module = self.learner
+        if self.compiled:
+            mode = "reduce-overhead" if self.cuda_graphs else None
+            module = cast(nn.Module, torch.compile(module, dynamic=False, mode=mode))
+        return _replicated(module, self.device) if self.processes > 1 else module
 
     def __call__(self, views: Views, targets: tuple[Targets, Targets], *, step: int, progress: float) -> Step:
         """Makes step number `step` (from 0) and gives its losses. progress: share of the run that is done after it."""
@@ -83,14 +88,17 @@ class TrainStep:
         except Exception as error:  # of Dynamo, Inductor, Triton or a compiler: they share no base class
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             log.warning("torch.compile failed (%s); training goes on without it", reason)
-        self.module, self.proven, self.cuda_graphs = self.eager, True, False
+        self.compiled, self.proven, self.cuda_graphs = False, True, False
+        del self.module
+        gc.collect()  # with it go its hooks on the parameters, which wait for a backward pass that was broken off
+        self.module = self._module()
         with torch.no_grad():
             for buffer, value in zip(self.learner.buffers(), before, strict=True):
                 buffer.copy_(value)  # the statistics of batch norm may have moved already
         return self._forward_backward(views, targets)
 
     def _forward_backward(self, views: Views, targets: tuple[Targets, Targets]) -> Step:
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()  # to None; apex's takes no option
         if self.accumulate == 1:
             result = self._forward(views, targets)
             self.scaler.scale(result.loss).backward()
@@ -117,7 +125,12 @@ class TrainStep:
 
     def alone(self) -> AbstractContextManager[None]:
         """Gradients stay with this process: only the last part's backward sends the sum."""
-        return self.eager.no_sync() if isinstance(self.eager, DistributedDataParallel) else nullcontext()
+        return self.module.no_sync() if isinstance(self.module, DistributedDataParallel) else nullcontext()
+
+
+def compiles(choice: Compile, device: torch.device) -> bool:
+    """Whether steps are compiled there: "auto" does on CUDA."""
+    return choice == "on" or (choice == "auto" and device.type == "cuda")
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
@@ -125,13 +138,13 @@ def seed_step(seed: int, step: int, rank: int) -> None:
     torch.manual_seed(int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> 1))
 
 
-def _replicated(learner: Learner, device: torch.device) -> nn.Module:
+def _replicated(module: nn.Module, device: torch.device) -> nn.Module:
     ids = [device.index] if device.type == "cuda" else None
     # Buffers stay each process's own; torch 2.13 renamed the option.
     known = inspect.signature(DistributedDataParallel.__init__).parameters
     own = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     options: dict[str, Any] = {own: False}
-    return DistributedDataParallel(learner, device_ids=ids, gradient_as_bucket_view=True, **options)
+    return DistributedDataParallel(module, device_ids=ids, gradient_as_bucket_view=True, **options)
 
 
 def _split_views(views: Views, parts: int) -> list[Views]:

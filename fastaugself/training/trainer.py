@@ -32,7 +32,7 @@ from .optim import learning_rate, make_optimizer, set_learning_rate
 from .overlap import CudaStream, beside
 from .profile import Profiler, memory
 from .signals import Agreement, Stopped, StopRequest
-from .step import TrainStep, keep_compiled_code, seed_step
+from .step import TrainStep, compiles, keep_compiled_code, seed_step
 from .tracker import make_tracker
 from .watch import CollapseAlarm, LossWatch, all_finite
 
@@ -69,7 +69,10 @@ class Trainer:
         if config.channels_last:
             self.learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if config.backbone.sync and self.device.type == "cuda" and world.size > 1:
-            use_native_sync(self.learner, apex_sync_batch_norm() if config.backbone.sync_by == "apex" else None)
+            if config.backbone.sync_by == "apex":
+                use_native_sync(self.learner, apex_sync_batch_norm())
+            elif not compiles(config.compile, self.device):  # it waits for the device in every layer, and breaks graphs
+                use_native_sync(self.learner)
         self.optimizer = make_optimizer(self.learner, config.optim, constant_lr=self.learner.method.constant_lr)
         self._check_accumulation()
         self._group_statistics()
@@ -152,8 +155,8 @@ class Trainer:
             raise UsageError(
                 f"--backbone.split {split} must be at least 2 and divide the {part} samples of a forward pass"
             )
-        wanted, cuda = config.joint_views, self.device.type == "cuda"
-        joint = wanted == "on" or (wanted == "auto" and (config.compile == "on" or (config.compile == "auto" and cuda)))
+        wanted = config.joint_views
+        joint = wanted == "on" or (wanted == "auto" and compiles(config.compile, self.device))
         for backbone in backbones:
             backbone.joint = joint
             set_group(backbone, split or (part if joint else 0))
