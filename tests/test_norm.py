@@ -220,6 +220,21 @@ def test_apex_norms_take_the_place_of_ours_where_nvidias_apex_is(monkeypatch):
         apex_sync_batch_norm()
 
 
+def test_an_apex_of_nvidias_without_this_part_is_not_taken_for_the_other(monkeypatch, tmp_path):
+    """As NVIDIA's releases after 25.05 are."""
+    (tmp_path / "apex" / "optimizers").mkdir(parents=True)
+    for folder in ("apex", "apex/optimizers"):
+        (tmp_path / folder / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    message = r"sync-by apex: NVIDIA's apex is here, but not its part apex.parallel .* pass --backbone.sync-by torch"
+    try:
+        with pytest.raises(UsageError, match=message):
+            apex_sync_batch_norm()
+    finally:
+        for name in ("apex", "apex.optimizers"):
+            sys.modules.pop(name, None)
+
+
 def test_synchronised_statistics_do_not_cancel_where_the_mean_is_large():
     """Of one process, whose sum over processes is its own: values, gradients and running averages of torch's norm."""
     x = torch.randn(8, 3, 4, 4) * 0.01 + torch.tensor([100.0, -3.0, 0.0]).view(1, 3, 1, 1)

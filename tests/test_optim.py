@@ -1,14 +1,20 @@
 """Optimizers against plain formulas and against torch's, and the groups of parameters they get."""
 
 import copy
+import dataclasses
+import math
+import sys
+import types
 
 import pytest
 import torch
 from torch import nn
+from torch.optim.optimizer import required
 
 from fastaugself.errors import UsageError
 from fastaugself.training.layerwise import Lamb, Lars
 from fastaugself.training.optim import Optim, make_optimizer, set_learning_rate
+from fastaugself.training.step import TrainStep
 
 SHAPES = [(3, 5), (4, 3, 3, 3), (7, 1), (2, 2)]
 
@@ -166,5 +172,160 @@ def test_a_predictor_keeps_the_peak_while_the_rest_follows_the_schedule():
 def test_what_apex_cannot_do_is_refused_before_it_is_looked_for():
     with pytest.raises(UsageError, match="apex has no fused LARS"):
         Optim(name="lars", implementation="apex")
-    with pytest.raises(UsageError, match=r"--optim\.no-decay-vectors"):
-        Optim(name="lamb", implementation="apex")
+    for options in ({}, {"decay_vectors": False, "weight_decay": 0.0}):
+        with pytest.raises(UsageError, match=r"--optim\.no-decay-vectors with an --optim\.weight-decay above 0"):
+            Optim(name="lamb", implementation="apex", **options)
+
+
+class ApexOptimizer(torch.optim.Optimizer):
+    """What NVIDIA apex's optimizers have in common: gradients are dropped by a call that takes no options."""
+
+    def zero_grad(self):
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.grad = None
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        assert closure is None
+        for group in self.param_groups:
+            group["step"] = group.get("step", 0) + 1
+            for p in group["params"]:
+                if p.grad is not None:
+                    self.update(p, p.grad, self.state[p], group)
+
+
+class FusedSGD(ApexOptimizer):
+    """With the arguments of NVIDIA apex 25.09, as are the others."""
+
+    def __init__(
+        self,
+        params,
+        lr=required,
+        momentum=0,
+        dampening=0,
+        weight_decay=0,
+        nesterov=False,
+        wd_after_momentum=False,
+        materialize_master_grads=True,
+        set_grad_none=False,
+    ):
+        assert not (dampening or nesterov or wd_after_momentum)
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    def update(self, p, grad, state, group):
+        buffer = state.setdefault("momentum_buffer", torch.zeros_like(p))
+        buffer.mul_(group["momentum"]).add_(grad + group["weight_decay"] * p)
+        p.sub_(group["lr"] * buffer)
+
+
+class FusedAdam(ApexOptimizer):
+    def __init__(
+        self,
+        params,
+        lr=1e-3,
+        bias_correction=True,
+        betas=(0.9, 0.999),
+        eps=1e-8,
+        adam_w_mode=True,
+        weight_decay=0.0,
+        amsgrad=False,
+        set_grad_none=True,
+        capturable=False,
+        master_weights=False,
+    ):
+        assert bias_correction and adam_w_mode and not (amsgrad or capturable or master_weights)
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    def direction(self, p, grad, state, group):
+        for name in ("exp_avg", "exp_avg_sq"):
+            state.setdefault(name, torch.zeros_like(p))
+        (b1, b2), t = group["betas"], group["step"]
+        m, v = state["exp_avg"], state["exp_avg_sq"]
+        m.mul_(b1).add_((1 - b1) * grad)
+        v.mul_(b2).add_((1 - b2) * grad * grad)
+        return (m / (1 - b1**t)) / ((v / (1 - b2**t)).sqrt() + group["eps"]) + group["weight_decay"] * p
+
+    def update(self, p, grad, state, group):
+        p.sub_(group["lr"] * self.direction(p, grad, state, group))
+
+
+class FusedLAMB(FusedAdam):
+    def __init__(
+        self,
+        params,
+        lr=1e-3,
+        bias_correction=True,
+        betas=(0.9, 0.999),
+        eps=1e-6,
+        weight_decay=0.01,
+        amsgrad=False,
+        adam_w_mode=True,
+        grad_averaging=True,
+        set_grad_none=True,
+        max_grad_norm=1.0,
+        use_nvlamb=False,
+    ):
+        assert max_grad_norm == math.inf and not use_nvlamb
+        super().__init__(params, lr, bias_correction, betas, eps, adam_w_mode, weight_decay, amsgrad)
+
+    def update(self, p, grad, state, group):
+        update = self.direction(p, grad, state, group)
+        w, u = p.norm(), update.norm()
+        ratio = w / u if group["weight_decay"] and w > 0 and u > 0 else 1.0  # what use_nvlamb would lift
+        p.sub_(group["lr"] * ratio * update)
+
+
+@pytest.mark.parametrize(("name", "cls"), [("sgd", FusedSGD), ("adamw", FusedAdam), ("lamb", FusedLAMB)])
+def test_apexs_optimizers_get_what_they_take_and_go_on_from_a_checkpoint(name, cls, monkeypatch, tmp_path):
+    """Through the trainer's step, beside torch's; the stand-ins have apex's arguments and formulas, not its kernels."""
+    from test_step import METHODS, assert_same, learner_of, take, tensors
+
+    apex, parts = types.ModuleType("apex"), types.ModuleType("apex.optimizers")
+    apex.__path__ = []
+    setattr(parts, cls.__name__, cls)
+    monkeypatch.setitem(sys.modules, "apex", apex)
+    monkeypatch.setitem(sys.modules, "apex.optimizers", parts)
+    options = Optim(name=name, weight_decay=0.05, decay_vectors=False, vector_lr=0.5)
+
+    def step_with(implementation):
+        learner = learner_of(METHODS["moco"], norm=False)  # no gradient is 0 up to rounding, which Adam would magnify
+        with monkeypatch.context() as patch:
+            patch.setattr(nn.Parameter, "is_cuda", implementation == "apex", raising=False)
+            chosen = dataclasses.replace(options, implementation=implementation)
+            optimizer = make_optimizer(learner, chosen, constant_lr=learner.method.constant_lr)
+        return TrainStep(learner, optimizer, device=torch.device("cpu"))
+
+    torchs, apexs = step_with("torch"), step_with("apex")
+    assert type(apexs.optimizer) is cls
+    take(torchs, 4)
+    take(apexs, 2)
+    torch.save((apexs.learner.state_dict(), apexs.optimizer.state_dict()), tmp_path / "state.pt")
+    again = step_with("apex")
+    learner, optimizer = torch.load(tmp_path / "state.pt", weights_only=True)
+    again.learner.load_state_dict(learner)
+    again.optimizer.load_state_dict(optimizer)
+    take(again, 2, first=2)
+    assert_same(tensors(torchs), tensors(again), rtol=1e-4, atol=1e-5)
+
+
+def test_apex_needs_cuda(monkeypatch):
+    for name in ("apex", "apex.optimizers"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    sys.modules["apex"].__path__ = []
+    with pytest.raises(UsageError, match=r"--optim\.implementation apex needs CUDA"):
+        make_optimizer(nn.Linear(2, 2), Optim(implementation="apex"))
+
+
+def test_lars_and_lamb_are_timms_where_the_formulas_meet(timm):
+    """timm's LARS divides by |g| + decay |w|, which without decay is what ours divides by."""
+    from timm.optim import Lamb as TimmLamb
+    from timm.optim import Lars as TimmLars
+
+    lars = trained(lambda p: Lars(p, 0.3, momentum=0.9, trust=0.01), steps=6)
+    assert_close(
+        lars, trained(lambda p: TimmLars(p, 0.3, momentum=0.9, trust_coeff=0.01, eps=0.0, always_adapt=True), 6)
+    )
+    lamb = trained(lambda p: Lamb(p, 0.05, betas=(0.8, 0.95), eps=1e-3, weight_decay=0.02), steps=6)
+    options = {"betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.02, "max_grad_norm": None}
+    assert_close(lamb, trained(lambda p: TimmLamb(p, 0.05, **options), 6))

@@ -1,6 +1,7 @@
 """NVIDIA apex, where it is installed: it is built from source, and PyPI's `apex` is an unrelated package."""
 
 import importlib
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -58,7 +59,12 @@ def _part(name: str, option: str) -> Any:
         ) from None
     try:
         return importlib.import_module(f"apex.{name}")
-    except ImportError:
+    except ImportError as error:
+        if importlib.util.find_spec("apex.optimizers") is not None:
+            raise UsageError(
+                f"{option} apex: NVIDIA's apex is here, but not its part apex.{name} ({error}), which releases up to "
+                f"25.05 have; pass {option} torch"
+            ) from None
         raise UsageError(
             f"{option} apex: the `apex` at {[*getattr(apex, '__path__', []), '?'][0]} is PyPI's unrelated package, not "
             f"NVIDIA's; pip uninstall apex, then {remedy}"

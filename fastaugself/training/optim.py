@@ -48,10 +48,10 @@ class Optim:
                 raise UsageError(f"--optim.{name.replace('_', '-')} must be at least 0, got {getattr(self, name)}")
         if self.implementation == "apex" and self.name == "lars":
             raise UsageError("apex has no fused LARS; pass --optim.implementation torch")
-        if self.implementation == "apex" and self.name == "lamb" and self.decay_vectors and self.weight_decay:
+        if self.implementation == "apex" and self.name == "lamb" and (self.decay_vectors or not self.weight_decay):
             raise UsageError(
-                "apex's LAMB scales every layer with weight decay, norms and biases too; pass "
-                "--optim.no-decay-vectors, or --optim.implementation torch"
+                "apex's LAMB scales the layers that have weight decay, and no others: pass --optim.no-decay-vectors "
+                "with an --optim.weight-decay above 0, or --optim.implementation torch"
             )
 
 
