@@ -199,6 +199,10 @@ _FILES = ("data.train", "data.val", "data.source", "data.workers", "data.max_cor
 RESUMABLE = ("run", "max_steps", "log", "checkpoint", *_FILES, "compile", "cuda_graphs", "joint_views")
 
 
+class UnknownMethod(UsageError):
+    """A method that neither this package nor a recipe that was read has."""
+
+
 def to_dict(config: Any) -> Any:
     """The configuration as JSON values."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
@@ -226,7 +230,7 @@ def _restore(hint: Any, value: Any) -> Any:
         if isinstance(value, dict) and "kind" in value:
             if value["kind"] not in METHODS:
                 known = ", ".join(METHODS)
-                raise UsageError(
+                raise UnknownMethod(
                     f"unknown method {value['kind']}; known: {known}; pass --recipe with the file that has it"
                 )
             kind, value = value["kind"], {name: v for name, v in value.items() if name != "kind"}

@@ -57,10 +57,12 @@ def read_pretrain(run: Path) -> "Pretrain":
 
 def configuration(values: dict[str, Any], path: Path | str) -> "Pretrain":
     """The configuration that a config.json holds; path: of the file. Raises UsageError for one of another version."""
-    from .config import Pretrain, from_dict
+    from .config import Pretrain, UnknownMethod, from_dict
 
     try:
         return from_dict(Pretrain, values)
+    except UnknownMethod as error:
+        raise UsageError(f"{path}: {error}") from None
     except (TypeError, ValueError, AttributeError, StopIteration) as error:
         raise UsageError(f"{path} does not fit this version ({error}); use the version that wrote it") from None
 

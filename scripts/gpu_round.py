@@ -68,7 +68,7 @@ def parts(photos: Path, out: Path, run: Path, gpus: int) -> list[Part]:
     if not cuda:
         augment += ("--photos", 4, "--quick", "--without", "kornia", "torchvision-v2", "oracle-batched")
     found = [
-        Part("tests", 80, ("-m", "pytest", "-q", "-m", "gpu", "tests/test_gpu.py", "-p", "no:cacheprovider")),
+        Part("tests", 110, ("-m", "pytest", "-q", "-m", "gpu", "tests/test_gpu.py", "-p", "no:cacheprovider")),
         Part("tune", 70, ("-m", "fastaugself_kernels.tune", "--seconds", 50))
         if cuda
         else Part("tune", 0, skipped="shapes are measured on a GPU"),

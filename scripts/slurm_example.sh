@@ -22,10 +22,11 @@ requeue() {
   exit 0
 }
 trap requeue USR1
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=150 # seconds that torchrun leaves for that, instead of 30
 
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 srun --kill-on-bad-exit=1 torchrun \
-  --nnodes="$SLURM_NNODES" --nproc-per-node=8 --max-restarts=3 --shutdown-timeout=150 \
+  --nnodes="$SLURM_NNODES" --nproc-per-node=8 --max-restarts=3 \
   --rdzv-backend=c10d --rdzv-endpoint="$head:29500" --rdzv-id="$SLURM_JOB_ID" \
   recipes/imagenet_moco_augself.py --data.train train.beton --data.val val.beton --run-dir runs/imagenet &
 training=$!

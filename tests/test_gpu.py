@@ -166,7 +166,8 @@ def test_infonce_matches_the_plain_formula(dtype):
     assert (q_cuda.grad.double().cpu() - exact.grad).norm() / exact.grad.norm() <= tolerance
 
 
-def test_training_steps_on_cuda_learn_without_a_host_sync(beton, tmp_path):
+@pytest.mark.parametrize("compile", ["off", "on"])
+def test_training_steps_on_cuda_learn_without_a_host_sync(beton, tmp_path, compile):
     from fastaugself import Augment, AugSelf, Backbone, Data, Log, MoCo, Optim, Pretrain
     from fastaugself.training.distributed import World
     from fastaugself.training.trainer import Trainer
@@ -184,7 +185,7 @@ def test_training_steps_on_cuda_learn_without_a_host_sync(beton, tmp_path):
         epochs=20,
         batch_size=32,
         device="cuda",
-        compile="off",
+        compile=compile,
     )
     trainer = Trainer(config, World(0, 1, torch.device("cuda", 0)))
     try:
