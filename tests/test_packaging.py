@@ -167,6 +167,9 @@ def test_the_wheel_holds_the_two_packages_whole_and_nothing_else(wheel):
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert packed == written, "a new kind of file needs its pattern in pyproject.toml, a new folder its __init__.py"
+    assert {f"{package}/py.typed" for package in PACKAGES} <= packed, "types are ours to promise in both packages"
+    licences = {name.split("/", 2)[2] for name in wheel.namelist() if ".dist-info/licenses/" in name}
+    assert licences == {"LICENSE", "NOTICE"}
 
 
 def test_the_wheel_forces_neither_cuda_nor_torchvision_nor_a_gui(wheel):
