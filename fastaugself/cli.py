@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from json import dumps
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
 
 from .bench.cli import COMMANDS as benchmarks
 from .errors import RunError, UsageError, of_the_system
@@ -43,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except MemoryError as error:
+        print(f"error: this takes more memory than there is ({error})", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
@@ -58,11 +63,9 @@ def _json(values: Any) -> str:
 
 
 def _commands() -> dict[str, Command | Group]:
-    from tyro.conf import Positional
-
     def write(
-        source: Positional[str],
-        out: Positional[Path],
+        source: Annotated[Positional[str], arg(metavar="SOURCE")],
+        out: Annotated[Positional[Path], arg(metavar="OUT.beton")],
         max_side: int = 0,
         quality: int = 90,
         workers: int = 0,
@@ -105,7 +108,7 @@ def _commands() -> dict[str, Command | Group]:
         )
         print(_json(written._asdict()) if json else written)
 
-    def info(beton: Positional[Path], json: bool = False) -> None:
+    def info(beton: Annotated[Positional[Path], arg(metavar="FILE.beton")], json: bool = False) -> None:
         """Show what a .beton file holds, and how fast it decodes here.
 
         Args:
@@ -117,7 +120,12 @@ def _commands() -> dict[str, Command | Group]:
         known = facts(beton)
         print(_json(known) if json else describe(known))
 
-    def verify(beton: Positional[Path], workers: int = 0, show: int = 100, json: bool = False) -> None:
+    def verify(
+        beton: Annotated[Positional[Path], arg(metavar="FILE.beton")],
+        workers: int = 0,
+        show: int = 100,
+        json: bool = False,
+    ) -> None:
         """Check a .beton file: its structure and, against its manifest, every byte. Exits with 1 if anything is wrong.
 
         Args:
@@ -140,7 +148,7 @@ def _commands() -> dict[str, Command | Group]:
         sys.exit(1 if verified.faults else 0)
 
     def views(
-        source: Positional[Path],
+        source: Annotated[Positional[Path], arg(metavar="PHOTOS")],
         out: Path = Path("views.png"),
         policy: PolicyName = "moco_v2",
         count: int = 4,
@@ -169,7 +177,7 @@ def _commands() -> dict[str, Command | Group]:
         print(write_views(source, out, policy=policy, columns=columns, **options))
 
     def export(
-        run: Positional[Path],
+        run: Annotated[Positional[Path], arg(metavar="RUN")],
         out: Path | None = None,
         onnx: bool = False,
         push: str = "",
@@ -191,7 +199,7 @@ def _commands() -> dict[str, Command | Group]:
         print(export_run(run, out, onnx=onnx, push=push))
 
     def report(
-        runs: Positional[tuple[Path, ...]],
+        runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN ...")],
         out: Path | None = None,
     ) -> None:
         """Write a run's report.html again, also while it trains; or compare several runs on one page.
@@ -206,7 +214,7 @@ def _commands() -> dict[str, Command | Group]:
 
         print(report_runs(runs, out))
 
-    def replay(record: Positional[Path], rerun: bool = False) -> None:
+    def replay(record: Annotated[Positional[Path], arg(metavar="RUN/not-finite.json")], rerun: bool = False) -> None:
         """Run the batch again whose loss was not finite, and name the first module that gives values that are not.
 
         Args:

@@ -85,7 +85,10 @@ def _recipe(path: Path) -> tuple[str, str]:
         made.append((_printed(lambda option: parse(recipe, presets, option)), " ".join(["paper", *presets])))
 
     with patch("fastaugself.run", run):
-        runpy.run_path(str(path), run_name="__main__")
+        try:
+            runpy.run_path(str(path), run_name="__main__")
+        except Exception as error:
+            raise UsageError(f"{path} is not a recipe: {type(error).__name__}: {error}") from None
     if not made:
         raise UsageError(f"{path} is not a recipe: it does not call fastaugself.run")
     return made[0]

@@ -173,6 +173,12 @@ class Pretrain:
             raise UsageError("--cuda-graphs replays into the gradients it summed before; pass --accumulate 1 with it")
         if self.max_steps is not None and self.max_steps < 1:
             refuse("max-steps", self.max_steps, "at least 1")
+        if self.data.workers < 0:
+            refuse("data.workers", self.data.workers, "a number of threads, or 0 for one a core")
+        if not 0 <= self.data.max_corrupt <= 1:
+            refuse("data.max-corrupt", self.data.max_corrupt, "a share of the photos from 0 to 1, such as 0.001")
+        if not -(1 << 63) <= self.seed < 1 << 63:
+            refuse("seed", self.seed, "of 64 bits")
         if self.log.every < 1:
             refuse("log.every", self.log.every, "at least 1")
         if self.checkpoint.minutes <= 0:

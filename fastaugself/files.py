@@ -57,9 +57,10 @@ def check_outputs(*paths: Path | None) -> None:
     for path in paths:
         if path is None:
             continue
+        if path.is_dir():
+            raise UsageError(f"{path} cannot be written, since it is a folder: pass a file")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            with partial_file(path):
+                pass
         except OSError as error:
-            raise UsageError(f"{path} cannot be written ({of_the_system(error)}): pass another file") from None
-        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise UsageError(f"{path} cannot be written: pass another file, in a folder that can")
+            raise UsageError(f"{path} cannot be written ({of_the_system(error)}): pass another place") from None

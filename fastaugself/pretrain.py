@@ -33,6 +33,7 @@ from .usage import unboxed
 
 Recipe = Callable[[], Pretrain]
 DEMO = Path("demo")
+_SMALLER = "pass --accumulate 2 or more, or a smaller --batch-size, --view.size or --method.queue"
 
 
 def run(recipe: Recipe, /, **presets: Recipe) -> None:
@@ -70,6 +71,10 @@ def main(recipe: Recipe, presets: dict[str, Recipe], arguments: Sequence[str]) -
         return 1
     except OSError as error:
         print(f"error: {of_the_system(error)}", file=sys.stderr)
+        return 1
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        said = (str(error).splitlines() or [""])[0]
+        print(f"error: this takes more memory than there is ({said}); {_SMALLER}", file=sys.stderr)
         return 1
     except Stopped as stopped:
         return stopped.exit_code
@@ -135,6 +140,8 @@ def parse(recipe: Recipe, presets: dict[str, Recipe], arguments: Sequence[str]) 
     if unknown:
         near = difflib.get_close_matches(unknown[0].split("=")[0], list(_options(to_dict(default))), n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]}?" if near else "; --help lists what there is"
+        if not unknown[0].startswith("-"):
+            hint = f"; if it is the photos, pass --data.train {unknown[0]}"
         raise UsageError(f"unknown option {unknown[0]}{hint}")
     return config
 

@@ -35,8 +35,8 @@ def read_config(run: Path) -> dict[str, Any]:
 
 def read_config_file(path: Path, option: str = "") -> dict[str, Any]:
     """The same of the file itself; option: which names it, for the message. A run folder stands for the one in it."""
-    what = f"{option} {path}".strip()
     file = path / CONFIG if path.is_dir() else path
+    what = f"{option} {file}".strip()
     try:
         values = json.loads(file.read_text())
     except FileNotFoundError:

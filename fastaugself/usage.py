@@ -103,5 +103,19 @@ def unboxed(text: str) -> str:
             sections.append([])
         else:
             sections[-1].append(line.strip("│ "))
+    listed = re.split("[─-]{5,}", text.partition("Missing from ")[2])[0]
+    if missing := re.findall(r"^. {5}(\S.*?)[ │|]*$", listed, re.MULTILINE):  # descriptions stand further in
+        return f"{' and '.join(missing)} must be given"
     message = " ".join(sections[1] if len(sections) > 1 else sections[0])
-    return re.sub(r"^Error parsing [\w .-]+: ", "", message) or text.strip()
+    for said, ours in _IN_OUR_WORDS.items():
+        message = re.sub(said, ours, message)
+    return message or text.strip()
+
+
+# Of what the parser says: who could not parse, unless it is an option; and what Python says of values.
+_IN_OUR_WORDS = {
+    r"^Error parsing (?!--)[\w .-]+: ": "",
+    r"^Error parsing (\S+): invalid literal for int\(\) with base 10: ": r"\1 takes a whole number, got ",
+    r"^Error parsing (\S+): could not convert string to float: ": r"\1 takes a number, got ",
+    r"^Error parsing (?=--)": "",
+}

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastaugself import cli
+from fastaugself import Pretrain, cli, pretrain
 from fastaugself.bench.cli import COMMANDS as benchmarks
 from fastaugself.evaluation.cli import COMMANDS as evaluations
 
@@ -67,6 +67,12 @@ def test_write_replaces_a_file_only_when_told(photo_folder, tmp_path, capsys):
         (["views", "{tmp}/missing.jpg"], 2, "missing.jpg"),
         (["export", "{tmp}/empty"], 2, "empty: holds no config.json; pass a run folder"),
         (["report", "{tmp}/missing"], 2, "missing: no such folder; pass a run folder"),
+        (["write", "{tmp}/broken", "{tmp}/x.txt"], 2, "must end in .beton, got {tmp}/x.txt"),
+        (["write", "{tmp}/broken", "{tmp}/none/x.beton"], 2, "make the folder {tmp}/none first"),
+        (["views", "{tmp}/missing.jpg", "--size", "100000"], 2, "--size must be from 8 to 2048"),
+        (["replay", "{tmp}/missing"], 2, "missing: no such file; pass the not-finite.json of a run folder"),
+        (["completion", "bash", "{tmp}/text.beton"], 2, "text.beton is not a recipe: SyntaxError"),
+        (["bench", "tables", "--root", "{tmp}/empty"], 2, "empty has no README.md"),
         (["doctor", "--config", "{tmp}/missing.json"], 2, "--config {tmp}/missing.json: no such file"),
     ],
     ids=lambda value: " ".join(value).replace("{tmp}/", "") if isinstance(value, list) else "",
@@ -127,6 +133,12 @@ def test_the_module_is_the_command():
         (["eval", "knn", "run"], "--data"),
         (["eval", "knn", "run", "--data", "x", "--sede", "1"], "did you mean --seed?"),
         (["bench", "augment", "--quik"], "did you mean --quick?"),
+        (["write", "photos"], "OUT.beton must be given"),
+        (["verify", "x.beton", "--workers", "two"], "--workers takes a whole number, got 'two'"),
+        (["eval", "knn", "run", "--data", "x", "--temperature", "warm"], "--temperature takes a number, got 'warm'"),
+        (["eval", "knn", "run", "--data", "x", "--neighbors", "0"], "--neighbors must be at least 1, got 0"),
+        (["eval", "information", "run", "--data", "x", "--bins", "1"], "--bins must be at least 2, got 1"),
+        (["bench", "augment", "--plot", "x.txt"], "--plot must end in .png"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -134,6 +146,34 @@ def test_a_mistyped_command_line_is_one_line_with_the_remedy(arguments, message,
     assert call(*arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and error.count("\n") == 1, error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--optim.lr", "much"], "--optim.lr takes a number, got 'much'"),
+        (["--epochs", "1.5"], "--epochs takes a whole number, got '1.5'"),
+        (["photos"], "unknown option photos; if it is the photos, pass --data.train photos"),
+        (["--seed", str(1 << 64)], "--seed must be of 64 bits"),
+        (["--data.workers", "-1"], "--data.workers must be a number of threads"),
+        (["--data.max-corrupt", "2"], "--data.max-corrupt must be a share of the photos from 0 to 1"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistyped_recipe_is_one_line_with_the_remedy(arguments, message, capsys):
+    assert pretrain.main(Pretrain, {}, arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and error.count("\n") == 1, error
+
+
+def test_too_little_memory_is_one_line_with_the_remedy(monkeypatch, capsys):
+    def train(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore lines")
+
+    monkeypatch.setattr(pretrain, "pretrain", train)
+    assert pretrain.main(Pretrain, {}, []) == 1
+    error = capsys.readouterr().err
+    assert "Tried to allocate 2.00 GiB" in error and "--accumulate 2" in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -35,5 +35,5 @@ def test_an_output_that_cannot_be_is_refused_and_named(tmp_path):
     check_outputs(None, tmp_path / "new" / "out.json", tmp_path / "file")
     assert (tmp_path / "new").is_dir()
     for path in (tmp_path / "file" / "out.json", tmp_path / "folder"):
-        with pytest.raises(UsageError, match=rf"^{path} cannot be written.*pass another file"):
+        with pytest.raises(UsageError, match=rf"^{path} cannot be written.*: pass a"):
             check_outputs(path)

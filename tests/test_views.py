@@ -233,7 +233,7 @@ def test_the_same_call_gives_the_same_bytes_and_another_epoch_others(photo, tmp_
     [
         ({"policy": "moco"}, "--policy moco is unknown"),
         ({"count": 0}, "--count must be at least 1"),
-        ({"size": 4}, "--size must be at least 8"),
+        ({"size": 4}, "--size must be from 8 to 2048"),
         ({"epoch": -1}, "--epoch must be in"),
         ({"seed": 1 << 64}, "--seed must fit 64 bits"),
     ],

@@ -24,6 +24,7 @@ from rich.table import Table as RichTable
 
 from fastaugself_kernels import ViewPolicy
 
+from ..devices import DeviceName, find_device
 from . import equivalence, ours, peers
 from .equivalence import TOLERANCES, differences, some_views, statistics
 from .harness import (
@@ -63,7 +64,7 @@ def augment_benchmark(
     photos: int | None = None,
     rounds: int = 7,
     seconds: float = 0.5,
-    device: str = "auto",
+    device: DeviceName = "auto",
     source: Path | None = None,
     quick: bool = False,
     without: tuple[str, ...] = (),
@@ -88,7 +89,7 @@ def augment_benchmark(
         patience: Seconds for setting all of them up; whose turn comes later is left out.
     """
     check_outputs(json, plot)
-    where = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
+    where = find_device(device)
     if where.type == "cpu":
         torch.set_num_threads(1)
     if quick:

@@ -8,6 +8,7 @@ with its reason and never ends the run.
 
 import contextlib
 import datetime
+import importlib.util
 import json
 import os
 import signal
@@ -21,12 +22,14 @@ from typing import Any, TypeVar
 
 import torch
 
-from ..files import check_outputs as check_outputs
+from ..errors import UsageError
+from ..files import check_outputs as check_files
 from ..files import replace_file
 from ..training.environment import environment
 
 Record = dict[str, Any]
 T = TypeVar("T")
+PICTURES = (".png", ".svg", ".pdf", ".webp")  # what matplotlib draws
 
 
 @dataclass(frozen=True)
@@ -189,6 +192,16 @@ def record(
         "ratios": ratios,
         "left_out": [{"name": peer.name, "reason": peer.reason} for peer in left_out],
     }
+
+
+def check_outputs(json: Path | None, plot: Path | None = None) -> None:
+    """Raises UsageError now rather than when the measuring is done: for places, kinds of picture, a missing package."""
+    if plot is not None:
+        if plot.suffix.lower() not in PICTURES:
+            raise UsageError(f"--plot must end in {', '.join(PICTURES)}, got {plot}")
+        if importlib.util.find_spec("matplotlib") is None:
+            raise UsageError('--plot needs a package: pip install "fastaugself[plots]"')
+    check_files(json, plot)
 
 
 def write_json(path: Path, values: Record) -> None:

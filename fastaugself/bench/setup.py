@@ -12,7 +12,7 @@ from fastaugself_kernels import Targets, ViewPolicy
 
 from ..config import Augment, Pretrain
 from ..data.canvas import Canvas
-from ..errors import UsageError
+from ..devices import DeviceName, find_device
 from ..methods import Byol, MoCo, SimClr, SimSiam
 from ..methods.augself import AugSelf
 from ..methods.base import Views
@@ -46,16 +46,14 @@ class Setup:
     """Pairs in a step of each process; 0 is 256 on CUDA and 16 on a CPU."""
     queue: int = 0
     """Keys in MoCo's queue; 0 is 65536 on CUDA and 4096 on a CPU."""
-    device: Literal["auto", "cuda", "cpu"] = "auto"
+    device: DeviceName = "auto"
     """Where; auto takes CUDA where there is one."""
 
     @property
     def where(self) -> torch.device:
         """The device. Raises UsageError where CUDA is asked for and missing."""
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise UsageError("--device cuda: this torch finds no CUDA device; pass --device cpu")
-        cuda = self.device != "cpu" and torch.cuda.is_available()
-        return torch.device("cuda", 0) if cuda else torch.device("cpu")
+        found = find_device(self.device)
+        return torch.device("cuda", 0) if found.type == "cuda" else found
 
     def resolved(self) -> "Setup":
         """With numbers and names in place of `auto` and 0."""

@@ -347,6 +347,8 @@ def tables(root: Path = Path("."), check: bool = False) -> None:
         root: The repository.
         check: Change nothing, and exit with 1 where something would change.
     """
+    if not (root / "README.md").is_file():
+        raise UsageError(f"{root.resolve()} has no README.md: run in the repository, or pass its folder with --root")
     wanted = {root / "README.md": with_tables((root / "README.md").read_text(encoding="utf-8"), root)}
     for folder in sorted({path.parent for name in PAGES for path in root.glob(f"results/*/{name}.json")}):
         wanted[folder / "README.md"] = page(folder)

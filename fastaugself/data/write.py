@@ -106,6 +106,8 @@ def write_photos(
     _check_options(max_side, quality, workers)
     if out.is_dir():
         raise UsageError(f"{out} is a folder: give the name of the file to write, such as {out / 'train.beton'}")
+    if out.suffix != ".beton":
+        raise UsageError(f"the file to write must end in .beton, got {out}; the photos come first, then the file")
     if out.exists() and not overwrite:
         raise UsageError(f"{out} exists: pass --overwrite to replace it, or another name")
     options = _Options(max_side, quality)

@@ -310,7 +310,8 @@ def claim(partial: Path, *, wait: bool = False) -> int:
         except OSError as error:
             if error.errno not in _NOT_YOURS:
                 raise RunError(f"{partial} cannot be created: {error.strerror}") from error
-            raise UsageError(f"{partial} cannot be created: {error.strerror}; choose another place") from None
+            remedy = "choose another place" if partial.parent.is_dir() else f"make the folder {partial.parent} first"
+            raise UsageError(f"{partial} cannot be created: {error.strerror}; {remedy}") from None
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:

@@ -84,6 +84,8 @@ def _trained(spec: str, size: int | None) -> Parts:
     if not path.exists():
         raise UsageError(f"no model {spec}: no such file or folder; a model is {KINDS}")
     if path.is_file():
+        if path.suffix != ".safetensors":
+            raise UsageError(f"{spec} is no model; a model is {KINDS}")
         return _exported(path, size)
     if (path / WEIGHTS).exists():
         return _exported(path / WEIGHTS, size)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from tyro.conf import Positional
 
+from ..devices import DeviceName, find_device
 from ..errors import UsageError
 from ..files import check_outputs
 from .cache import default_folder
@@ -55,7 +56,7 @@ class Options:
     """Folder of the results: a JSON file each, results.csv and results.md of all."""
     cache: Path | None = None
     """Folder of kept features; default: $FASTAUGSELF_CACHE or ~/.cache/fastaugself."""
-    device: Literal["auto", "cuda", "cpu"] = "auto"
+    device: DeviceName = "auto"
     """Where models run."""
     workers: int = 0
     """Decoding threads; 0 = one a core."""
@@ -74,10 +75,7 @@ class Options:
 
     def torch_device(self) -> torch.device:
         """Where models run; UsageError for CUDA where there is none."""
-        there = torch.cuda.is_available()
-        if self.device == "cuda" and not there:
-            raise UsageError("--device cuda: there is no CUDA device here; pass --device cpu")
-        return torch.device("cuda" if there and self.device != "cpu" else "cpu")
+        return find_device(self.device)
 
     def extractor(self) -> Extractor:
         folder = self.cache or default_folder()

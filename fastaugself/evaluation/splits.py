@@ -182,7 +182,10 @@ class Dataset:
     def split(self, name: str) -> Split:
         """One split; UsageError where the data set has none of that name."""
         if name not in self.splits:
-            raise UsageError(f"{self.name} has no {name} split, only {', '.join(self.splits)}: this protocol needs one")
+            raise UsageError(
+                f"{self.name} has no {name} split, only {', '.join(self.splits)}: this protocol needs one; pass "
+                f"a folder with train/ and test/, or with one folder a class"
+            )
         return self.splits[name]
 
 

@@ -62,8 +62,8 @@ def build_backbone(config: Backbone, *, image_size: int | None = None) -> tuple[
         return _timm(config, image_size)
     if config.name not in LAYERS:
         near = difflib.get_close_matches(config.name, [*LAYERS, "timm:" + config.name], n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UsageError(f"--backbone.name {config.name} is unknown{hint} Known: {', '.join(LAYERS)}, timm:NAME")
+        hint = f"; did you mean {near[0]}" if near else ""
+        raise UsageError(f"--backbone.name {config.name!r} is unknown{hint}. Known: {', '.join(LAYERS)}, timm:NAME")
     if config.width < 1:
         raise UsageError(f"--backbone.width must be at least 1, got {config.width}")
     model = ResNet(

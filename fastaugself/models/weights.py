@@ -40,8 +40,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise RunError(f"{path} cannot be read as weights ({type(error).__name__}: {reason})") from None
+        said = str(error).split(". In PyTorch 2.6")[0]  # what follows would have people run code from elsewhere
+        reason = " ".join(said.split())[:300]
+        raise RunError(
+            f"{path} cannot be read as weights ({type(error).__name__}: {reason}): pass a .safetensors file, or a "
+            f"checkpoint of torch.save with tensors and plain values alone"
+        ) from None
     state = _tensors(content)
     for prefix in PREFIXES:
         if any(prefix + first in state for first in FIRST):

@@ -122,6 +122,8 @@ def replay(path: Path, *, rerun: bool = False) -> Replayed:
 
 def _read(path: Path) -> dict[str, Any]:
     """The record, checked: it may come from elsewhere."""
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file; pass the not-finite.json of a run folder")
     try:
         record = json.loads(path.read_text())
         ids = record["sample_ids"]

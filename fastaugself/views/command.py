@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import UsageError
+from ..errors import UsageError, of_the_system
 from .pairs import Group, make_pairs
 from .policies import POLICY_NAMES, named_policies
 from .samples import Sample, read_samples
 from .words import Policies
 
 MAX_SMALL_VIEWS = 12
+MAX_SIZE = 2048  # what is drawn is smaller
 
 
 def write_views(
@@ -36,8 +37,8 @@ def write_views(
         raise UsageError(f"--out must end in .png, .webp or .html, got {out}")
     if count < 1:
         raise UsageError(f"--count must be at least 1, got {count}")
-    if size < 8:
-        raise UsageError(f"--size must be at least 8 pixels, got {size}")
+    if not 8 <= size <= MAX_SIZE:
+        raise UsageError(f"--size must be from 8 to {MAX_SIZE} pixels, got {size}")
     if not 0 <= small_views <= MAX_SMALL_VIEWS:
         raise UsageError(f"--small-views must be from 0 to {MAX_SMALL_VIEWS}, got {small_views}")
     if not 0 <= epoch < 1 << 32:
@@ -62,7 +63,7 @@ def write_views(
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_bytes(content)
     except OSError as error:
-        raise UsageError(f"--out {out} cannot be written: {error.strerror}") from error
+        raise UsageError(f"--out {out} cannot be written ({of_the_system(error)}); pass another file") from error
     return out
 
 
