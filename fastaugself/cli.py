@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if list(arguments) == ["--version"]:
                 print("fastaugself", version("fastaugself"))
                 return
-            choose(_commands(), read_recipes(arguments), prog="fastaugself", description=DESCRIPTION)()
+            choose(COMMANDS, read_recipes(arguments), prog="fastaugself", description=DESCRIPTION)()
         finally:
             sys.stdout.flush()
     except UsageError as error:
@@ -62,204 +62,212 @@ def _json(values: Any) -> str:
     return dumps(values, indent=2, default=str)  # paths are strings there
 
 
-def _commands() -> dict[str, Command | Group]:
-    def write(
-        source: Annotated[Positional[str], arg(metavar="SOURCE")],
-        out: Annotated[Positional[Path], arg(metavar="OUT.beton")],
-        max_side: int = 0,
-        quality: int = 90,
-        workers: int = 0,
-        overwrite: bool = False,
-        skip_unreadable: bool = False,
-        image_column: str = "",
-        label_column: str = "",
-        classes: str = "",
-        json: bool = False,
-    ) -> None:
-        """Write photos to a .beton file; JPEGs pass through untouched where they can. Stopped, it goes on where it was.
+def write(
+    source: Annotated[Positional[str], arg(metavar="SOURCE")],
+    out: Annotated[Positional[Path], arg(metavar="OUT.beton")],
+    max_side: int = 0,
+    quality: int = 90,
+    workers: int = 0,
+    overwrite: bool = False,
+    skip_unreadable: bool = False,
+    image_column: str = "",
+    label_column: str = "",
+    classes: str = "",
+    json: bool = False,
+) -> None:
+    """Write photos to a .beton file; JPEGs pass through untouched where they can. Stopped, it goes on where it was.
 
-        Args:
-            source: Folder with one folder of photos per class, or with photos; .tar shards of WebDataset, .parquet or
-                .arrow files (one, a folder of them, or a pattern in quotes); a .txt list of paths; or stl10_binary.
-            out: The .beton file to write.
-            max_side: Shrink photos whose longer side exceeds this many pixels; 0 = never.
-            quality: JPEG quality of what must be encoded again.
-            workers: Threads; 0 = as many as there are cores.
-            overwrite: Replace `out` where it exists.
-            skip_unreadable: Leave photos out that cannot be read, and list them in OUT.beton.unreadable.txt.
-            image_column: Where there are columns, the one with the photos; found by itself where only one can be it.
-            label_column: Where there are columns, the one with the labels; none = no labels.
-            classes: Keep these classes only: imagenet100 (the hundred that papers use), or a text file, a name a line.
-            json: Print what was written as JSON.
-        """
-        from .data.inputs.samples import Columns
-        from .data.write import write_photos
+    Args:
+        source: Folder with one folder of photos per class, or with photos; .tar shards of WebDataset, .parquet or
+            .arrow files (one, a folder of them, or a pattern in quotes); a .txt list of paths; or stl10_binary.
+        out: The .beton file to write.
+        max_side: Shrink photos whose longer side exceeds this many pixels; 0 = never.
+        quality: JPEG quality of what must be encoded again.
+        workers: Threads; 0 = as many as there are cores.
+        overwrite: Replace `out` where it exists.
+        skip_unreadable: Leave photos out that cannot be read, and list them in OUT.beton.unreadable.txt.
+        image_column: Where there are columns, the one with the photos; found by itself where only one can be it.
+        label_column: Where there are columns, the one with the labels; none = no labels.
+        classes: Keep these classes only: imagenet100 (the hundred that papers use), or a text file, a name a line.
+        json: Print what was written as JSON.
+    """
+    from .data.inputs.samples import Columns
+    from .data.write import write_photos
 
-        written = write_photos(
-            source,
-            out,
-            max_side=max_side,
-            quality=quality,
-            workers=workers,
-            overwrite=overwrite,
-            skip_unreadable=skip_unreadable,
-            columns=Columns(image_column, label_column),
-            classes=classes,
-        )
-        print(_json(written._asdict()) if json else written)
+    written = write_photos(
+        source,
+        out,
+        max_side=max_side,
+        quality=quality,
+        workers=workers,
+        overwrite=overwrite,
+        skip_unreadable=skip_unreadable,
+        columns=Columns(image_column, label_column),
+        classes=classes,
+    )
+    print(_json(written._asdict()) if json else written)
 
-    def info(beton: Annotated[Positional[Path], arg(metavar="FILE.beton")], json: bool = False) -> None:
-        """Show what a .beton file holds, and how fast it decodes here.
 
-        Args:
-            beton: The file.
-            json: Print JSON.
-        """
-        from .data.info import describe, facts
+def info(beton: Annotated[Positional[Path], arg(metavar="FILE.beton")], json: bool = False) -> None:
+    """Show what a .beton file holds, and how fast it decodes here.
 
-        known = facts(beton)
-        print(_json(known) if json else describe(known))
+    Args:
+        beton: The file.
+        json: Print JSON.
+    """
+    from .data.info import describe, facts
 
-    def verify(
-        beton: Annotated[Positional[Path], arg(metavar="FILE.beton")],
-        workers: int = 0,
-        show: int = 100,
-        json: bool = False,
-    ) -> None:
-        """Check a .beton file: its structure and, against its manifest, every byte. Exits with 1 if anything is wrong.
+    known = facts(beton)
+    print(_json(known) if json else describe(known))
 
-        Args:
-            beton: The file.
-            workers: Threads; 0 = as many as there are cores.
-            show: The most faults to print.
-            json: Print JSON, with every fault.
-        """
-        from .data.verify import verify_beton
 
-        if show < 0:
-            raise UsageError(f"--show must be at least 0, got {show}")
-        verified = verify_beton(beton, workers=workers, show_progress=True)
-        if json:
-            print(_json(verified._asdict()))
-        else:
-            hidden = len(verified.faults) - show
-            more = [f"... and {hidden} more"] if hidden > 0 else []
-            print(*verified.faults[:show], *more, verified, sep="\n")
-        sys.exit(1 if verified.faults else 0)
+def verify(
+    beton: Annotated[Positional[Path], arg(metavar="FILE.beton")],
+    workers: int = 0,
+    show: int = 100,
+    json: bool = False,
+) -> None:
+    """Check a .beton file: its structure and, against its manifest, every byte. Exits with 1 if anything is wrong.
 
-    def views(
-        source: Annotated[Positional[Path], arg(metavar="PHOTOS")],
-        out: Path = Path("views.png"),
-        policy: PolicyName = "moco_v2",
-        count: int = 4,
-        size: int = 224,
-        seed: int = 0,
-        epoch: int = 0,
-        small_views: int = 0,
-        columns: bool = False,
-    ) -> None:
-        """Draw photos with their views and every augmentation parameter in words.
+    Args:
+        beton: The file.
+        workers: Threads; 0 = as many as there are cores.
+        show: The most faults to print.
+        json: Print JSON, with every fault.
+    """
+    from .data.verify import verify_beton
 
-        Args:
-            source: A photo, a folder of photos, or a .beton file.
-            out: A .png, .webp or .html file.
-            policy: Augmentation policy; all = one after the other.
-            count: Photos to draw.
-            size: Side of the views in pixels.
-            seed: Key of the randomness.
-            epoch: Epoch whose views are drawn.
-            small_views: Further small views of each photo, as in multi-crop.
-            columns: Draw what every column of the parameter tensor does instead, on one photo.
-        """
-        from .views.command import write_views
+    if show < 0:
+        raise UsageError(f"--show must be at least 0, got {show}")
+    verified = verify_beton(beton, workers=workers, show_progress=True)
+    if json:
+        print(_json(verified._asdict()))
+    else:
+        hidden = len(verified.faults) - show
+        more = [f"... and {hidden} more"] if hidden > 0 else []
+        print(*verified.faults[:show], *more, verified, sep="\n")
+    sys.exit(1 if verified.faults else 0)
 
-        options = {"count": count, "size": size, "seed": seed, "epoch": epoch, "small_views": small_views}
-        print(write_views(source, out, policy=policy, columns=columns, **options))
 
-    def export(
-        run: Annotated[Positional[Path], arg(metavar="RUN")],
-        out: Path | None = None,
-        onnx: bool = False,
-        push: str = "",
-    ) -> None:
-        """Export the backbone of a run's newest checkpoint to safetensors under torchvision's and timm's names.
+def views(
+    source: Annotated[Positional[Path], arg(metavar="PHOTOS")],
+    out: Path = Path("views.png"),
+    policy: PolicyName = "moco_v2",
+    count: int = 4,
+    size: int = 224,
+    seed: int = 0,
+    epoch: int = 0,
+    small_views: int = 0,
+    columns: bool = False,
+) -> None:
+    """Draw photos with their views and every augmentation parameter in words.
 
-        A README.md beside it is the model's card.
+    Args:
+        source: A photo, a folder of photos, or a .beton file.
+        out: A .png, .webp or .html file.
+        policy: Augmentation policy; all = one after the other.
+        count: Photos to draw.
+        size: Side of the views in pixels.
+        seed: Key of the randomness.
+        epoch: Epoch whose views are drawn.
+        small_views: Further small views of each photo, as in multi-crop.
+        columns: Draw what every column of the parameter tensor does instead, on one photo.
+    """
+    from .views.command import write_views
 
-        Args:
-            run: The run folder.
-            out: Folder to write; default the run's export/.
-            onnx: Write model.onnx too, checked with onnxruntime.
-            push: Repository of the Hugging Face Hub, USER/NAME, that gets these files when all are written and checked;
-                made, private, where it is not there.
-        """
+    options = {"count": count, "size": size, "seed": seed, "epoch": epoch, "small_views": small_views}
+    print(write_views(source, out, policy=policy, columns=columns, **options))
+
+
+def export(
+    run: Annotated[Positional[Path], arg(metavar="RUN")],
+    out: Path | None = None,
+    onnx: bool = False,
+    push: str = "",
+) -> None:
+    """Export the backbone of a run's newest checkpoint to safetensors under torchvision's and timm's names.
+
+    A README.md beside it is the model's card.
+
+    Args:
+        run: The run folder.
+        out: Folder to write; default the run's export/.
+        onnx: Write model.onnx too, checked with onnxruntime.
+        push: Repository of the Hugging Face Hub, USER/NAME, that gets these files when all are written and checked;
+            made, private, where it is not there.
+    """
+    read_config(run)  # a wrong path is refused before torch is imported
+    from .export import export_run
+
+    print(export_run(run, out, onnx=onnx, push=push))
+
+
+def report(
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN ...")],
+    out: Path | None = None,
+) -> None:
+    """Write a run's report.html again, also while it trains; or compare several runs on one page.
+
+    Args:
+        runs: Run folders.
+        out: File for a comparison; default comparison.html.
+    """
+    for run in runs:
         read_config(run)  # a wrong path is refused before torch is imported
-        from .export import export_run
+    from .training.compare import report_runs
 
-        print(export_run(run, out, onnx=onnx, push=push))
+    print(report_runs(runs, out))
 
-    def report(
-        runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN ...")],
-        out: Path | None = None,
-    ) -> None:
-        """Write a run's report.html again, also while it trains; or compare several runs on one page.
 
-        Args:
-            runs: Run folders.
-            out: File for a comparison; default comparison.html.
-        """
-        for run in runs:
-            read_config(run)  # a wrong path is refused before torch is imported
-        from .training.compare import report_runs
+def replay(record: Annotated[Positional[Path], arg(metavar="RUN/not-finite.json")], rerun: bool = False) -> None:
+    """Run the batch again whose loss was not finite, and name the first module that gives values that are not.
 
-        print(report_runs(runs, out))
+    Args:
+        record: The not-finite.json that the run left in its folder.
+        rerun: Take the steps from the last checkpoint to that batch again first, on one device.
+    """
+    from .training.replay import replay as run_again
 
-    def replay(record: Annotated[Positional[Path], arg(metavar="RUN/not-finite.json")], rerun: bool = False) -> None:
-        """Run the batch again whose loss was not finite, and name the first module that gives values that are not.
+    print(run_again(record, rerun=rerun))
 
-        Args:
-            record: The not-finite.json that the run left in its folder.
-            rerun: Take the steps from the last checkpoint to that batch again first, on one device.
-        """
-        from .training.replay import replay as run_again
 
-        print(run_again(record, rerun=rerun))
+def doctor(config: Path | None = None, json: bool = False) -> None:
+    """Check this machine: versions, GPU, back-ends, memory and disk, with the remedy for each fault.
 
-    def doctor(config: Path | None = None, json: bool = False) -> None:
-        """Check this machine: versions, GPU, back-ends, memory and disk, with the remedy for each fault.
+    Args:
+        config: A run's config.json, whose needs are checked; default is MoCo on ResNet-50.
+        json: Print JSON, for scripts and bug reports.
+    """
+    from .doctor import as_json, diagnose, report
 
-        Args:
-            config: A run's config.json, whose needs are checked; default is MoCo on ResNet-50.
-            json: Print JSON, for scripts and bug reports.
-        """
-        from .doctor import as_json, diagnose, report
+    needs = configuration(read_config_file(config, "--config"), f"--config {config}") if config else None
+    findings = diagnose(needs)
+    print(_json(as_json(findings)) if json else report(findings))
+    sys.exit(any(finding.state == "fault" for finding in findings))
 
-        needs = configuration(read_config_file(config, "--config"), f"--config {config}") if config else None
-        findings = diagnose(needs)
-        print(_json(as_json(findings)) if json else report(findings))
-        sys.exit(any(finding.state == "fault" for finding in findings))
 
-    def completion(shell: Positional[Literal["bash", "zsh"]], recipes: Positional[tuple[Path, ...]] = ()) -> None:
-        """Print the shell's completion of this command, and of recipes.
+def completion(shell: Positional[Literal["bash", "zsh"]], recipes: Positional[tuple[Path, ...]] = ()) -> None:
+    """Print the shell's completion of this command, and of recipes.
 
-        Args:
-            shell: Write it to a file that ~/.bashrc or ~/.zshrc sources.
-            recipes: Files whose options to complete after `python FILE` and `torchrun ... FILE`.
-        """
-        from .completion import completion as script
+    Args:
+        shell: Write it to a file that ~/.bashrc or ~/.zshrc sources.
+        recipes: Files whose options to complete after `python FILE` and `torchrun ... FILE`.
+    """
+    from .completion import completion as script
 
-        print(script(shell, recipes, _commands()))
+    print(script(shell, recipes, COMMANDS))
 
-    return {
-        "doctor": doctor,
-        "write": write,
-        "info": info,
-        "verify": verify,
-        "views": views,
-        "export": export,
-        "report": report,
-        "replay": replay,
-        "eval": Group("Measure what a representation kept.", evaluations),
-        "bench": Group("Measure how fast this machine is, beside other programs.", benchmarks),
-        "completion": completion,
-    }
+
+COMMANDS: dict[str, Command | Group] = {
+    "doctor": doctor,
+    "write": write,
+    "info": info,
+    "verify": verify,
+    "views": views,
+    "export": export,
+    "report": report,
+    "replay": replay,
+    "eval": Group("Measure what a representation kept.", evaluations),
+    "bench": Group("Measure how fast this machine is, beside other programs.", benchmarks),
+    "completion": completion,
+}

@@ -254,7 +254,7 @@ def test_an_error_of_the_system_is_one_line(beton, monkeypatch, capsys):
 def test_help_names_every_command_and_ends_well(capsys):
     assert call("--help") == 0
     helped = capsys.readouterr().out
-    for name in cli._commands():
+    for name in cli.COMMANDS:
         assert f"• {name}" in helped
     assert "Exit codes: 0" in helped
 

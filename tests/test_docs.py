@@ -29,11 +29,10 @@ def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
 
 
 def test_every_option_and_command_in_the_pages_exists():
-    from fastaugself.cli import _commands
+    from fastaugself.cli import COMMANDS
     from fastaugself.completion import completion
 
-    commands = _commands()
-    script = completion("bash", sorted((ROOT / "recipes").glob("*.py")), commands)  # which names all there is
+    script = completion("bash", sorted((ROOT / "recipes").glob("*.py")), COMMANDS)  # which names all there is
     known = set(re.findall(r"--[a-z][\w.-]*\w", script)) | LAUNCHERS | INSTALLERS | {"--version"}
     known |= {"--method.weight", "--view2"}  # of a method that a page makes; of recipes whose views differ
     for path in (*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "kernels" / "README.md"):
@@ -41,9 +40,9 @@ def test_every_option_and_command_in_the_pages_exists():
         unknown = set(re.findall(r"(?<![\w-])--[a-z][\w.-]*\w", text)) - known
         assert not unknown, f"{path.name} names {', '.join(sorted(unknown))}"
         for name, follower in re.findall(r"`?fastaugself ([a-z]+)(?: ([a-z][a-z-]*))?", "\n".join(code_of(text))):
-            assert name in commands, f"{path.name}: fastaugself {name}"
+            assert name in COMMANDS, f"{path.name}: fastaugself {name}"
             if name in ("eval", "bench") and follower:
-                assert follower in commands[name].commands, f"{path.name}: fastaugself {name} {follower}"
+                assert follower in COMMANDS[name].commands, f"{path.name}: fastaugself {name} {follower}"
 
 
 def code_of(text):
