@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
@@ -309,9 +310,9 @@ def _show(result: Record, console: Console) -> None:
     photos = result["config"]
     title = f"{photos['photos']} photos of {photos['pixels'] / 1e3:,.0f} thousand pixels on average"
     measured = loader_table(result)
-    table = Table(title=title)
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for i, heading in enumerate(measured.head):
-        table.add_column(heading, no_wrap=i == 0, justify="left" if i < 3 else "right")
+        table.add_column(heading, overflow="fold", min_width=5, justify="left" if i < 3 else "right")
     for cells in measured.rows[: len(result["rows"])]:
         table.add_row(*cells)
     console.print(table)
