@@ -18,9 +18,10 @@ import numpy as np
 
 from ..errors import RunError, UsageError
 from . import manifest, sidecar
-from .beton import ALLOCATION, JPEG, Beton, Fault
+from .beton import ALLOCATION, Beton, Fault
 from .cores import available_cores
 from .manifest import End, Entry
+from .native import decode_into
 from .progress import progress
 
 _SAMPLES_A_TASK = 64
@@ -253,17 +254,4 @@ class _Check:
 
 def _undecodable(beton: Beton, sample: int) -> str | None:
     """Why a sample cannot be decoded, None if it can."""
-    import simplejpeg
-
-    if beton.modes_N[sample] != JPEG:
-        return None
-    height, width = beton.sizes_N2[sample].tolist()
-    data = beton.read(sample)
-    try:
-        found = simplejpeg.decode_jpeg_header(data)[:2]
-        if found != (height, width):
-            return f"its JPEG is {found[0]} x {found[1]} pixels, the index says {height} x {width}"
-        simplejpeg.decode_jpeg(data, fastdct=True)
-    except ValueError as error:
-        return str(error)
-    return None
+    return decode_into(beton, sample, np.empty(3 * int(beton.sizes_N2[sample].astype(np.int64).prod()), np.uint8))
