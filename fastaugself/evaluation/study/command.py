@@ -15,11 +15,12 @@ import torch
 from tyro.conf import Positional
 
 from ...data.inputs.folder import list_photos
-from ...errors import RunError, UsageError
+from ...errors import UsageError
 from ...files import replace_file
 from ...training.environment import environment
 from ..splits import cut_by_class
 from .jobs import Runner, Step
+from .numbers import read_value
 from .plan import (
     ALONE,
     FUSION_TASKS,
@@ -27,7 +28,6 @@ from .plan import (
     PRETRAIN,
     RANDOM,
     TASKS,
-    Task,
     Variant,
     default_recipe,
     variants,
@@ -276,21 +276,3 @@ class StudyCommand:
 
 def _fastaugself(command: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "fastaugself", command)
-
-
-def read_value(folder: Path, where: Sequence[str], models: int = 1) -> float:
-    """The number of a result: at `where` of the row that has `models` models."""
-    try:
-        (path,) = folder.glob("*.json")
-        rows = [row for row in json.loads(path.read_text())["rows"] if len(row["models"]) == models]
-        found = rows[0]
-        for key in where:
-            found = found[key]
-        return float(found)
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise RunError(f"{folder} holds no result ({type(error).__name__}: {error}); remove it and run again") from None
-
-
-def task_folder(run: Path, model: str, task: Task) -> Path:
-    """Where the result of a model in a task stands."""
-    return run / "results" / model / f"{task.command[0]}-{task.data}"

@@ -12,7 +12,7 @@ from ...errors import RunError, UsageError
 from ...files import replace_file
 from ...page import escape, page
 from ..invariance_page import matrix
-from .command import read_value, task_folder
+from .numbers import read_value, task_folder
 from .plan import ALONE, FUSED, FUSION_TASKS, RANDOM, TASKS, Task, Variant, variants
 
 MINUS = "\N{MINUS SIGN}"
