@@ -246,7 +246,10 @@ def doctor(config: Path | None = None, json: bool = False) -> None:
     sys.exit(any(finding.state == "fault" for finding in findings))
 
 
-def completion(shell: Positional[Literal["bash", "zsh"]], recipes: Positional[tuple[Path, ...]] = ()) -> None:
+def completion(
+    shell: Positional[Literal["bash", "zsh"]],
+    recipes: Annotated[Positional[tuple[Path, ...]], arg(metavar="[RECIPE.py ...]")] = (),
+) -> None:
     """Print the shell's completion of this command, and of recipes.
 
     Args:

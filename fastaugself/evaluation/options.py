@@ -9,11 +9,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from ..devices import DeviceName, find_device
 from ..errors import UsageError
@@ -34,7 +34,7 @@ log = logging.getLogger("fastaugself")
 class Options:
     """Options of every protocol."""
 
-    models: Positional[tuple[str, ...]]
+    models: Annotated[Positional[tuple[str, ...]], arg(metavar="MODEL ...")]
     """Models: run folders, exports, timm:NAME, torchvision:NAME, random:RUN_OR_NAME; LABEL@MODEL names one."""
     data: Path
     """Folders of class folders, a .beton file, or the files of the data set that --dataset names."""

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from ...data.inputs.folder import list_photos
 from ...errors import UsageError
@@ -46,7 +46,7 @@ class StudyCommand:
     linear probe on the other 10 % decides. The same command again goes on where it was stopped.
     """
 
-    run: Positional[Path]
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
     """Folder of the study: models, results, logs and study.html."""
     data: Path = Path("data")
     """Folder that holds imagenette128, produce50, signdigits10 and omniglot8."""
