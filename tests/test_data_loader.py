@@ -340,10 +340,22 @@ def test_wrong_use_is_named_before_anything_is_read(arguments, message, varied):
         Loader(varied, **{"source": "native", **arguments})
 
 
+@needs_ffcv
+def test_ffcv_decodes_on_the_same_threads_in_every_epoch(varied):
+    """It keeps memory for every thread that ever decoded."""
+
+    def threads_after_an_epoch():
+        with Loader(varied, batch_size=4, source="ffcv", workers=2) as loader:
+            list(loader.epoch(0))
+        return {t.ident for t in threading.enumerate() if t.name.startswith("fastaugself-ffcv")}
+
+    first = threads_after_an_epoch()
+    assert len(first) >= 2 and all(threads_after_an_epoch() == first for _ in range(3))
+
+
 @pytest.mark.parametrize("source", SOURCES)
 def test_an_order_of_ones_own_may_go_on_for_ever(source, varied):
     ids = ((start + np.arange(4)) % 30 for start in itertools.count(0, 4))
-    before = threading.active_count()
     with Loader(varied, batch_size=4, source=source, workers=2) as loader:
         for n, canvas in enumerate(loader.canvases(ids)):
             expected = loader.take(canvas.ids_B.numpy())
@@ -351,7 +363,7 @@ def test_an_order_of_ones_own_may_go_on_for_ever(source, varied):
             assert all(torch.equal(a, b) for a, b in zip(canvas, expected, strict=True))
             if n == 20:
                 break
-    assert threading.active_count() == before
+    assert not readers()
     with Loader(varied, batch_size=4, source=source) as loader, pytest.raises(UsageError, match="0 to 29, not 30"):
         list(loader.canvases([np.arange(4), np.array([3, 30])]))
 

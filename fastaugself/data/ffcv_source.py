@@ -9,7 +9,10 @@ Shape suffixes: B images of a batch, N samples or bytes.
 """
 
 import importlib.util
+import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -20,6 +23,11 @@ from .beton import IMAGE
 from .dataset import Dataset
 from .pooled import PooledSource
 from .source import Packed
+
+# Pools that nobody uses, by their threads. A forked process has the pools, but not the threads.
+_pools: defaultdict[int, list[ThreadPoolExecutor]] = defaultdict(list)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pools.clear)
 
 
 def why_not() -> str | None:
@@ -50,6 +58,16 @@ class FfcvSource(PooledSource):
             from .ffcv_decoder import compiled_decoder
 
             self._decode = compiled_decoder(dataset.shards[0])
+
+    @contextmanager
+    def _threads(self) -> Iterator[ThreadPoolExecutor]:
+        """A pool that is kept for the next epoch: FFCV makes a decoder for each thread, and never frees it."""
+        kept = _pools[self._workers]
+        pool = kept.pop() if kept else ThreadPoolExecutor(self._workers, thread_name_prefix="fastaugself-ffcv")
+        try:
+            yield pool
+        finally:
+            kept.append(pool)
 
     def _decoder(self, packed: Packed) -> Callable[[int, int], Sequence[int]]:
         ids_B, pixels = packed.ids_B, packed.pixels.numpy()

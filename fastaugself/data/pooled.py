@@ -4,8 +4,9 @@ import itertools
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,17 +33,29 @@ class PooledSource(ABC):
 
     def batches(self, ids: Iterator[NDArray[np.int64]], buffers: Buffers) -> Generator[Packed]:
         """See source.Source."""
-        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="decode")
         ahead: deque[tuple[Packed, list[Future[None]]]] = deque()
-        try:
-            for ids_B in ids:
-                ahead.append(self._submit(pool, ids_B, buffers))
-                if len(ahead) > AHEAD:
-                    yield self._completed(*ahead.popleft())
-            while ahead:
-                yield self._completed(*ahead.popleft())
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        with self._threads() as pool:
+            try:
+                for ids_B in ids:
+                    ahead.append(self._submit(pool, ids_B, buffers))
+                    if len(ahead) > AHEAD:
+                        yield self._next(ahead)
+                while ahead:
+                    yield self._next(ahead)
+            finally:
+                futures = [future for _, some in ahead for future in some]
+                wait([future for future in futures if not future.cancel()])
+
+    @contextmanager
+    def _threads(self) -> Iterator[ThreadPoolExecutor]:
+        """The pool of one epoch, at whose end nothing runs in it."""
+        with ThreadPoolExecutor(self._workers, thread_name_prefix="decode") as pool:
+            yield pool
+
+    def _next(self, ahead: deque[tuple[Packed, list[Future[None]]]]) -> Packed:
+        packed = self._completed(*ahead[0])
+        ahead.popleft()
+        return packed
 
     def _submit(
         self, pool: ThreadPoolExecutor, ids_B: NDArray[np.int64], buffers: Buffers

@@ -71,7 +71,7 @@ class Source(Protocol):
     def batches(self, ids: Iterator[NDArray[np.int64]], buffers: Buffers) -> Generator[Packed]:
         """Decodes the samples of every array that `ids` yields, a few batches ahead of the consumer.
 
-        Closing the generator ends its threads before it returns; an exception in one of them reaches the consumer.
+        When closing the generator returns, nothing is decoded any more; an exception in a thread reaches the consumer.
         """
         ...
 
