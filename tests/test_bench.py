@@ -15,18 +15,11 @@ from fastaugself.bench.batched_oracle import augment_batched
 from fastaugself.bench.harness import Contestant, Row, deadline, measure, paired, ratios
 from fastaugself.bench.limits import copy_contestant
 from fastaugself.bench.nvidia_peers import color_matrices
-from fastaugself.bench.tables import (
-    BLOCKS,
-    PAGES,
-    Table,
-    augment_table,
-    page,
-    rates_table,
-    ratios_table,
-    study_table,
-    tables,
-    with_tables,
-)
+from fastaugself.bench.tables.augment import augment_table
+from fastaugself.bench.tables.documents import TABLES, page, tables, with_tables
+from fastaugself.bench.tables.rates import rates_table, ratios_table
+from fastaugself.bench.tables.study import study_table
+from fastaugself.bench.tables.table import Table
 from fastaugself.bench.work import Ready, Work, natural_photos, photos_of
 from fastaugself.cli import main
 from fastaugself.errors import RunError, UsageError
@@ -394,9 +387,9 @@ def test_the_study_has_a_table_of_means_over_seeds():
     table = study_table(record)
     assert table.rows[0][:2] == ("moco base", "11.0 ± 1.0")
     assert table.rows[1][0] == "random weights" and table.rows[1][table.head.index("crop")] == "0.500"
-    page_of_it = PAGES["study"](record)
+    page_of_it = TABLES["study"].page(record)
     assert "| moco augself | crop | +1.00 | not shown |" in page_of_it and "| hue | 0.25 |" in page_of_it
-    block = BLOCKS["study"](record, "results/box/study.json")
+    block = TABLES["study"].block(record, "results/box/study.json")
     assert "3 seeds, 6 epochs at 32 px, batch-size=64; a CPU, 2026-01-02, commit abc" in block
 
 

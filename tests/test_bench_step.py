@@ -11,7 +11,7 @@ from fastaugself.bench.breakdown import FORWARD, Stopwatch, breakdown, in_words
 from fastaugself.bench.e2e import busy_share, e2e_benchmark
 from fastaugself.bench.scale import scale_benchmark
 from fastaugself.bench.setup import Setup, photos
-from fastaugself.bench.tables import page
+from fastaugself.bench.tables.documents import page
 from fastaugself.errors import RunError
 
 TINY = Setup(backbone="resnet18", width=4, size=16, batch=8, queue=64, device="cpu")

@@ -43,7 +43,7 @@ from .harness import (
     write_json,
 )
 from .limits import COPY, copy_contestant, launches
-from .tables import augment_table, emission_table
+from .tables.augment import augment_table, emission_table
 from .work import PHOTO, Maker, Ready, Work, natural_photos, photos_of, resized
 
 

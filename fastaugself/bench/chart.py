@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from .harness import Record
-from .tables import machine
+from .tables.table import machine
 
 OURS, THEIRS, LINE = "#1f6feb", "#9aa4af", "#d1242f"
 

@@ -7,5 +7,5 @@ COMMANDS = {
     "step": "fastaugself.bench.step:step_benchmark",
     "e2e": "fastaugself.bench.e2e:e2e_benchmark",
     "scale": "fastaugself.bench.scale:scale_benchmark",
-    "tables": "fastaugself.bench.tables:tables",
+    "tables": "fastaugself.bench.tables.documents:tables",
 }

@@ -29,7 +29,7 @@ from .harness import LeftOut, Record, Row, attempt, check_outputs, record, sprea
 from .loader_peers import CONTESTANTS, Task, build
 from .loader_photos import Storage, write_photos
 from .remote import Remote, Round
-from .tables import loader_table
+from .tables.loader import loader_table
 
 TOLERANCES = {
     "oracle_error": 1e-5,  # of views in [0, 1], against the PyTorch reference

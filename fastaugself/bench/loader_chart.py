@@ -5,7 +5,7 @@ from pathlib import Path
 from ..errors import UsageError
 from .chart import OURS, THEIRS
 from .harness import Record
-from .tables import machine
+from .tables.table import machine
 
 
 def draw(result: Record, out: Path) -> None:
