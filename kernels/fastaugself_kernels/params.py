@@ -43,6 +43,10 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 POLICY_COLUMNS = 32  # float64 columns of the packed policy that the samplers read
+# Draws of a view: its slots 0-9 are the attempts of the random resized crop, 10-13 everything else.
+CROP_ATTEMPTS = 10
+SLOTS = 14
+SLOTS_PER_VIEW = 64
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Drawing parameters: a pure function of (seed, epoch, sample id, view) and the policy.
 
-Counter of a draw: (sample id low, sample id high, epoch, 64 * view + slot), key = seed. Slots 0-9 are the attempts of
-the random resized crop, 10-13 everything else. Batch, order, device and number of processes do not enter.
+Counter of a draw: (sample id low, sample id high, epoch, 64 * view + slot), key = seed; params.py says what a slot is.
+Batch, order, device and number of processes do not enter.
 All arithmetic that is rounded to a whole number is float64, so that an ulp of exp or sqrt cannot move a crop.
 
 Shape suffixes: V views, B batch, P parameter columns, S slots.
@@ -12,12 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .params import INSTALLED, SOLARIZE_OFF, P, ViewPolicy, packed
+from .params import CROP_ATTEMPTS, INSTALLED, SLOTS, SLOTS_PER_VIEW, SOLARIZE_OFF, P, ViewPolicy, packed
 from .philox import philox4x32, uniform
-
-CROP_ATTEMPTS = 10
-SLOTS = 14
-SLOTS_PER_VIEW = 64
 
 
 def sample_params(

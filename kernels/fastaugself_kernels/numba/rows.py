@@ -17,6 +17,7 @@ from torch import Tensor
 from ..params import (
     BRIGHTNESS,
     CONTRAST,
+    CROP_ATTEMPTS,
     FLIP,
     GRAY,
     HEIGHT,
@@ -27,13 +28,13 @@ from ..params import (
     ROTATION,
     SATURATION,
     SIGMA,
+    SLOTS_PER_VIEW,
     SOLARIZE,
     SOLARIZE_OFF,
     TOP,
     WIDTH,
     P,
 )
-from ..sampling import CROP_ATTEMPTS, SLOTS_PER_VIEW
 from .compiled import Compiled
 from .resize import EXACT
 

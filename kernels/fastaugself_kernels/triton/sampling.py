@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .. import sampling
+from .. import params
 from .columns import (
     BRIGHTNESS,
     CONTRAST,
@@ -34,8 +34,8 @@ from .columns import (
 from .configs import Config, config
 from .launch import Launch, require_device, run
 
-CROP_ATTEMPTS = tl.constexpr(sampling.CROP_ATTEMPTS)
-SLOTS_PER_VIEW = tl.constexpr(sampling.SLOTS_PER_VIEW)
+CROP_ATTEMPTS = tl.constexpr(params.CROP_ATTEMPTS)
+SLOTS_PER_VIEW = tl.constexpr(params.SLOTS_PER_VIEW)
 
 
 def sample_params_triton(
