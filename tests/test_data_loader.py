@@ -9,15 +9,14 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 
 import numpy as np
 import pytest
 import simplejpeg
 import torch
+from left_behind import working
 
 from fastaugself.data import ffcv_source, manifest, pooled, sidecar
-from fastaugself.data.background import Background
 from fastaugself.data.beton import HEADER, Beton
 from fastaugself.data.demo import load_photos
 from fastaugself.data.loader import Loader
@@ -73,15 +72,10 @@ def ids(batches):
     return [canvas.ids_B.tolist() for canvas in batches]
 
 
-def readers():
-    """Threads that decode or hand on batches."""
-    return [t.name for t in threading.enumerate() if t.name.startswith(("decode", "ffcv", "to-device"))]
-
-
 @pytest.fixture(autouse=True)
 def no_thread_is_left():
     yield
-    assert readers() == []
+    assert working() == []
 
 
 # --- what comes out ---------------------------------------------------------------------------------------------------
@@ -191,24 +185,24 @@ def test_break_exception_interrupt_and_close_end_every_thread(source, varied):
             assert len(canvas.ids_B) == 2
             break
         gc.collect()
-        assert readers() == []
+        assert working() == []
 
         with pytest.raises(ZeroDivisionError):
             for _ in loader.epoch(0):
                 raise ZeroDivisionError
         gc.collect()
-        assert readers() == []
+        assert working() == []
 
         batches = loader.epoch(0)
         next(batches)
         with pytest.raises(KeyboardInterrupt):
             batches.throw(KeyboardInterrupt)
-        assert readers() == []
+        assert working() == []
 
         abandoned = loader.epoch(0)
         next(abandoned)
         unstarted = loader.epoch(0)
-    assert readers() == []
+    assert working() == []
     assert [*abandoned, *unstarted] == []
 
 
@@ -219,7 +213,7 @@ def test_many_abandoned_epochs_leave_nothing(source, varied):
             batches = loader.epoch(epoch)
             next(batches)
             batches.close()
-            assert readers() == []
+            assert working() == []
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -363,7 +357,7 @@ def test_an_order_of_ones_own_may_go_on_for_ever(source, varied):
             assert all(torch.equal(a, b) for a, b in zip(canvas, expected, strict=True))
             if n == 20:
                 break
-    assert not readers()
+    assert not working()
     with Loader(varied, batch_size=4, source=source) as loader, pytest.raises(UsageError, match="0 to 29, not 30"):
         list(loader.canvases([np.arange(4), np.array([3, 30])]))
 
@@ -386,38 +380,3 @@ def test_without_simplejpeg_the_remedy_is_named(varied, monkeypatch):
     monkeypatch.setitem(sys.modules, "simplejpeg", None)
     with pytest.raises(UsageError, match="pip install simplejpeg"):
         Loader(varied, batch_size=4, source="native")
-
-
-# --- the thread that works ahead --------------------------------------------------------------------------------------
-
-
-def test_background_hands_on_items_in_order_and_the_exception_after_them():
-    def items():
-        yield from range(5)
-        raise ValueError("at the sixth")
-
-    seen = []
-    with pytest.raises(ValueError, match="at the sixth"):
-        for item in Background(items(), depth=2, name="to-device"):
-            seen.append(item)
-    assert seen == [0, 1, 2, 3, 4]
-
-
-def test_background_works_only_depth_items_ahead_and_closes_its_items():
-    made, closed = [], threading.Event()
-
-    def items():
-        try:
-            for i in itertools.count():
-                made.append(i)
-                yield i
-        finally:
-            closed.set()
-
-    batches = iter(Background(items(), depth=3, name="to-device"))
-    assert next(batches) == 0
-    time.sleep(0.2)
-    assert len(made) <= 1 + 3 + 1  # taken, waiting, in the thread's hands
-    batches.close()
-    assert closed.is_set()
-    assert readers() == []

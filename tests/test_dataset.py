@@ -8,11 +8,11 @@ import logging
 import os
 import resource
 import shutil
-import threading
 
 import numpy as np
 import pytest
 import torch
+from left_behind import working
 
 from fastaugself.data import sidecar
 from fastaugself.data.beton import Beton
@@ -74,16 +74,11 @@ def parts(shards, tmp_path):
     return shutil.copytree(shards / "parts", tmp_path / "parts")
 
 
-def running():
-    names = ("decode", "ffcv", "to-device", "read-ahead", "open")
-    return [t.name for t in threading.enumerate() if t.name.startswith(names)]
-
-
 @pytest.fixture(autouse=True)
 def no_thread_is_left():
     yield
     gc.collect()
-    assert running() == []
+    assert working() == []
 
 
 def spoil(path, *samples):
@@ -226,7 +221,7 @@ def test_a_thousand_epochs_broken_off_leave_no_thread_and_no_memory(source, cycl
             if cycle == 100:
                 gc.collect()
                 before, descriptors = rss(), len(os.listdir("/proc/self/fd"))
-    assert running() == []
+    assert working() == []
     assert len(os.listdir("/proc/self/fd")) <= descriptors
     assert rss() - before < 20e6
 
