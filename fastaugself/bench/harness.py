@@ -206,5 +206,4 @@ def check_outputs(json: Path | None, plot: Path | None = None) -> None:
 
 def write_json(path: Path, values: Record) -> None:
     """Writes the record, making its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, (json.dumps(values, indent=2) + "\n").encode())

@@ -113,8 +113,7 @@ def loader_benchmark(
                     details[str(entry)] = _details(entry, taken, racing[entry], described[f"{stored}_bytes"])
     config = described | {
         "batch": batch, "size": size, "rounds": rounds, "seconds": seconds, "workers": list(counts),
-        "threads": max(counts), "tolerances": TOLERANCES,
-        "peers": _versions(),
+        "threads": max(counts), "tolerances": TOLERANCES, "peers": _versions(),
     }  # fmt: skip
     result = record(
         rows,

@@ -48,7 +48,7 @@ class FfcvSource(PooledSource):
     Raises UsageError where FFCV cannot be used.
     """
 
-    step = 8  # images; calling compiled code costs as much as a tenth of one
+    step = 8  # images: calling compiled code from Python has its price
 
     def __init__(self, dataset: Dataset, *, workers: int):
         if reason := why_not():

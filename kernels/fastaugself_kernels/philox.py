@@ -4,9 +4,9 @@ easy as 1, 2, 3", SC'11)."""
 import torch
 from torch import Tensor
 
-_MASK = 0xFFFFFFFF
-_MULTIPLIER_A, _MULTIPLIER_B = 0xD2511F53, 0xCD9E8D57
-_WEYL_A, _WEYL_B = 0x9E3779B9, 0xBB67AE85
+MASK = 0xFFFFFFFF
+MULTIPLIER_A, MULTIPLIER_B = 0xD2511F53, 0xCD9E8D57
+WEYL_A, WEYL_B = 0x9E3779B9, 0xBB67AE85
 
 
 def philox4x32(seed: int, c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -14,14 +14,14 @@ def philox4x32(seed: int, c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor) -> tup
 
     seed: 64-bit key. c0..c3: int64 counters of broadcastable shapes; their low 32 bits count.
     """
-    k0, k1 = seed & _MASK, (seed >> 32) & _MASK
-    c0, c1, c2, c3 = torch.broadcast_tensors(c0 & _MASK, c1 & _MASK, c2 & _MASK, c3 & _MASK)
+    k0, k1 = seed & MASK, (seed >> 32) & MASK
+    c0, c1, c2, c3 = torch.broadcast_tensors(c0 & MASK, c1 & MASK, c2 & MASK, c3 & MASK)
     for _ in range(10):
         # The int64 product wraps modulo 2**64, which keeps both 32-bit halves exact.
-        b, a = c2 * _MULTIPLIER_B, c0 * _MULTIPLIER_A
-        c0, c1 = ((b >> 32) & _MASK) ^ c1 ^ k0, b & _MASK
-        c2, c3 = ((a >> 32) & _MASK) ^ c3 ^ k1, a & _MASK
-        k0, k1 = (k0 + _WEYL_A) & _MASK, (k1 + _WEYL_B) & _MASK
+        b, a = c2 * MULTIPLIER_B, c0 * MULTIPLIER_A
+        c0, c1 = ((b >> 32) & MASK) ^ c1 ^ k0, b & MASK
+        c2, c3 = ((a >> 32) & MASK) ^ c3 ^ k1, a & MASK
+        k0, k1 = (k0 + WEYL_A) & MASK, (k1 + WEYL_B) & MASK
     return c0, c1, c2, c3
 
 

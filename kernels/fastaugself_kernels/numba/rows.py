@@ -14,6 +14,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from .. import philox
 from ..params import (
     BRIGHTNESS,
     CONTRAST,
@@ -38,10 +39,10 @@ from ..params import (
 from .compiled import Compiled
 from .resize import EXACT
 
-_MASK, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
-_MULTIPLIER_A, _MULTIPLIER_B = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
-_WEYL_A, _WEYL_B = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
-_EIGHT = np.uint64(8)
+# Numba computes in float64 where an unsigned number meets a signed one.
+_MASK, _HALF, _EIGHT = np.uint64(philox.MASK), np.uint64(32), np.uint64(8)
+_MULTIPLIER_A, _MULTIPLIER_B = np.uint64(philox.MULTIPLIER_A), np.uint64(philox.MULTIPLIER_B)
+_WEYL_A, _WEYL_B = np.uint64(philox.WEYL_A), np.uint64(philox.WEYL_B)
 
 
 def sample_params_numba(sample_ids_B: Tensor, sizes_B2: Tensor, packed_V32: Tensor, *, seed: int, epoch: int) -> Tensor:
@@ -52,8 +53,8 @@ def sample_params_numba(sample_ids_B: Tensor, sizes_B2: Tensor, packed_V32: Tens
         sizes_B2.to(torch.int64).contiguous().numpy(),
         packed_V32.numpy(),
         params_VBP.numpy(),
-        np.uint64(seed & 0xFFFFFFFF),
-        np.uint64(seed >> 32 & 0xFFFFFFFF),
+        np.uint64(seed & philox.MASK),
+        np.uint64(seed >> 32 & philox.MASK),
         np.uint64(epoch),
     )
     return params_VBP
