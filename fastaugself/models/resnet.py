@@ -4,6 +4,7 @@ bottleneck, "v1.5")."""
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 Norm = Callable[[int], nn.Module]
@@ -17,6 +18,23 @@ LAYERS: dict[str, tuple[str, tuple[int, int, int, int]]] = {
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
+
+
+class Shortcut(nn.Conv2d):
+    """The 1x1 convolution beside a block whose output has another shape.
+
+    On CPUs without AVX-512, oneDNN 3.12 (that of torch 2.13) writes beyond its memory in the weight gradient of one
+    with stride 2 on less than 8 channels in channels-last order. There, the pixels it would take are taken before.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__(inputs, outputs, 1, stride=stride, bias=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.in_channels < 8 and input.device.type == "cpu":
+            step = int(self.stride[0])
+            return F.conv2d(input[:, :, ::step, ::step], self.weight)
+        return super().forward(input)
 
 
 class BasicBlock(nn.Module):
@@ -105,7 +123,7 @@ class ResNet(nn.Module):
         outputs = planes * block.expansion
         downsample = None
         if stride != 1 or self._inputs != outputs:
-            downsample = nn.Sequential(_conv(self._inputs, outputs, 1, stride), norm(outputs))
+            downsample = nn.Sequential(Shortcut(self._inputs, outputs, stride), norm(outputs))
         blocks = [block(self._inputs, planes, stride, downsample, norm)]
         self._inputs = outputs
         blocks += [block(outputs, planes, 1, None, norm) for _ in range(depth - 1)]
