@@ -15,7 +15,15 @@ from fastaugself.errors import UsageError
 from fastaugself.methods.base import Parts, Views, encode
 from fastaugself.methods.moco import permutation
 from fastaugself.models.build import build_backbone
-from fastaugself.models.norm import BatchNorm2d, NativeSyncBatchNorm, _sync_forward, set_group, use_native_sync
+from fastaugself.models.norm import (
+    BatchNorm1d,
+    BatchNorm2d,
+    NativeSyncBatchNorm,
+    _own_forward,
+    set_group,
+    use_native_sync,
+)
+from fastaugself.models.normalise import keep_in_graph, normalise
 from fastaugself.models.resnet import ResNet
 from fastaugself.training.apex import apex_sync_batch_norm
 
@@ -37,6 +45,59 @@ def test_groups_are_normalised_as_inputs_of_their_own(layout):
     assert ours.num_batches_tracked == 3
     ours.eval()
     assert torch.equal(ours(x), theirs.eval()(x))  # running averages know no groups
+
+
+@pytest.mark.parametrize("kind", ["one pass", "plain", "compiled"])
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("shape", [(12, 5), (12, 5, 3, 4)])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_the_gradient_that_is_written_out_is_autograds(groups, shape, affine, kind):
+    if kind == "one pass" and groups > 1:
+        pytest.skip("in eager code, groups go through one by one")
+    norms = [nn.functional.batch_norm, lambda x, *weights: normalise(x, *weights, 1e-5, groups, False, plain)[0]]
+    plain = kind != "one pass"
+    if kind == "compiled":
+        keep_in_graph()
+        norms[1] = torch.compile(norms[1], fullgraph=True)
+    x, direction = torch.randn(shape) * 2 + 1, torch.randn(shape)
+    if len(shape) == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
+    found = []
+    for i, norm in enumerate(norms):
+        leaves = [x.clone().requires_grad_(), torch.randn(5).requires_grad_(), torch.randn(5).requires_grad_()]
+        with torch.no_grad():
+            leaves[1].copy_(torch.arange(5) - 1.5)
+            leaves[2].copy_(torch.arange(5) / 3)
+        weights = leaves[1:] if affine else [None, None]
+        if i:
+            y = norm(leaves[0], *weights)
+        else:
+            parts = leaves[0].chunk(groups)
+            y = torch.cat([norm(part, None, None, *weights, training=True, eps=1e-5) for part in parts])
+        (y * direction).sum().backward()
+        found.append([y, *(leaf.grad for leaf in (leaves if affine else leaves[:1]))])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=2e-5)
+    assert found[1][0].stride() == x.stride() and found[1][1].stride() == x.stride()
+
+
+def test_one_norm_over_all_groups_is_compiled_as_the_norms_one_by_one():
+    """Running averages too; and what is kept for the backward pass is the input in bf16, nothing in float32."""
+    keep_in_graph()
+    block = nn.Sequential(BatchNorm2d(4), nn.ReLU(inplace=True))
+    set_group(block, 4)
+    other, x = copy.deepcopy(block), torch.randn(8, 4, 5, 6).contiguous(memory_format=torch.channels_last)
+    inputs = [x.bfloat16().requires_grad_() for _ in range(2)]
+    expected = block(inputs[0])
+    kept = []
+    compiled = torch.compile(other, fullgraph=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        got = compiled(inputs[1])
+    for y in (expected, got):
+        y.square().sum().backward()
+    torch.testing.assert_close(got, expected)
+    torch.testing.assert_close(inputs[1].grad, inputs[0].grad)
+    torch.testing.assert_close(dict(other.named_buffers()), dict(block.named_buffers()))
+    assert {t.dtype for t in kept if t.numel() >= x.numel()} == {torch.bfloat16, torch.bool}  # and the ReLU's mask
 
 
 METHODS = {
@@ -235,13 +296,20 @@ def test_an_apex_of_nvidias_without_this_part_is_not_taken_for_the_other(monkeyp
             sys.modules.pop(name, None)
 
 
+def test_a_norm_without_weights_over_one_process_is_torchs():
+    ours, theirs = BatchNorm1d(6, affine=False, sync=True), nn.BatchNorm1d(6, affine=False)
+    x = torch.randn(9, 6)
+    torch.testing.assert_close(_own_forward(ours, x, 1, sync=True), theirs(x))
+    torch.testing.assert_close(dict(ours.named_buffers()), dict(theirs.named_buffers()))
+
+
 def test_synchronised_statistics_do_not_cancel_where_the_mean_is_large():
     """Of one process, whose sum over processes is its own: values, gradients and running averages of torch's norm."""
     x = torch.randn(8, 3, 4, 4) * 0.01 + torch.tensor([100.0, -3.0, 0.0]).view(1, 3, 1, 1)
     ours, theirs = BatchNorm2d(3, sync=True), nn.BatchNorm2d(3)
     inputs = [x.clone().requires_grad_() for _ in range(2)]
     weight = torch.randn(x.shape)
-    got, expected = _sync_forward(ours, inputs[0]), theirs(inputs[1])
+    got, expected = _own_forward(ours, inputs[0], 1, sync=True), theirs(inputs[1])
     (got * weight).sum().backward()
     (expected * weight).sum().backward()
     torch.testing.assert_close(got, expected, rtol=0, atol=2e-2)

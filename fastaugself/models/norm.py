@@ -9,44 +9,36 @@ MoCo's split batch norm. Running averages move once a group, in order.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
-from ..training.distributed import gather_with_gradient
+from ..training.distributed import world_size
+from .normalise import normalise
 
 
-def _spans(sync: bool, training: bool) -> bool:
-    return sync and training and dist.is_initialized() and dist.get_world_size() > 1
+def _over_processes(sync: bool) -> bool:
+    return sync and world_size() > 1
 
 
-def _sync_forward(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """Batch norm with the mean and variance of the batches of all processes, which are of one size, together.
+def _own_forward(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor, groups: int, sync: bool) -> Tensor:
+    """Batch norm while training, of each of `groups` runs of samples; with `sync` over all processes together.
 
-    One exchange forward and one backward. W processes, C channels.
+    Processes have batches of one size. One exchange forward and one backward, whatever the number of groups.
     """
-    shape = [1, -1] + [1] * (x.ndim - 2)
-    x32 = x.float()
-    own_variance_C, own_mean_C = torch.var_mean(x32, [0, *range(2, x.ndim)], correction=0)
-    means_WC, variances_WC = gather_with_gradient(torch.stack([own_mean_C, own_variance_C])[None]).unbind(1)
-    mean = means_WC.mean(0)
-    variance = (variances_WC + (means_WC - mean).square()).mean(0)  # E[x^2] - mean^2 would cancel
-    total = x.numel() // x.shape[1] * len(means_WC)
+    plain = torch.compiler.is_compiling() or x.dtype != torch.float32
+    y, mean_GC, variance_GC = normalise(x, norm.weight, norm.bias, norm.eps, groups, sync, plain)
     if norm.running_mean is not None and norm.running_var is not None and norm.momentum is not None:
+        count = x.numel() // x.shape[1] // groups * (world_size() if sync else 1)
         with torch.no_grad():
-            norm.running_mean.lerp_(mean.detach(), norm.momentum)
-            norm.running_var.lerp_(variance.detach() * (total / (total - 1)), norm.momentum)
+            for mean_C, variance_C in zip(mean_GC, variance_GC * (count / (count - 1)), strict=True):
+                norm.running_mean.lerp_(mean_C, norm.momentum)
+                norm.running_var.lerp_(variance_C, norm.momentum)
             if norm.num_batches_tracked is not None:
-                norm.num_batches_tracked.add_(1)
-    scale = torch.rsqrt(variance + norm.eps)
-    if norm.affine:
-        scale = scale * norm.weight
-    y = (x32 - mean.view(shape)) * scale.view(shape)
-    if norm.affine:
-        y = y + norm.bias.view(shape)
-    return y.to(x.dtype)
+                norm.num_batches_tracked.add_(groups)
+    return y
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -57,10 +49,12 @@ class BatchNorm2d(nn.BatchNorm2d):
         self.sync, self.group = sync, 0
 
     def forward(self, input: Tensor) -> Tensor:
-        return by_groups(self, self._whole, input)
-
-    def _whole(self, x: Tensor) -> Tensor:
-        return _sync_forward(self, x) if _spans(self.sync, self.training) else super().forward(x)
+        if not self.training:
+            return super().forward(input)
+        sync, group = _over_processes(self.sync), self.group or len(input)
+        if torch.compiler.is_compiling() and len(input) > group and len(input) % group == 0:
+            return _own_forward(self, input, len(input) // group, sync)  # parts put together would be copies
+        return by_groups(self, partial(_own_forward, self, groups=1, sync=True) if sync else super().forward, input)
 
 
 class BatchNorm1d(nn.BatchNorm1d):
@@ -71,7 +65,8 @@ class BatchNorm1d(nn.BatchNorm1d):
         self.sync = sync
 
     def forward(self, input: Tensor) -> Tensor:
-        return _sync_forward(self, input) if _spans(self.sync, self.training) else super().forward(input)
+        sync = self.training and _over_processes(self.sync)
+        return _own_forward(self, input, 1, sync) if sync else super().forward(input)
 
 
 class NativeSyncBatchNorm(nn.SyncBatchNorm):

@@ -20,6 +20,7 @@ from fastaugself_kernels import Targets
 
 from ..methods.base import Views
 from ..methods.learner import Learner, Step
+from ..models.normalise import keep_in_graph
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ class TrainStep:
         """
         module: nn.Module = self.learner
         if self.compiled:
+            keep_in_graph()
             mode = "reduce-overhead" if self.cuda_graphs else None
             module = cast(nn.Module, torch.compile(module, dynamic=False, mode=mode))
         return _replicated(module, self.device) if self.processes > 1 else module
