@@ -1,13 +1,17 @@
 """Work on several processes over gloo, all forks of one that has imported everything. Run by tests.
 
 Usage: ranks.py train BETON FOLDER NAME=RANKSxSTEP[,RANKSxSTEP] ... | ranks.py compile FOLDER
+    | ranks.py compile-one FOLDER | ranks.py differ BETON FOLDER options|photos|step
 
 train: runs in FOLDER/NAME that stop at each STEP and go on with another number of RANKS; rank R of the sitting that
 ends at STEP leaves STEP-R.json: the digest of both views of every sample, by step and id.
 compile: steps on two ranks: eager, compiled, and where the backward pass does not compile; leaves RANK.pt.
+compile-one: steps whose backward pass does not compile on rank 1 alone; leaves RANK.txt, the error.
+differ: two processes that were started with other things, or find other checkpoints; leaves RANK.txt, the error.
 """
 
 import dataclasses
+import datetime
 import functools
 import hashlib
 import json
@@ -31,6 +35,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.nn.parallel import DistributedDataParallel
 
 from fastaugself import AugSelf, Backbone, Cassle, Optim, SwAV
+from fastaugself.errors import RunError, UsageError
 from fastaugself.methods.augself import AugSelfLoss
 from fastaugself.methods.base import Parts
 from fastaugself.methods.learner import Learner
@@ -178,6 +183,48 @@ def compile_on_two(folder):
     on_ranks(2, work)
 
 
+def compile_fails_on_one(folder):
+    step.DistributedDataParallel = SmallBuckets
+    distributed.PATIENCE = datetime.timedelta(seconds=3)
+
+    def work(world):
+        try:
+            steps_of(SwAV(dim=512, hidden=1024, queue=0), world.rank, no_backward_part if world.rank else backward_part)
+            text = "no error"
+        except RunError as error:
+            text = str(error)
+        Path(folder, f"{world.rank}.txt").write_text(text)
+        os._exit(0)  # the exchange that one process waits for never comes
+
+    on_ranks(2, work)
+
+
+def differ(beton, folder, what):
+    """Two processes that do not go together; each leaves RANK.txt, what it is told."""
+    config = run_config(Path(beton), Path(folder) / "run")
+    config.run.mkdir()
+    if what == "step":
+        on_ranks(1, sitting(config, 3))
+
+    def work(world):
+        own = config
+        if world.rank and what == "options":
+            own = dataclasses.replace(config, optim=dataclasses.replace(config.optim, lr=0.5))
+        if world.rank and what == "photos":
+            own = dataclasses.replace(config, data=dataclasses.replace(config.data, train=Path(folder) / "other.beton"))
+        if world.rank and what == "step":
+            own = dataclasses.replace(config, run=Path(folder) / "disk-of-another-node")
+        try:
+            Trainer(own, world)
+            text = "no error"
+        except UsageError as error:
+            text = str(error)
+        Path(folder, f"{world.rank}.txt").write_text(text)
+
+    on_ranks(2, work)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    {"train": train, "compile": compile_on_two}[sys.argv[1]](*sys.argv[2:])
+    commands = {"train": train, "compile": compile_on_two, "compile-one": compile_fails_on_one, "differ": differ}
+    commands[sys.argv[1]](*sys.argv[2:])

@@ -13,6 +13,7 @@ import pytest
 import torch
 from tiny_runs import metrics, saved_weights
 
+from fastaugself.data.write import write_photos
 from fastaugself.training import checkpoint
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "imagenet_moco_augself.py"
@@ -167,6 +168,28 @@ def test_compiled_steps_on_two_processes_are_the_eager_ones_in_one_graph_cut_at_
         assert graphs == (1, 1, 0), "graphs after the second step and the last, and breaks"
         last = len(events) - 1 - events[::-1].index("part")
         assert events.index("bucket") < last, f"no exchange of gradients began beside the backward pass: {events}"
+
+
+def test_a_compiler_that_fails_on_one_process_alone_ends_the_run_on_all(tmp_path):
+    forked_ranks("compile-one", tmp_path)
+    said = [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)]
+    assert all(f"failed on rank {rank} and not on all processes" in text for rank, text in enumerate(said)), said
+    assert "no compiler here" in said[1] and "pass --compile off" in said[1]
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("options", "process 1 was started with --optim.lr 0.5, process 0 with 0.0005; pass the same options"),
+        ("photos", "process 1 has other photos than process 0 under the names of"),
+        ("step", "process 0 found that of step 3 as the newest checkpoint in"),
+    ],
+)
+def test_processes_that_do_not_go_together_are_told_before_the_first_step(beton, photo_folder, tmp_path, what, message):
+    write_photos(photo_folder / "coffee", tmp_path / "other.beton", progress=False)
+    forked_ranks("differ", beton, tmp_path, what)
+    for rank in (0, 1):
+        assert message in (tmp_path / f"{rank}.txt").read_text()
 
 
 def ip(*arguments):

@@ -102,6 +102,21 @@ def barrier() -> None:
         dist.barrier()
 
 
+class Ballot:
+    """A question to all processes, on a way of its own: it can be put while an exchange on the usual one is stuck."""
+
+    def __init__(self) -> None:
+        """All processes make it at the same point."""
+        self._group = dist.new_group(backend="gloo", timeout=PATIENCE / 2) if world_size() > 1 else None
+
+    def count(self, own: bool) -> int:
+        """How many say yes. Raises RuntimeError where not all answer within half of PATIENCE."""
+        answer = torch.tensor([int(own)])
+        if self._group is not None:
+            dist.all_reduce(answer, group=self._group)
+        return int(answer.item())
+
+
 def rank() -> int:
     """This process's number."""
     return dist.get_rank() if dist.is_initialized() else 0

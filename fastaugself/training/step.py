@@ -18,9 +18,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fastaugself_kernels import Targets
 
+from ..errors import RunError
 from ..methods.base import Views
 from ..methods.learner import Learner, Step
 from ..models.normalise import keep_in_graph
+from .distributed import Ballot, rank, world_size
 
 log = logging.getLogger(__name__)
 
@@ -79,17 +81,32 @@ class TrainStep:
         return result
 
     def _gradients(self, views: Views, targets: tuple[Targets, Targets]) -> Step:
-        """Forward and backward; compiled code that fails in its first step is left for good."""
+        """Forward and backward; compiled code that fails in its first step is left for good.
+
+        One process cannot leave it alone: the others are then within exchanges that it did not come to.
+        """
         if self.proven or self.insist:
             return self._forward_backward(views, targets)
         before = [buffer.clone() for buffer in self.learner.buffers()]
+        ballot, reason, result = Ballot(), "", None
         try:
             result = self._forward_backward(views, targets)
-            self.proven = True
-            return result
         except Exception as error:  # of Dynamo, Inductor, Triton or a compiler: they share no base class
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            log.warning("torch.compile failed (%s); training goes on without it", reason)
+        try:
+            failed = ballot.count(result is None)
+        except RuntimeError:  # the others are stuck, or have ended
+            failed = 0
+        if result is not None and not failed:
+            self.proven = True
+            return result
+        if failed != world_size():
+            where = f"on rank {rank()} and not on all" if result is None else "on some"
+            raise RunError(
+                f"the first compiled step failed {where} processes ({reason or 'they say why'}); if the compiler is to "
+                "blame, pass --compile off"
+            )
+        log.warning("torch.compile failed (%s); training goes on without it", reason)
         self.compiled, self.proven, self.cuda_graphs = False, True, False
         del self.module
         gc.collect()  # with it go its hooks on the parameters, which wait for a backward pass that was broken off

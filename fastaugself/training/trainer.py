@@ -33,6 +33,7 @@ from .overlap import CudaStream, beside
 from .profile import Profiler, memory
 from .signals import Agreement, Stopped, StopRequest
 from .step import TrainStep, compiles, keep_compiled_code, seed_step
+from .together import check_same_start, check_same_step
 from .tracker import make_tracker
 from .watch import CollapseAlarm, LossWatch, all_finite
 
@@ -59,6 +60,7 @@ class Trainer:
             )
         self.dtype = self._dtype()
         self.loader = self._open_data()
+        check_same_start(self.identity, self.loader.fingerprint, self.loader.name)
         # A run that goes on has its weights, and need not find the file that it began with.
         init = None if checkpoint.checkpoints(config.run / "checkpoints") else config.init
         self.learner = build_learner(config, classes=len(self.loader.classes), init=init)
@@ -89,6 +91,7 @@ class Trainer:
         )
         self.step, self.spoiled = 0, False
         self._resume()
+        check_same_step(self.step, config.run)
         self.watch, self.alarm = LossWatch(world), CollapseAlarm()
         self._predict_nothing: dict[str, float] = {}
 
