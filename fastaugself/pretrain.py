@@ -191,6 +191,8 @@ def _open_folder(config: Pretrain) -> None:
     text = json.dumps(to_dict(config), indent=2) + "\n"
     try:
         (config.run / "checkpoints").mkdir(parents=True, exist_ok=True)
+        for left in config.run.glob("*.partial"):
+            left.unlink(missing_ok=True)  # of a process that was killed
         replace_file(config.run / "config.json", text.encode())
         replace_file(config.run / "checkpoints" / "try", b"")
         (config.run / "checkpoints" / "try").unlink()

@@ -219,5 +219,7 @@ def test_a_checkpoint_from_elsewhere_runs_no_code(beton, tmp_path, monkeypatch, 
 def test_leftovers_of_a_killed_write_are_removed(beton, tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "step-000000001.pt.partial").write_bytes(b"half")
-    train(config(beton, tmp_path, max_steps=1))
+    (tmp_path / "config.json.123-abc.partial").write_bytes(b"half")
+    pretrain(config(beton, tmp_path, max_steps=1), ALONE)
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-000000001.pt"]
+    assert not list(tmp_path.glob("*.partial"))
