@@ -13,7 +13,7 @@ from torch.optim.optimizer import required
 
 from fastaugself.errors import UsageError
 from fastaugself.training.layerwise import Lamb, Lars
-from fastaugself.training.optim import Optim, make_optimizer, set_learning_rate
+from fastaugself.training.optim import Optim, load_state, make_optimizer, set_learning_rate
 from fastaugself.training.step import TrainStep
 
 SHAPES = [(3, 5), (4, 3, 3, 3), (7, 1), (2, 2)]
@@ -144,6 +144,27 @@ def test_a_step_after_saving_and_loading_is_the_same_step(name):
     step(model, optimizer)
     step(again, resumed)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_state_in_another_order_of_memory_goes_on_as_in_the_same(name):
+    """Of a weight in channels-last order whose state is saved in the plain one."""
+    layouts = (torch.contiguous_format, torch.channels_last)
+    plain, last = (nn.Conv2d(4, 6, 3, bias=False).to(memory_format=layout) for layout in layouts)
+    optimizers = [make_optimizer(model, Optim(name=name, weight_decay=0.1)) for model in (plain, last)]
+
+    def step(model, optimizer, gradient):
+        set_learning_rate(optimizer, 0.1, 0.1)
+        model.weight.grad = torch.empty_like(model.weight).copy_(gradient)
+        optimizer.step()
+
+    first, second = torch.randn(2, 6, 4, 3, 3)
+    step(plain, optimizers[0], first)
+    last.load_state_dict(plain.state_dict())
+    load_state(optimizers[1], copy.deepcopy(optimizers[0].state_dict()))
+    for model, optimizer in zip((plain, last), optimizers, strict=True):
+        step(model, optimizer, second)
+    torch.testing.assert_close(last.weight, plain.weight)
 
 
 @pytest.mark.parametrize("decay_vectors", [True, False])

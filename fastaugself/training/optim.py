@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import UsageError
 from .apex import apex_optimizers
@@ -68,7 +68,7 @@ def learning_rate(config: Optim, step: int, *, steps_per_epoch: int, epochs: int
 
 
 def make_optimizer(model: nn.Module, config: Optim, *, constant_lr: tuple[str, ...] = ()) -> torch.optim.Optimizer:
-    """The optimizer over all parameters that take gradients; fused on CUDA. `set_learning_rate` goes before each step.
+    """The optimizer over all parameters that take gradients. `set_learning_rate` goes before each step.
 
     constant_lr: names of submodules of the method whose learning rate stays at its peak.
     Raises UsageError where apex is asked for and NVIDIA's apex or CUDA is missing.
@@ -96,8 +96,22 @@ def make_optimizer(model: nn.Module, config: Optim, *, constant_lr: tuple[str, .
     if config.name == "lamb":
         return Lamb(parameters, lr=0.0, betas=config.betas)
     if config.name == "sgd":
-        return torch.optim.SGD(parameters, lr=0.0, momentum=config.momentum, fused=cuda, foreach=None if cuda else True)
-    return torch.optim.AdamW(parameters, lr=0.0, betas=config.betas, fused=cuda, foreach=None if cuda else True)
+        sgd = torch.optim.SGD(parameters, lr=0.0, momentum=config.momentum, fused=True)
+        if config.momentum:
+            # The zeros that it begins with anyhow; it fails where a parameter's first gradient comes after others'.
+            for parameter in (p for group in sgd.param_groups for p in group["params"]):
+                sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return sgd
+    return torch.optim.AdamW(parameters, lr=0.0, betas=config.betas, fused=True)
+
+
+def load_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """`optimizer.load_state_dict`, in the parameters' order of memory: fused steps on a CPU take it without a look."""
+    optimizer.load_state_dict(state)
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _apex(parameters: list[dict[str, Any]], config: Optim, cuda: bool) -> torch.optim.Optimizer:

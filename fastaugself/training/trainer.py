@@ -28,7 +28,7 @@ from .distributed import World, mean_over_processes
 from .environment import environment
 from .logs import Rate, RunLog, duration
 from .online import OnlineCheck
-from .optim import learning_rate, make_optimizer, set_learning_rate
+from .optim import learning_rate, load_state, make_optimizer, set_learning_rate
 from .overlap import CudaStream, beside
 from .profile import Profiler, memory
 from .signals import Agreement, Stopped, StopRequest
@@ -183,7 +183,7 @@ class Trainer:
                 f"another order; pass the same files in the same order, or another --run"
             )
         self.learner.load_state_dict(state["learner"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_state(self.optimizer, state["optimizer"])
         self.train.scaler.load_state_dict(state["scaler"])
         self.step = found["step"]
 
