@@ -52,6 +52,12 @@ def replace_file(path: Path, data: bytes) -> None:
         partial.become(path)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Removes what writers that were killed have left in the folder. Nobody may be writing there."""
+    for left in folder.glob("*.partial"):
+        left.unlink(missing_ok=True)
+
+
 def check_outputs(*paths: Path | None) -> None:
     """Makes the folders of files that will be written; UsageError now rather than when the work is done."""
     for path in paths:

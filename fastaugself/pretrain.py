@@ -20,7 +20,7 @@ from .data.demo import write_demo
 from .data.write import ensure_beton
 from .errors import RunError, UsageError, of_the_system
 from .export import export_backbone
-from .files import replace_file
+from .files import remove_leftovers, replace_file
 from .models.build import build_backbone
 from .run_folder import configuration, read_config_file
 from .training import distributed
@@ -191,8 +191,7 @@ def _open_folder(config: Pretrain) -> None:
     text = json.dumps(to_dict(config), indent=2) + "\n"
     try:
         (config.run / "checkpoints").mkdir(parents=True, exist_ok=True)
-        for left in config.run.glob("*.partial"):
-            left.unlink(missing_ok=True)  # of a process that was killed
+        remove_leftovers(config.run)
         replace_file(config.run / "config.json", text.encode())
         replace_file(config.run / "checkpoints" / "try", b"")
         (config.run / "checkpoints" / "try").unlink()

@@ -39,13 +39,10 @@ from torch.utils import _pytree as pytree
 from triton.backends.compiler import GPUTarget
 
 from fastaugself import AugSelf
-from fastaugself.bench.setup import METHODS, Setup
+from fastaugself.bench.setup import METHODS, Setup, encode_together
 from fastaugself.methods.base import Views
 from fastaugself.methods.build import build_learner
-from fastaugself.models.norm import set_group
 from fastaugself.models.normalise import keep_in_graph
-from fastaugself.models.resnet import ResNet
-from fastaugself.training import distributed
 from fastaugself_kernels import Targets
 
 H100 = {"major": 9, "multi_processor_count": 132, "regs_per_multiprocessor": 65536, "warp_size": 32,
@@ -113,13 +110,14 @@ class Probe:
         name = "backward" if options.get("is_backward") else "forward"
         kept: Counter[str] = Counter()
         if name == "backward":
-            smallest = max((t.numel() for t in inputs if isinstance(t, torch.Tensor) and t.ndim == 4), default=0) // 100
-            for t in inputs:
-                if isinstance(t, torch.Tensor) and t.ndim == 4 and t.numel() > smallest:
+            images = [t for t in inputs if isinstance(t, torch.Tensor) and t.ndim == 4]
+            largest = max((t.numel() for t in images), default=0)
+            for t in images:
+                if t.numel() > largest // 100:  # else a weight
                     kept[str(t.dtype).removeprefix("torch.")] += t.numel() * t.element_size()
         mode = next(t.fake_mode for t in inputs if isinstance(t, FakeTensor))
         with mode:
-            moved = _on_cuda(copy.deepcopy(graph), mode)
+            moved = _on_cuda(copy.deepcopy(graph))
             arguments = [_like(t, "cuda") if isinstance(t, torch.Tensor) else t for t in inputs]
         options["cudagraphs"] = compile_fx.BoxedBool(False)
 
@@ -157,7 +155,7 @@ def _like(t: torch.Tensor, device: str) -> torch.Tensor:
     return torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=device)
 
 
-def _on_cuda(graph: torch.fx.GraphModule, mode: FakeTensorMode) -> torch.fx.GraphModule:
+def _on_cuda(graph: torch.fx.GraphModule) -> torch.fx.GraphModule:
     cuda = torch.device("cuda", 0)
 
     def move(value: Any) -> Any:
@@ -207,10 +205,7 @@ def step_parts(setup: Setup, *, sync: int = 0, joint: bool = True, augself: bool
     if not augself:
         config = dataclasses.replace(config, augself=AugSelf(crop=0, color=0))
     learner, probe = build_learner(config).to(memory_format=torch.channels_last), Probe()  # type: ignore[call-overload]
-    for module in learner.modules():
-        if isinstance(module, ResNet):
-            module.joint = joint
-            set_group(module, B if joint else 0)
+    encode_together(learner, B if joint else 0)
     keep_in_graph()
     processes = max(1, sync)
     ranks = (
@@ -221,7 +216,6 @@ def step_parts(setup: Setup, *, sync: int = 0, joint: bool = True, augself: bool
     with contextlib.ExitStack() as stack:
         for patch in ranks:
             stack.enter_context(patch)
-        assert distributed.world_size() == processes
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         for module in learner.modules():
             for name, p in list(module._parameters.items()):

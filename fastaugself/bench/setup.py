@@ -118,16 +118,21 @@ def train_step(
         learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if prepare is not None:
         prepare(learner)
-    for module in learner.modules():
-        if isinstance(module, ResNet):
-            module.joint = joint
-            set_group(module, config.batch_size if joint else 0)
+    encode_together(learner, config.batch_size if joint else 0)
     optimizer = make_optimizer(learner, config.optim, constant_lr=learner.method.constant_lr)
     set_learning_rate(optimizer, LR, LR)
     return TrainStep(
         learner, optimizer, device=device, dtype=dtype, compile="on" if compile else "off", cuda_graphs=graphs,
         processes=processes,
     )  # fmt: skip
+
+
+def encode_together(learner: Learner, pairs: int) -> None:
+    """Both views of so many pairs go through the encoder in one pass; 0: one view after the other."""
+    for module in learner.modules():
+        if isinstance(module, ResNet):
+            module.joint = pairs > 0
+            set_group(module, pairs)
 
 
 def inputs(

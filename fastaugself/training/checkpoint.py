@@ -9,7 +9,7 @@ import torch
 
 from ..config import differences
 from ..errors import UsageError
-from ..files import partial_file
+from ..files import partial_file, remove_leftovers
 from .environment import versions
 
 FORMAT = 1
@@ -25,8 +25,7 @@ def save(
     Raises OSError where it cannot be written; older checkpoints are as they were then.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob("*.partial"):
-        left.unlink(missing_ok=True)  # of a process that was killed
+    remove_leftovers(folder)
     path = folder / f"step-{step:09d}.pt"
     content = {
         "format": FORMAT, "step": step, "config": json.dumps(config), "versions": dict(versions()), "state": state
