@@ -32,6 +32,16 @@ def photo_folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def photos(photo_folder):
+    """12 JPEGs, three of each of four classes: (bytes, number of the class, its name)."""
+    folders = sorted(photo_folder.iterdir())
+    found = [
+        (path.read_bytes(), i, folder.name) for i, folder in enumerate(folders) for path in sorted(folder.iterdir())
+    ]
+    return found[::5][:12]
+
+
+@pytest.fixture(scope="session")
 def beton(photo_folder, tmp_path_factory) -> Path:
     """The photos of `photo_folder` as a `.beton` file of 64 samples."""
     from fastaugself.data.write import write_photos
