@@ -1,27 +1,63 @@
 """Augmentation-aware pretraining of image encoders.
 
-The public names come from `names.py`, which is imported when the first of them is used: `fastaugself --help`, `write`,
-`info` and `verify` need none of them, nor torch, which takes seconds to import.
+Each public name is imported from its module when it is first used, so that `import fastaugself` takes no time and the
+commands that need no torch start without it.
 """
-# ruff: noqa: F403, F405
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .names import *
+    from fastaugself_kernels import ViewPolicy as ViewPolicy
 
-__all__ = [
-    "AugSelf", "Augment", "Backbone", "BarlowTwins", "Byol", "Cassle", "Checkpoint", "Data", "Log", "MoCo", "MoCoV3",
-    "Optim", "Pretrain", "SimClr", "SimSiam", "Supervised", "SwAV", "ViewPolicy", "run",
-]  # fmt: skip
+    from .aware.augself import AugSelf as AugSelf
+    from .aware.cassle import CASSLE as CASSLE
+    from .cli.pretrain import run as run
+    from .config.optim import Optim as Optim
+    from .config.schema import Augment as Augment
+    from .config.schema import Checkpoint as Checkpoint
+    from .config.schema import Data as Data
+    from .config.schema import Log as Log
+    from .config.schema import Pretrain as Pretrain
+    from .methods.barlow import BarlowTwins as BarlowTwins
+    from .methods.byol import BYOL as BYOL
+    from .methods.moco import MoCo as MoCo
+    from .methods.mocov3 import MoCoV3 as MoCoV3
+    from .methods.simclr import SimCLR as SimCLR
+    from .methods.simsiam import SimSiam as SimSiam
+    from .methods.supervised import Supervised as Supervised
+    from .methods.swav import SwAV as SwAV
+    from .models.build import Backbone as Backbone
+
+_MODULES = {
+    "ViewPolicy": "fastaugself_kernels",
+    "AugSelf": "fastaugself.aware.augself",
+    "CASSLE": "fastaugself.aware.cassle",
+    "run": "fastaugself.cli.pretrain",
+    "Optim": "fastaugself.config.optim",
+    **dict.fromkeys(("Augment", "Checkpoint", "Data", "Log", "Pretrain"), "fastaugself.config.schema"),
+    "BarlowTwins": "fastaugself.methods.barlow",
+    "BYOL": "fastaugself.methods.byol",
+    "MoCo": "fastaugself.methods.moco",
+    "MoCoV3": "fastaugself.methods.mocov3",
+    "SimCLR": "fastaugself.methods.simclr",
+    "SimSiam": "fastaugself.methods.simsiam",
+    "Supervised": "fastaugself.methods.supervised",
+    "SwAV": "fastaugself.methods.swav",
+    "Backbone": "fastaugself.models.build",
+}
+__all__ = [*_MODULES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:  # called for what is not there yet (PEP 562)
-    if name not in __all__:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("fastaugself")
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(".names", __name__), name)
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -1,6 +1,6 @@
 """`python -m fastaugself` is the command `fastaugself`."""
 
-from .cli import main
+import fastaugself.cli.main
 
 if __name__ == "__main__":
-    main()
+    fastaugself.cli.main.main()

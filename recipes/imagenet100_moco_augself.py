@@ -23,16 +23,16 @@ from functools import partial
 from pathlib import Path
 
 from fastaugself import (
+    BYOL,
+    CASSLE,
     AugSelf,
     Backbone,
     BarlowTwins,
-    Byol,
-    Cassle,
     MoCo,
     MoCoV3,
     Optim,
     Pretrain,
-    SimClr,
+    SimCLR,
     SimSiam,
     SwAV,
     ViewPolicy,
@@ -52,10 +52,10 @@ def sgd(lr: float) -> Optim:
 METHODS: dict[str, tuple[AnyMethod, Optim, Backbone]] = {
     "moco": (MoCo(queue=65_536, momentum=0.999, temperature=0.2, projector_norm=True), sgd(0.03), RESNET),
     "simsiam": (SimSiam(affine=True), sgd(0.05), RESNET),
-    "simclr": (SimClr(gather=False), sgd(0.05), RESNET),
-    "byol": (Byol(hidden=2048, momentum=0.996), sgd(0.05), RESNET),
+    "simclr": (SimCLR(gather=False), sgd(0.05), RESNET),
+    "byol": (BYOL(hidden=2048, momentum=0.996), sgd(0.05), RESNET),
     "swav": (SwAV(prototypes=100, freeze_steps=410, gather=False), sgd(0.05), RESNET),
-    "barlow": (BarlowTwins(), Optim(lr=0.05, weight_decay=1e-4, warmup_epochs=10, vector_lr=0.024), RESNET),
+    "barlow": (BarlowTwins(), Optim(lr=0.05, weight_decay=1e-4, warmup_epochs=10, norm_bias_lr_scale=0.024), RESNET),
     "mocov3": (
         MoCoV3(projector_layers=3, predictor_norm=True, momentum=0.999, momentum_schedule=False),
         Optim(name="adamw", lr=1.5e-4, weight_decay=0.1, warmup_epochs=40),
@@ -63,10 +63,10 @@ METHODS: dict[str, tuple[AnyMethod, Optim, Backbone]] = {
     ),
 }
 PARTS = {
-    "": (AugSelf(crop=0, color=0), Cassle()),
-    "-augself": (AugSelf(crop=0.5, color=0.5), Cassle()),
-    "-cassle": (AugSelf(crop=0, color=0), Cassle(inject="concat", depth=6, width=64)),
-    "-augself-cassle": (AugSelf(crop=0.5, color=0.5), Cassle(inject="concat", depth=6, width=64)),
+    "": (AugSelf(crop=0, color=0), CASSLE()),
+    "-augself": (AugSelf(crop=0.5, color=0.5), CASSLE()),
+    "-cassle": (AugSelf(crop=0, color=0), CASSLE(conditioning="concat", depth=6, width=64)),
+    "-augself-cassle": (AugSelf(crop=0.5, color=0.5), CASSLE(conditioning="concat", depth=6, width=64)),
 }
 
 

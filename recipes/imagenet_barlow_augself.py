@@ -23,7 +23,13 @@ def imagenet_barlow_augself() -> Pretrain:
         method=BarlowTwins(),
         augself=AugSelf(crop=0.5, color=0.5),
         optim=Optim(
-            name="lars", lr=0.2, weight_decay=1e-6, decay_vectors=False, vector_lr=0.024, momentum=0.9, warmup_epochs=10
+            name="lars",
+            lr=0.2,
+            weight_decay=1e-6,
+            decay_norm_bias=False,
+            norm_bias_lr_scale=0.024,
+            momentum=0.9,
+            warmup_epochs=10,
         ),
         run=Path("runs/imagenet_barlow_augself"),
         epochs=1000,
@@ -35,7 +41,7 @@ def sgd() -> Pretrain:
     """The same with SGD at a batch of 256, 300 epochs."""
     return replace(
         imagenet_barlow_augself(),
-        optim=Optim(lr=0.05, momentum=0.9, weight_decay=1e-4, warmup_epochs=10, vector_lr=0.024),
+        optim=Optim(lr=0.05, momentum=0.9, weight_decay=1e-4, warmup_epochs=10, norm_bias_lr_scale=0.024),
         run=Path("runs/imagenet_barlow_augself_sgd"),
         epochs=300,
         batch_size=256,

@@ -12,7 +12,7 @@ No run of this recipe has been made yet.
 from dataclasses import replace
 from pathlib import Path
 
-from fastaugself import AugSelf, Backbone, Byol, Optim, Pretrain, ViewPolicy, run
+from fastaugself import BYOL, AugSelf, Backbone, Optim, Pretrain, ViewPolicy, run
 
 
 def imagenet_byol_augself() -> Pretrain:
@@ -21,9 +21,9 @@ def imagenet_byol_augself() -> Pretrain:
         view=ViewPolicy.byol(0, 224),
         view2=ViewPolicy.byol(1, 224),
         backbone=Backbone(name="resnet50", batch_norm="sync"),
-        method=Byol(momentum=0.99),
+        method=BYOL(momentum=0.99),
         augself=AugSelf(crop=0.5, color=0.5),
-        optim=Optim(name="lars", lr=0.3, momentum=0.9, weight_decay=1e-6, decay_vectors=False, warmup_epochs=10),
+        optim=Optim(name="lars", lr=0.3, momentum=0.9, weight_decay=1e-6, decay_norm_bias=False, warmup_epochs=10),
         run=Path("runs/imagenet_byol_augself"),
         epochs=300,
         batch_size=4096,
@@ -35,7 +35,7 @@ def long() -> Pretrain:
     base = imagenet_byol_augself()
     return replace(
         base,
-        method=Byol(momentum=0.996),
+        method=BYOL(momentum=0.996),
         optim=replace(base.optim, lr=0.2, weight_decay=1.5e-6),
         run=Path("runs/imagenet_byol_augself_long"),
         epochs=1000,

@@ -10,7 +10,7 @@ No run of the full recipe has been made yet; the demo's is in the README.
 
 from pathlib import Path
 
-from fastaugself import Augment, AugSelf, Backbone, Checkpoint, Data, Log, MoCo, Optim, Pretrain, ViewPolicy, run
+from fastaugself import AugSelf, Backbone, Checkpoint, Data, Log, MoCo, Optim, Pretrain, ViewPolicy, run
 
 
 def imagenet_moco_augself() -> Pretrain:
@@ -32,7 +32,6 @@ def demo() -> Pretrain:
     return Pretrain(
         data=Data(train=Path("demo"), val=Path("demo")),
         view=ViewPolicy.moco_v2(32),
-        augment=Augment(blur_kernel=5),
         backbone=Backbone(name="resnet18", width=32),
         method=MoCo(queue=4096, momentum=0.99, temperature=0.2),
         augself=AugSelf(crop=1.0, color=1.0, hidden=256),

@@ -23,7 +23,7 @@ def imagenet_mocov3_augself() -> Pretrain:
         backbone=Backbone(name="resnet50", batch_norm="sync"),
         method=MoCoV3(),
         augself=AugSelf(crop=0.5, color=0.5),
-        optim=Optim(name="lars", lr=0.3, momentum=0.9, weight_decay=1e-6, decay_vectors=False, warmup_epochs=10),
+        optim=Optim(name="lars", lr=0.3, momentum=0.9, weight_decay=1e-6, decay_norm_bias=False, warmup_epochs=10),
         run=Path("runs/imagenet_mocov3_augself"),
         epochs=300,
         batch_size=4096,

@@ -11,7 +11,7 @@ No run of this recipe has been made yet.
 from dataclasses import replace
 from pathlib import Path
 
-from fastaugself import AugSelf, Backbone, Optim, Pretrain, SimClr, ViewPolicy, run
+from fastaugself import AugSelf, Backbone, Optim, Pretrain, SimCLR, ViewPolicy, run
 
 
 def imagenet_simclr_augself() -> Pretrain:
@@ -19,9 +19,9 @@ def imagenet_simclr_augself() -> Pretrain:
     return Pretrain(
         view=ViewPolicy.simclr(224),
         backbone=Backbone(name="resnet50", batch_norm="sync"),
-        method=SimClr(temperature=0.1),
+        method=SimCLR(temperature=0.1),
         augself=AugSelf(crop=0.5, color=0.5),
-        optim=Optim(name="lars", lr=0.3, momentum=0.9, weight_decay=1e-6, decay_vectors=False, warmup_epochs=10),
+        optim=Optim(name="lars", lr=0.3, momentum=0.9, weight_decay=1e-6, decay_norm_bias=False, warmup_epochs=10),
         run=Path("runs/imagenet_simclr_augself"),
         epochs=100,
         batch_size=4096,

@@ -19,8 +19,8 @@ def imagenet_swav_augself() -> Pretrain:
     """SwAV + AugSelf, ResNet-50, ImageNet-1k, 200 epochs, 2 x 224 + 6 x 96."""
     return Pretrain(
         view=replace(ViewPolicy.simclr(224), scale=(0.14, 1.0)),
-        small_view=replace(ViewPolicy.simclr(96), scale=(0.05, 0.14)),
-        small_views=6,
+        local_crop=replace(ViewPolicy.simclr(96), scale=(0.05, 0.14)),
+        num_local_crops=6,
         backbone=Backbone(name="resnet50", batch_norm="sync"),
         method=SwAV(prototypes=3000, queue=3840, queue_start=15 / 200, freeze_steps=5005),
         augself=AugSelf(crop=0.5, color=0.5),

@@ -6,7 +6,7 @@
 `--preset METHOD`, `METHOD-augself`, `METHOD-cassle` or `METHOD-augself-cassle`, of moco, simsiam, simclr, byol, swav,
 barlow; without one, simsiam-augself. A method has one learning rate in all variants. `simsiam-augself-rotation` and
 `simsiam-augself-solarize` add the augmentation and the head of the paper's ablations; `--augself.flip 1`,
-`--augself.blur 1` and weights of 0 give the others, and `--ss-only` leaves the method's loss out.
+`--augself.blur 1` and weights of 0 give the others, and `--augself-only` leaves the method's loss out.
 
 Published (Lee 2021, arXiv 2111.09613; linear evaluation after pretraining on train and unlabeled, 105,000 photos, %):
 
@@ -30,16 +30,16 @@ from functools import partial
 from pathlib import Path
 
 from fastaugself import (
+    BYOL,
+    CASSLE,
     Augment,
     AugSelf,
     Backbone,
     BarlowTwins,
-    Byol,
-    Cassle,
     MoCo,
     Optim,
     Pretrain,
-    SimClr,
+    SimCLR,
     SimSiam,
     SwAV,
     ViewPolicy,
@@ -50,16 +50,16 @@ from fastaugself.methods import AnyMethod
 METHODS: dict[str, AnyMethod] = {
     "moco": MoCo(projector_norm=True),
     "simsiam": SimSiam(layers=2, affine=True),
-    "simclr": SimClr(gather=False),
-    "byol": Byol(momentum=0.996),
+    "simclr": SimCLR(gather=False),
+    "byol": BYOL(momentum=0.996),
     "swav": SwAV(prototypes=100, freeze_steps=410, gather=False),
     "barlow": BarlowTwins(),
 }
 PARTS = {
-    "": (AugSelf(crop=0, color=0), Cassle()),
-    "-augself": (AugSelf(crop=1.0, color=1.0), Cassle()),
-    "-cassle": (AugSelf(crop=0, color=0), Cassle(inject="concat")),
-    "-augself-cassle": (AugSelf(crop=1.0, color=1.0), Cassle(inject="concat")),
+    "": (AugSelf(crop=0, color=0), CASSLE()),
+    "-augself": (AugSelf(crop=1.0, color=1.0), CASSLE()),
+    "-cassle": (AugSelf(crop=0, color=0), CASSLE(conditioning="concat")),
+    "-augself-cassle": (AugSelf(crop=1.0, color=1.0), CASSLE(conditioning="concat")),
 }
 
 
@@ -68,10 +68,10 @@ def stl10(method: str = "simsiam", parts: str = "-augself") -> Pretrain:
     augself, cassle = PARTS[parts]
     optim = Optim(lr=0.03, momentum=0.9, weight_decay=5e-4, schedule="cosine", schedule_by="epoch")
     if method == "barlow":  # CASSLE's code; AugSelf's has no Barlow Twins
-        optim = Optim(lr=0.05, weight_decay=1e-4, warmup_epochs=10, vector_lr=0.024)
+        optim = Optim(lr=0.05, weight_decay=1e-4, warmup_epochs=10, norm_bias_lr_scale=0.024)
     return Pretrain(
         view=ViewPolicy.moco_v2(96),
-        augment=Augment(mean=(0.43, 0.42, 0.39), std=(0.27, 0.26, 0.27), blur_kernel=9),
+        augment=Augment(mean=(0.43, 0.42, 0.39), std=(0.27, 0.26, 0.27)),
         backbone=Backbone(name="resnet18", batch_norm="sync", zero_init_residual=True, init="torch"),
         method=METHODS[method],
         augself=augself,

@@ -18,17 +18,16 @@ from functools import partial
 from pathlib import Path
 
 from fastaugself import (
-    Augment,
+    BYOL,
+    CASSLE,
     AugSelf,
     Backbone,
     BarlowTwins,
-    Byol,
-    Cassle,
     MoCo,
     MoCoV3,
     Optim,
     Pretrain,
-    SimClr,
+    SimCLR,
     SimSiam,
     Supervised,
     SwAV,
@@ -42,18 +41,18 @@ METHODS: dict[str, tuple[AnyMethod, Optim]] = {
     "moco": (MoCo(queue=4096, momentum=0.99, projector_norm=True), SGD),
     "mocov3": (MoCoV3(hidden=2048, momentum=0.99), SGD),
     "simsiam": (SimSiam(layers=2, affine=True), SGD),
-    "simclr": (SimClr(), SGD),
-    "byol": (Byol(momentum=0.99), SGD),
+    "simclr": (SimCLR(), SGD),
+    "byol": (BYOL(momentum=0.99), SGD),
     "swav": (SwAV(prototypes=100, freeze_steps=40), SGD),
     # Its loss sums over 1,024 dimensions: in 300 steps at 0.4 features lost rank, at 0.005 they kept it.
-    "barlow": (BarlowTwins(dim=1024), Optim(lr=0.005, weight_decay=1e-4, vector_lr=0.024, warmup_epochs=10)),
+    "barlow": (BarlowTwins(dim=1024), Optim(lr=0.005, weight_decay=1e-4, norm_bias_lr_scale=0.024, warmup_epochs=10)),
     "supervised": (Supervised(), SGD),
 }
 PARTS = {
-    "": (AugSelf(crop=0, color=0), Cassle()),
-    "-augself": (AugSelf(crop=1.0, color=1.0), Cassle()),
-    "-cassle": (AugSelf(crop=0, color=0), Cassle(inject="concat")),
-    "-augself-cassle": (AugSelf(crop=1.0, color=1.0), Cassle(inject="concat")),
+    "": (AugSelf(crop=0, color=0), CASSLE()),
+    "-augself": (AugSelf(crop=1.0, color=1.0), CASSLE()),
+    "-cassle": (AugSelf(crop=0, color=0), CASSLE(conditioning="concat")),
+    "-augself-cassle": (AugSelf(crop=1.0, color=1.0), CASSLE(conditioning="concat")),
 }
 
 
@@ -63,7 +62,6 @@ def study(method: str = "moco", parts: str = "-augself") -> Pretrain:
     augself, cassle = PARTS[parts]
     return Pretrain(
         view=ViewPolicy.moco_v2(64),
-        augment=Augment(blur_kernel=7),
         backbone=Backbone(name="resnet18", batch_norm="sync", zero_init_residual=True),
         method=options,
         augself=augself,
@@ -79,7 +77,7 @@ PRESETS = {
     method + parts: partial(study, method, parts)
     for method, (options, _) in METHODS.items()
     for parts, (_, cassle) in PARTS.items()
-    if options.conditional or not cassle.columns
+    if options.has_projector or not cassle.condition_dim
 }
 
 if __name__ == "__main__":

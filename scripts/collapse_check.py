@@ -23,9 +23,9 @@ from typing import Any
 import torch
 
 from fastaugself import Augment, Data, Log, Pretrain
-from fastaugself.data.write import ensure_beton
-from fastaugself.training.distributed import World
-from fastaugself.training.environment import environment
+from fastaugself.data.inputs.convert import ensure_beton
+from fastaugself.distributed import World
+from fastaugself.environment import environment
 from fastaugself.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,7 +81,7 @@ def small(preset: Callable[[], Pretrain], data: Data, run: Path) -> Pretrain:
 
 def check(config: Pretrain) -> dict[str, float]:
     """Trains in `config.run`: the method's loss in the first and last tenth, rank and accuracy before and after."""
-    trainer = Trainer(config, World(0, 1, torch.device("cpu")))
+    trainer = Trainer(config, World.single())
     try:
         trainer.fit()
     finally:

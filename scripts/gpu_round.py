@@ -68,7 +68,7 @@ def parts(photos: Path, out: Path, run: Path, gpus: int) -> list[Part]:
     if not cuda:
         augment += ("--photos", 4, "--quick", "--without", "kornia", "torchvision-v2", "oracle-batched")
     found = [
-        Part("tests", 110, ("-m", "pytest", "-q", "-m", "gpu", "tests/test_gpu.py", "-p", "no:cacheprovider")),
+        Part("tests", 110, ("-m", "pytest", "-q", "-m", "gpu", "tests/training/test_gpu.py", "-p", "no:cacheprovider")),
         Part("tune", 70, ("-m", "fastaugself_kernels.tune", "--seconds", 50))
         if cuda
         else Part("tune", 0, skipped="shapes are measured on a GPU"),
@@ -86,7 +86,7 @@ def parts(photos: Path, out: Path, run: Path, gpus: int) -> list[Part]:
     else:
         found.append(Part("scale", 0, skipped="weak scaling needs several GPUs"))
     if out.resolve().is_relative_to(ROOT / "results"):
-        found.append(Part("tables", 20, ("-m", "fastaugself.bench", "tables")))
+        found.append(Part("tables", 20, ("-m", "fastaugself", "bench", "tables")))
     else:
         found.append(Part("tables", 0, skipped=f"{out} is not under results/"))
     return found

@@ -39,10 +39,10 @@ from torch.utils import _pytree as pytree
 from triton.backends.compiler import GPUTarget
 
 from fastaugself import AugSelf
-from fastaugself.bench.setup import METHODS, Setup, encode_together
+from fastaugself.bench.setup import METHODS, Setup
 from fastaugself.methods.base import Views
-from fastaugself.methods.build import build_learner
-from fastaugself.models.normalise import keep_in_graph
+from fastaugself.models.norm_function import keep_in_graph
+from fastaugself.runs.build import build_learner
 from fastaugself_kernels import Targets
 
 H100 = {"major": 9, "multi_processor_count": 132, "regs_per_multiprocessor": 65536, "warp_size": 32,
@@ -204,8 +204,7 @@ def step_parts(setup: Setup, *, sync: int = 0, joint: bool = True, augself: bool
         config = dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, batch_norm="sync"))
     if not augself:
         config = dataclasses.replace(config, augself=AugSelf(crop=0, color=0))
-    learner, probe = build_learner(config).to(memory_format=torch.channels_last), Probe()  # type: ignore[call-overload]
-    encode_together(learner, B if joint else 0)
+    learner, probe = build_learner(config, batched_views=joint).to(memory_format=torch.channels_last), Probe()  # type: ignore[call-overload]
     keep_in_graph()
     processes = max(1, sync)
     ranks = (
@@ -243,7 +242,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224, help="side of the views")
     parser.add_argument("--batch", type=int, default=256, help="pairs of a process")
     parser.add_argument("--sync", type=int, default=0, help="processes that batch norm spans (default: one)")
-    parser.add_argument("--views-one-by-one", action="store_true", help="as --joint-views off does")
+    parser.add_argument("--views-one-by-one", action="store_true", help="as --batched-views off does")
     parser.add_argument("--no-augself", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

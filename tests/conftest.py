@@ -44,7 +44,7 @@ def photos(photo_folder):
 @pytest.fixture(scope="session")
 def beton(photo_folder, tmp_path_factory) -> Path:
     """The photos of `photo_folder` as a `.beton` file of 64 samples."""
-    from fastaugself.data.write import write_photos
+    from fastaugself.data.inputs.convert import write_photos
 
     out = tmp_path_factory.mktemp("beton") / "photos.beton"
     write_photos(photo_folder, out, progress=False)

@@ -24,7 +24,7 @@ from rich.table import Table as RichTable
 
 from fastaugself_kernels import ViewPolicy
 
-from ..devices import DeviceName, find_device
+from ..distributed import DeviceName, resolve_device
 from . import equivalence, ours, peers
 from .equivalence import TOLERANCES, differences, some_views, statistics
 from .harness import (
@@ -89,7 +89,7 @@ def augment_benchmark(
         patience: Seconds for setting all of them up; whose turn comes later is left out.
     """
     check_outputs(json, plot)
-    where = find_device(device)
+    where = resolve_device(device)
     if where.type == "cpu":
         torch.set_num_threads(1)
     if quick:

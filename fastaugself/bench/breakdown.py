@@ -3,15 +3,14 @@
 import statistics
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..config import Pretrain
-from ..data.canvas import Canvas
-from ..methods.learner import Learner
+from ..aware.learner import Learner
+from ..config.schema import Pretrain
+from ..data.ragged import RaggedBatch
 from ..methods.moco import MoCo
 from ..training.batch import make_batch
 from .setup import train_step
@@ -54,7 +53,7 @@ class Stopwatch:
 
 def breakdown(
     config: Pretrain,
-    canvas: Canvas,
+    photos: RaggedBatch,
     device: torch.device,
     dtype: torch.dtype,
     *,
@@ -70,24 +69,24 @@ def breakdown(
     backward passes with it take longer than those without. prepare: changes the learner.
     """
     step = train_step(
-        config, device, dtype=dtype, compile=compiled, joint=compiled, processes=processes, prepare=prepare
+        config, device, dtype=dtype, compile=compiled, batched_views=compiled, processes=processes, prepare=prepare
     )
     watch = Stopwatch(device)
     forward = FORWARD if compiled else "heads and loss"
     if not compiled:
         _watch_encoders(step.learner.method, watch)
-    source = Canvas(*(t.cpu().pin_memory() for t in canvas)) if device.type == "cuda" else canvas
+    source = RaggedBatch(*(t.cpu().pin_memory() for t in photos)) if device.type == "cuda" else photos
     found: dict[str, list[float]] = {}
     for i in range(repeats * min(2, processes) + 2):
         alone = processes > 1 and i % 2 == 1  # every other step keeps its gradients to itself
         watch.mark("start")
         moved = source.to(device, non_blocking=True) if device.type == "cuda" else source
         watch.mark("copy")
-        views, targets = make_batch(config, moved, i, dtype)
+        views, targets, _ = make_batch(config, moved, i, dtype)
         watch.mark("augment")
         step.optimizer.zero_grad()
-        with step.alone() if alone else nullcontext():
-            result = step._forward(views, targets)
+        with step.gradient_sync(last=not alone):
+            result = step.forward(views, targets)
             watch.mark(forward)
             step.scaler.scale(result.loss).backward()
         watch.mark("backward, alone" if alone else "backward")
@@ -95,8 +94,9 @@ def breakdown(
             step.scaler.step(step.optimizer)
             step.scaler.update()
             watch.mark("optimizer")
-            step.learner.method.after_step(result.carry, 0.0)
-            watch.mark("momentum and queue")
+            step.learner.method.update_ema(0.0)
+            step.learner.method.update_queue(result.queue_update, 0.0)
+            watch.mark("EMA and queue")
         seconds = watch.read()
         if i > 1:  # the first of either kind warm up
             for name, value in seconds.items():

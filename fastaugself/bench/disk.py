@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from tyro.conf import Positional
 
-from ..data.beton import ALLOCATION, FIELD, HEADER, TYPE_IMAGE, TYPE_INT, VERSION, metadata_type
+from ..data.beton.format import ALLOCATION, FIELD, HEADER, TYPE_IMAGE, TYPE_INT, VERSION, metadata_type
 from ..data.dataset import Dataset
 from ..data.loader import Loader
 from ..data.order import Order
-from ..training.environment import environment
+from ..environment import environment
 from .harness import Record, check_outputs, write_json
 
 ORDERS: tuple[Order, ...] = ("random", "quasi-random", "sequential")
@@ -97,9 +97,9 @@ def reading(paths: tuple[Path, ...], *, batch_size: int, batches: int, workers: 
 def _rate(paths: tuple[Path, ...], order: Order, epoch: int, batch_size: int, batches: int, workers: int) -> float:
     with Loader(paths, batch_size=batch_size, order=order, workers=workers, source="native") as loader:
         began, seen = time.perf_counter(), 0
-        with closing(loader.epoch(epoch)) as canvases:
-            for canvas, _ in zip(canvases, range(batches), strict=False):
-                seen += len(canvas.ids_B)
+        with closing(loader.epoch(epoch)) as decoded:
+            for photos, _ in zip(decoded, range(batches), strict=False):
+                seen += len(photos.ids_B)
         return seen / (time.perf_counter() - began)
 
 
@@ -130,7 +130,7 @@ def opening(samples: int, files: int, *, rounds: int) -> Record:
 _OPEN = """
 import json, resource, threading, time
 from fastaugself.data.loader import Loader
-import fastaugself.data.native, simplejpeg
+import fastaugself.data.readers.native, simplejpeg
 
 def resident():
     with open("/proc/self/statm") as stream:

@@ -14,11 +14,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from ..config import Data, Log
+from ..config.schema import Data, Log
 from ..data.demo import write_demo
-from ..data.write import ensure_beton
+from ..data.inputs.convert import ensure_beton
+from ..distributed import World
 from ..errors import UsageError
-from ..training.distributed import World
 from ..training.trainer import Trainer
 from .harness import Row, check_outputs, record, write_json
 from .setup import FlatSetup, settings
@@ -50,7 +50,7 @@ def e2e_benchmark(
             config, data=Data(train=photos), log=Log(every=10**9, tensorboard=False), run=Path(folder) / "run",
             epochs=10**6,
         )  # fmt: skip
-        trainer = Trainer(dataclasses.replace(config, max_steps=needed), World(0, 1, where))
+        trainer = Trainer(dataclasses.replace(config, max_steps=needed), World.single(where))
         try:
             whole, ready, waits, idle = _measure(trainer, steps, rounds)
         finally:
@@ -102,7 +102,7 @@ def _measure(trainer: Trainer, steps: int, rounds: int) -> tuple[list[float], li
 
     def again() -> None:
         for _ in range(steps):
-            trainer.train(batch.views, batch.targets, step=trainer.step, progress=0.0)
+            trainer.step_fn(batch.views, batch.targets, global_step=trainer.global_step, progress=0.0)
 
     try:
         training()  # warms up

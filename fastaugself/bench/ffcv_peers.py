@@ -25,7 +25,7 @@ from ffcv.pipeline.pipeline_spec import PipelineSpec
 from ffcv.pipeline.state import State
 from ffcv.transforms import NormalizeImage, RandomHorizontalFlip, ToTensor, ToTorchImage
 
-from ..data.beton import JPEG
+from ..data.beton.format import JPEG
 from .photo_peers import MEAN, STD
 
 PHOTOS_IN_AN_EPOCH = 1 << 14  # FFCV allocates its buffers anew every epoch, so short ones would speak against it

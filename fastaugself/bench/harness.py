@@ -22,10 +22,10 @@ from typing import Any, TypeVar
 
 import torch
 
+from ..environment import environment
 from ..errors import UsageError
 from ..files import check_outputs as check_files
 from ..files import replace_file
-from ..training.environment import environment
 
 Record = dict[str, Any]
 T = TypeVar("T")

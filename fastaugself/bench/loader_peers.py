@@ -22,9 +22,9 @@ from torch import Tensor
 
 from fastaugself_kernels import ViewPolicy, augment, sample_params
 
-from ..data.beton import JPEG, Beton
-from ..data.canvas import Canvas
+from ..data.beton.format import JPEG, Beton
 from ..data.loader import Loader
+from ..data.ragged import RaggedBatch
 from . import photo_peers
 from .photo_peers import MEAN, STD
 from .remote import Racer
@@ -58,17 +58,17 @@ def _ours(source: Literal["ffcv", "native"], with_views: bool) -> Callable[[Task
         loader = Loader(task.path, batch_size=task.batch, source=source, workers=task.workers)
         policies = (ViewPolicy.moco_v2(task.size),) * 2
 
-        def views(canvas: Canvas, epoch: int, **exact: Any) -> tuple[Tensor, Tensor]:
-            params = sample_params(canvas.ids_B, canvas.sizes_B2, policies, seed=0, epoch=epoch)
+        def views(photos: RaggedBatch, epoch: int, **exact: Any) -> tuple[Tensor, Tensor]:
+            params = sample_params(photos.ids_B, photos.sizes_B2, policies, seed=0, epoch=epoch)
             size = task.size
-            return augment(canvas.pixels, canvas.offsets_B, canvas.sizes_B2, params, size=size, **exact), params
+            return augment(photos.pixels, photos.offsets_B, photos.sizes_B2, params, size=size, **exact), params
 
         def batches() -> Iterator[Any]:
             first = np.arange(task.batch)
             ids = ((start + first) % task.samples for start in itertools.count(0, task.batch))
-            for n, canvas in enumerate(loader.canvases(ids)):  # no epoch ends, where nothing would be read ahead
-                yield views(canvas, n * task.batch // task.samples) if with_views else canvas
-                del canvas
+            for n, photos in enumerate(loader.batches_of(ids)):  # no epoch ends, where nothing would be read ahead
+                yield views(photos, n * task.batch // task.samples) if with_views else photos
+                del photos
 
         running = batches()
         if not with_views:
@@ -76,8 +76,8 @@ def _ours(source: Literal["ffcv", "native"], with_views: bool) -> Callable[[Task
 
         def check() -> dict[str, Any]:
             made = [x_VBCHW for x_VBCHW, _ in _some(running, task)]
-            canvas = loader.take(np.arange(task.batch))
-            few = Canvas(canvas.pixels, *(t[:_REFERENCE_VIEWS] for t in canvas[1:]))
+            photos = loader.take(np.arange(task.batch))
+            few = RaggedBatch(photos.pixels, *(t[:_REFERENCE_VIEWS] for t in photos[1:]))
             exact: dict[str, Any] = {"rounding": "none", "mean": (0, 0, 0), "std": (1, 1, 1)}
             oracle, fast = (views(few, 0, backend=backend, **exact)[0] for backend in ("reference", "auto"))
             found = {"oracle_error": (oracle - fast).abs().max().item(), "crc32": [zlib.crc32(_bytes(x)) for x in made]}
@@ -182,27 +182,27 @@ def _bytes(x_VBCHW: Tensor) -> memoryview:
     return np.asarray(x_VBCHW.permute(0, 1, 3, 4, 2).contiguous()).data
 
 
-def _decoded(canvases: list[Canvas], task: Task) -> dict[str, Any]:
+def _decoded(batches: list[RaggedBatch], task: Task) -> dict[str, Any]:
     """Of whole photos: their checksums, how far Pillow's are (mean difference, of 255); and of their crops."""
     found: dict[int, list[int]] = {}
     differences = []
     with Beton(task.path) as beton:
-        for canvas in canvases:
+        for photos in batches:
             for sample, start, (height, width) in zip(
-                canvas.ids_B.tolist(), canvas.offsets_B.tolist(), canvas.sizes_B2.tolist(), strict=True
+                photos.ids_B.tolist(), photos.offsets_B.tolist(), photos.sizes_B2.tolist(), strict=True
             ):
-                pixels = canvas.pixels[start : start + height * width * 3].numpy()
+                pixels = photos.pixels[start : start + height * width * 3].numpy()
                 found[sample] = [zlib.crc32(pixels.data)]
                 if beton.modes_N[sample] == JPEG:
                     other = np.asarray(_pil_photo(beton, sample)).reshape(-1)
                     differences.append(float(np.abs(pixels.astype(np.int16) - other).mean()))
     policy = ViewPolicy(task.size, flip=0, jitter=0, gray=0, blur=0)
 
-    def crops(canvas: Canvas) -> Tensor:
-        params = sample_params(canvas.ids_B, canvas.sizes_B2, (policy,) * 2, seed=0, epoch=0)
-        return augment(canvas.pixels, canvas.offsets_B, canvas.sizes_B2, params, size=task.size).flatten(0, 1)
+    def crops(photos: RaggedBatch) -> Tensor:
+        params = sample_params(photos.ids_B, photos.sizes_B2, (policy,) * 2, seed=0, epoch=0)
+        return augment(photos.pixels, photos.offsets_B, photos.sizes_B2, params, size=task.size).flatten(0, 1)
 
-    return {"crc32": found, "pillow_error": max(differences, default=0.0), "crops": statistics(map(crops, canvases))}
+    return {"crc32": found, "pillow_error": max(differences, default=0.0), "crops": statistics(map(crops, batches))}
 
 
 def _normalised(crops_BHWC: Tensor) -> Tensor:

@@ -11,10 +11,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.beton import JPEG, Beton
+from ..data.beton.format import JPEG, Beton
+from ..data.beton.writer import BetonWriter
 from ..data.demo import load_photos
-from ..data.photo import load_photo
-from ..data.writer import BetonWriter
+from ..data.inputs.photo import load_photo
 from ..errors import UsageError
 from .harness import Record
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from fastaugself_kernels import Targets
 
+from ..aware.learner import Learner
 from ..methods.base import Views
-from ..methods.learner import Learner
 from ..methods.moco import MoCoMethod
 
 
@@ -28,10 +28,10 @@ class PlainMoCoStep:
         """The total loss of the step that was made."""
         method, config = self.method, self.method.config
         f1_BD = method.backbone(views.x_VBCHW[0])
-        q_BE = F.normalize(method.projector(f1_BD, views.omega(0)), dim=1)
+        q_BE = F.normalize(method.projector(f1_BD, views.condition(0)), dim=1)
         with torch.no_grad():
             f2_BD = method.key_backbone(views.x_VBCHW[1])
-            k_BE = F.normalize(method.key_projector(f2_BD, views.omega(1)), dim=1)
+            k_BE = F.normalize(method.key_projector(f2_BD, views.condition(1)), dim=1)
         positive_B1 = (q_BE * k_BE).sum(1, keepdim=True)
         negative_BK = q_BE @ method.queue_KE.clone().detach().T
         logits = torch.cat([positive_B1, negative_BK], 1) / config.temperature
@@ -42,14 +42,15 @@ class PlainMoCoStep:
         loss.backward()
         self.optimizer.step()
         if self.loops:
-            self._follow_in_a_loop(k_BE)
+            self._update_in_a_loop(k_BE)
             loss.item()
         else:
-            method.after_step((k_BE,), 0.0)
+            method.update_ema(0.0)
+            method.update_queue((k_BE,), 0.0)
         return loss.detach()
 
     @torch.no_grad()
-    def _follow_in_a_loop(self, k_BE: Tensor) -> None:
+    def _update_in_a_loop(self, k_BE: Tensor) -> None:
         method = self.method
         pairs = ((method.key_backbone, method.backbone), (method.key_projector, method.projector))
         for own, leader in pairs:

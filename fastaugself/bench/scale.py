@@ -19,14 +19,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from ..config import Pretrain, from_dict
+from .. import distributed
+from ..config.schema import Pretrain
+from ..config.serialize import from_dict
 from ..data.cores import available_cores
 from ..errors import RunError, UsageError
 from ..models.norm import use_native_sync
-from ..training import distributed
 from .breakdown import breakdown, in_words
 from .harness import Record, Row, check_outputs, record, write_json
-from .setup import FlatSetup, Setup, inputs, photos, settings, train_step
+from .setup import FlatSetup, Setup, inputs, noise_photos, settings, train_step
 
 HIDDEN = (
     "all-reduce: what backward passes with it take longer than those without, in eager steps; the exchanges of "
@@ -113,12 +114,12 @@ def _work(job: Record, out: Path) -> None:
     cuda = world.device.type == "cuda"
     options: dict[str, Any] = {"dtype": setup.dtype, "processes": world.size}
     rates = _rates(config, world, options, job)
-    canvas = photos(config, world.device)
+    batch = noise_photos(config, world.device)
     options["prepare"] = (
         use_native_sync if cuda and job["norm"] == "sync" and world.size > 1 else None
     )  # as the trainer
-    parts = breakdown(config, canvas, world.device, repeats=3 * job["rounds"] if cuda else 3, **options)
-    if world.leads:
+    parts = breakdown(config, batch, world.device, repeats=3 * job["rounds"] if cuda else 3, **options)
+    if world.is_main:
         out.write_text(json_format.dumps({"rates": rates, "breakdown": parts}))
     distributed.stop()
 
@@ -126,13 +127,13 @@ def _work(job: Record, out: Path) -> None:
 def _rates(config: Pretrain, world: distributed.World, options: dict[str, Any], job: Record) -> list[float]:
     cuda = world.device.type == "cuda"
     step = train_step(config, world.device, compile=cuda, **options)
-    views, targets = inputs(config, photos(config, world.device), options["dtype"])
+    views, targets = inputs(config, noise_photos(config, world.device), options["dtype"])
     rates = []
     for round_ in range(job["rounds"] + 1):
         distributed.barrier()
         began, steps, going = time.perf_counter(), 0, True
         while going:
-            step(views, targets, step=0, progress=0.0)
+            step(views, targets, global_step=0, progress=0.0)
             steps += 1
             # All processes take as many steps: the longest-running one's clock decides, on CUDA every few steps.
             if steps % (4 if cuda else 1) == 0:

@@ -10,23 +10,22 @@ import tyro
 
 from fastaugself_kernels import Targets, ViewPolicy
 
-from ..config import Augment, Pretrain
-from ..data.canvas import Canvas
-from ..devices import DeviceName, find_device
-from ..methods import Byol, MoCo, SimClr, SimSiam
-from ..methods.augself import AugSelf
+from ..aware.augself import AugSelf
+from ..aware.learner import Learner
+from ..config.optim import Optim
+from ..config.schema import Augment, Pretrain
+from ..data.ragged import RaggedBatch
+from ..distributed import DeviceName, resolve_device
+from ..methods import BYOL, MoCo, SimCLR, SimSiam
 from ..methods.base import Views
-from ..methods.build import build_learner
-from ..methods.learner import Learner
 from ..models.build import Backbone
-from ..models.norm import set_group
-from ..models.resnet import ResNet
+from ..runs.build import build_learner
 from ..training.batch import make_batch
-from ..training.optim import Optim, make_optimizer, set_learning_rate
-from ..training.step import TrainStep
+from ..training.optim import make_optimizer, set_learning_rate
+from ..training.trainer import TrainStep
 
 LR = 0.01
-METHODS = {"moco": MoCo, "simsiam": SimSiam, "simclr": SimClr, "byol": Byol}
+METHODS = {"moco": MoCo, "simsiam": SimSiam, "simclr": SimCLR, "byol": BYOL}
 MethodName = Literal["moco", "simsiam", "simclr", "byol"]
 
 
@@ -52,7 +51,7 @@ class Setup:
     @property
     def where(self) -> torch.device:
         """The device. Raises UsageError where CUDA is asked for and missing."""
-        found = find_device(self.device)
+        found = resolve_device(self.device)
         return torch.device("cuda", 0) if found.type == "cuda" else found
 
     def resolved(self) -> "Setup":
@@ -78,7 +77,7 @@ class Setup:
         moco = of.method == "moco"
         return Pretrain(
             view=ViewPolicy.moco_v2(of.size),
-            augment=Augment(blur_kernel=23 if of.size > 96 else 9 if of.size > 32 else 5),
+            augment=Augment(),
             backbone=Backbone(name=of.backbone, width=of.width, stem="imagenet" if of.size > 48 else "small"),
             method=MoCo(queue=of.queue // of.batch * of.batch) if moco else METHODS[of.method](),
             augself=AugSelf(crop=0.5, color=0.5),
@@ -90,14 +89,14 @@ class Setup:
 FlatSetup = Annotated[Setup, tyro.conf.arg(name="")]  # on the command line: --batch, not --setup.batch
 
 
-def photos(config: Pretrain, device: torch.device, side: int = 0) -> Canvas:
+def noise_photos(config: Pretrain, device: torch.device, side: int = 0) -> RaggedBatch:
     """A batch of noise as decoded photos of 375 x 500, or of `side` squared; smaller where views are."""
     height, width = (side, side) if side else (375, 500) if config.view.size >= 160 else (96, 128)
     B, random = config.batch_size, torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (B * height * width * 3,), dtype=torch.uint8, generator=random)
     offsets_B = torch.arange(B, dtype=torch.int64) * (height * width * 3)
     sizes_B2 = torch.tensor([[height, width]] * B, dtype=torch.int32)
-    return Canvas(pixels, offsets_B, sizes_B2, torch.zeros(B, dtype=torch.int64), torch.arange(B)).to(device)
+    return RaggedBatch(pixels, offsets_B, sizes_B2, torch.zeros(B, dtype=torch.int64), torch.arange(B)).to(device)
 
 
 def train_step(
@@ -107,18 +106,17 @@ def train_step(
     channels_last: bool = True,
     dtype: torch.dtype = torch.float32,
     compile: bool = False,
-    joint: bool = False,
+    batched_views: bool = False,
     graphs: bool = False,
     processes: int = 1,
     prepare: Callable[[Learner], Any] | None = None,
 ) -> TrainStep:
     """The trainer's step on a new learner at a learning rate that does not blow up on noise. prepare: changes it."""
-    learner: Learner = build_learner(config).to(device)
+    learner: Learner = build_learner(config, batched_views=batched_views).to(device)
     if channels_last:
         learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if prepare is not None:
         prepare(learner)
-    encode_together(learner, config.batch_size if joint else 0)
     optimizer = make_optimizer(learner, config.optim, constant_lr=learner.method.constant_lr)
     set_learning_rate(optimizer, LR, LR)
     return TrainStep(
@@ -127,19 +125,11 @@ def train_step(
     )  # fmt: skip
 
 
-def encode_together(learner: Learner, pairs: int) -> None:
-    """Both views of so many pairs go through the encoder in one pass; 0: one view after the other."""
-    for module in learner.modules():
-        if isinstance(module, ResNet):
-            module.joint = pairs > 0
-            set_group(module, pairs)
-
-
 def inputs(
-    config: Pretrain, canvas: Canvas, dtype: torch.dtype, *, channels_last: bool = True
+    config: Pretrain, photos: RaggedBatch, dtype: torch.dtype, *, channels_last: bool = True
 ) -> tuple[Views, tuple[Targets, Targets]]:
     """Views and targets of the batch; views in NCHW order without `channels_last`."""
-    views, targets = make_batch(config, canvas, 0, dtype)
+    views, targets, _ = make_batch(config, photos, 0, dtype)
     return views if channels_last else views._replace(x_VBCHW=views.x_VBCHW.contiguous()), targets
 
 

@@ -13,17 +13,17 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from ..config import Pretrain
-from ..data.canvas import Canvas
+from ..aware.augself import AugSelf
+from ..aware.cassle import CASSLE
+from ..config.schema import Pretrain
+from ..data.ragged import RaggedBatch
 from ..errors import RunError
 from ..methods import MoCo
-from ..methods.augself import AugSelf
-from ..methods.build import build_learner
-from ..methods.cassle import Cassle
+from ..runs.build import build_learner
 from .breakdown import NOT_HERE, bound, breakdown, in_words
 from .harness import Contestant, Row, check_outputs, measure, ratios, record, write_json
 from .plain import PlainMoCoStep
-from .setup import LR, FlatSetup, inputs, photos, settings, train_step
+from .setup import LR, FlatSetup, inputs, noise_photos, settings, train_step
 
 
 def step_benchmark(
@@ -47,9 +47,9 @@ def step_benchmark(
     check_outputs(json)
     where, config = setup.where, setup.config()
     cuda = where.type == "cuda"
-    canvas = photos(config, where)
+    batch = noise_photos(config, where)
     compiled = compile == "on" or (compile == "auto" and cuda)
-    rungs = ladder(config, canvas, where, compiled=compiled, everything=everything or not compiled)
+    rungs = ladder(config, batch, where, compiled=compiled, everything=everything or not compiled)
     check([rung for rung in rungs if rung.exact])
     contestants = [Contestant(rung.name, rung.call, config.batch_size) for rung in rungs]
     rows, left_out = measure(contestants, device=where, rounds=rounds, seconds=seconds)
@@ -70,9 +70,9 @@ def step_benchmark(
     if default is None:
         raise RunError(f"the default step failed: {left_out[0].reason}")
     repeats = 3 * rounds if cuda else rounds
-    parts = {"eager": breakdown(config, canvas, where, setup.dtype, repeats=repeats)}
+    parts = {"eager": breakdown(config, batch, where, setup.dtype, repeats=repeats)}
     if compiled:
-        parts["compiled"] = breakdown(config, canvas, where, setup.dtype, repeats=repeats, compiled=True)
+        parts["compiled"] = breakdown(config, batch, where, setup.dtype, repeats=repeats, compiled=True)
     limit = bound(config, where) if cuda else None
     show(rows, compared, parts, limit)
     if json is not None:
@@ -91,15 +91,15 @@ class Rung:
 
 
 def ladder(
-    config: Pretrain, canvas: Canvas, device: torch.device, *, compiled: bool, everything: bool = True
+    config: Pretrain, batch: RaggedBatch, device: torch.device, *, compiled: bool, everything: bool = True
 ) -> list[Rung]:
     """The rungs, from the slowest style to the default, and what AugSelf and CASSLE add to that."""
     cuda = device.type == "cuda"
     rungs = []
     if isinstance(config.method, MoCo):
-        rungs.append(Rung("loops", _plain(config, canvas, device, loops=True), exact=True))
-        rungs.append(Rung("+lists of tensors, no waits", _plain(config, canvas, device, loops=False), exact=True))
-    eager: dict[str, Any] = {"channels_last": False, "dtype": torch.float32, "compile": False, "joint": False}
+        rungs.append(Rung("loops", _plain(config, batch, device, loops=True), exact=True))
+        rungs.append(Rung("+lists of tensors, no waits", _plain(config, batch, device, loops=False), exact=True))
+    eager: dict[str, Any] = {"channels_last": False, "dtype": torch.float32, "compile": False, "batched_views": False}
     switches: list[tuple[str, dict[str, Any]]] = [
         ("+loss without logits", {}),
         ("+channels-last", {"channels_last": True}),
@@ -107,52 +107,58 @@ def ladder(
     if cuda:
         switches += [("+fp16", {"dtype": torch.float16}), ("+bf16", {"dtype": torch.bfloat16})]
     if compiled:
-        switches += [("+compile", {"compile": True, "joint": True})]
+        switches += [("+compile", {"compile": True, "batched_views": True})]
     options = eager
     for name, change in switches:
         options = {**options, **change}
         exact = options["dtype"] == torch.float32
-        rungs.append(Rung(name, _own(config, canvas, device, **options), exact=exact))
+        rungs.append(Rung(name, _own(config, batch, device, **options), exact=exact))
     last = rungs.pop()
     rungs.append(dataclasses.replace(last, name="default"))
     if cuda and compiled and everything:
-        rungs.append(Rung("default, fp16", _own(config, canvas, device, **{**options, "dtype": torch.float16})))
-        rungs.append(Rung("default, CUDA graphs", _own(config, canvas, device, **options, graphs=True)))
+        rungs.append(Rung("default, fp16", _own(config, batch, device, **{**options, "dtype": torch.float16})))
+        rungs.append(Rung("default, CUDA graphs", _own(config, batch, device, **options, graphs=True)))
     if not isinstance(config.method, MoCo):
-        turned = {**options, "joint": not options["joint"]}
-        name = "default, views in one pass" if turned["joint"] else "default, views one by one"
-        rungs.append(Rung(name, _own(config, canvas, device, **turned)))
+        turned = {**options, "batched_views": not options["batched_views"]}
+        name = "default, views in one pass" if turned["batched_views"] else "default, views one by one"
+        rungs.append(Rung(name, _own(config, batch, device, **turned)))
     without = dataclasses.replace(config, augself=AugSelf(crop=0.0, color=0.0))
-    rungs.append(Rung("default, no AugSelf", _own(without, canvas, device, **options)))
+    rungs.append(Rung("default, no AugSelf", _own(without, batch, device, **options)))
     if not everything:
         return rungs
-    conditioned = dataclasses.replace(config, cassle=Cassle(inject="concat"))
-    rungs.append(Rung("default, CASSLE", _own(conditioned, canvas, device, **options)))
+    conditioned = dataclasses.replace(config, cassle=CASSLE(conditioning="concat"))
+    rungs.append(Rung("default, CASSLE", _own(conditioned, batch, device, **options)))
     return rungs
 
 
-def _plain(config: Pretrain, canvas: Canvas, device: torch.device, *, loops: bool) -> Callable[[], torch.Tensor]:
+def _plain(config: Pretrain, batch: RaggedBatch, device: torch.device, *, loops: bool) -> Callable[[], torch.Tensor]:
     step = PlainMoCoStep(build_learner(config).to(device), LR, loops=loops)
-    views, targets = inputs(config, canvas, torch.float32, channels_last=False)
+    views, targets = inputs(config, batch, torch.float32, channels_last=False)
     return lambda: step(views, targets)
 
 
 def _own(
     config: Pretrain,
-    canvas: Canvas,
+    batch: RaggedBatch,
     device: torch.device,
     *,
     channels_last: bool,
     dtype: torch.dtype,
     compile: bool,
-    joint: bool,
+    batched_views: bool,
     graphs: bool = False,
 ) -> Callable[[], torch.Tensor]:
     step = train_step(
-        config, device, channels_last=channels_last, dtype=dtype, compile=compile, joint=joint, graphs=graphs
+        config,
+        device,
+        channels_last=channels_last,
+        dtype=dtype,
+        compile=compile,
+        batched_views=batched_views,
+        graphs=graphs,
     )
-    views, targets = inputs(config, canvas, dtype, channels_last=channels_last)
-    return lambda: step(views, targets, step=0, progress=0.0).loss.detach()
+    views, targets = inputs(config, batch, dtype, channels_last=channels_last)
+    return lambda: step(views, targets, global_step=0, progress=0.0).loss.detach()
 
 
 def check(rungs: list[Rung]) -> None:

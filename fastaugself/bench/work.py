@@ -17,7 +17,7 @@ from torch import Tensor
 from fastaugself_kernels import ViewPolicy, sample_params
 from fastaugself_kernels.params import HEIGHT, WIDTH
 
-from ..data.beton import Beton
+from ..data.beton.format import Beton
 from ..data.demo import load_photos
 
 

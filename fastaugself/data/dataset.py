@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
-from . import manifest, sidecar
-from .beton import Beton
+from .beton import manifest, sidecar
+from .beton.format import Beton
 
 log = logging.getLogger(__name__)
 

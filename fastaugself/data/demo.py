@@ -15,10 +15,10 @@ import numpy as np
 from PIL import Image
 
 from ..errors import RunError, UsageError
-from .beton import MAX_SIDE
+from .beton.format import MAX_SIDE
+from .beton.sidecar import Sidecar
+from .beton.writer import BetonWriter
 from .cores import available_cores
-from .sidecar import Sidecar
-from .writer import BetonWriter
 
 # Class name, package, file below it. Licences: astronaut, hubble and rocket are in the public domain (NASA, SpaceX);
 # cat, coffee and retina CC0; china CC BY 2.0 by danielbuechele; flower CC BY 2.0 by Flickr user vultilion.

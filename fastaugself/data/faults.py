@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from ..errors import RunError, UsageError
 from .dataset import Dataset
-from .native import decode_into
-from .source import Buffers, Packed, layout
+from .ragged import RaggedBatch
+from .readers.base import Buffers, Decoded, layout, ragged_batch
+from .readers.native import decode_into
 
 log = logging.getLogger(__name__)
 
@@ -40,15 +41,15 @@ class Faults:
         """Counts anew."""
         self.count = 0
 
-    def repair(self, packed: Packed, buffers: Buffers) -> Packed:
+    def repair(self, decoded: Decoded, buffers: Buffers) -> RaggedBatch:
         """The batch with other samples, and their ids, in place of those that failed.
 
         Raises RunError where too many have failed by now, or the disk does.
         """
-        if not packed.failed:
-            return packed
-        ids_B = packed.ids_B.copy()
-        for i in packed.failed:
+        if not decoded.failed:
+            return decoded.batch
+        ids_B = decoded.batch.ids_B.numpy().copy()
+        for i in decoded.failed:
             sample = int(ids_B[i])
             if self._fault(sample) is None:
                 continue  # a read that failed once and succeeds now
@@ -56,7 +57,7 @@ class Faults:
             self._last = sample
             self.check(self.count)
             ids_B[i] = self._replacement(sample)
-        return self._pack(packed, ids_B, buffers)
+        return self._replaced(decoded, ids_B, buffers)
 
     def check(self, count: int) -> None:
         """Raises RunError if `count` corrupt samples, of one epoch over all ranks, are more than are allowed."""
@@ -96,17 +97,18 @@ class Faults:
                 return other
         raise RunError(f"{self._dataset.locate(sample)[0].path}: no sample of it can be decoded; write it again")
 
-    def _pack(self, packed: Packed, ids_B: NDArray[np.int64], buffers: Buffers) -> Packed:
-        """The batch of `ids_B`: the images that did not fail from `packed`, the others decoded here."""
-        failed, old = set(packed.failed), packed.pixels.cpu().numpy()
+    def _replaced(self, decoded: Decoded, ids_B: NDArray[np.int64], buffers: Buffers) -> RaggedBatch:
+        """The batch of `ids_B`: the images that did not fail from `decoded`, the others decoded here."""
+        failed, old = set(decoded.failed), decoded.batch.pixels.cpu().numpy()
+        old_offsets = decoded.batch.offsets_B.tolist()
         offsets_B, bytes_B, count = layout(self._dataset.sizes_N2[ids_B])
         whole = np.zeros(count, np.uint8)
         for i, sample in enumerate(ids_B.tolist()):
             image = whole[offsets_B[i] : offsets_B[i] + bytes_B[i]]
             if i not in failed:
-                image[:] = old[packed.offsets_B[i] : packed.offsets_B[i] + bytes_B[i]]
+                image[:] = old[old_offsets[i] : old_offsets[i] + bytes_B[i]]
             elif fault := decode_into(*self._dataset.locate(sample), image):
-                raise RunError(f"{self._dataset.describe(sample)} could be decoded before and no more: {fault}")
-        pixels = buffers.exchange(packed.pixels, count)
+                raise RunError(f"{self._dataset.describe(sample)} could be decoded before and cannot any more: {fault}")
+        pixels = buffers.exchange(decoded.batch.pixels, count)
         pixels.copy_(torch.from_numpy(whole))
-        return Packed(pixels, offsets_B, ids_B, [])
+        return ragged_batch(self._dataset, ids_B, pixels, offsets_B)

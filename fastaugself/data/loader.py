@@ -15,16 +15,16 @@ import torch
 from numpy.typing import NDArray
 
 from ..errors import UsageError
-from . import ffcv_source
 from .background import Background
-from .canvas import Canvas
 from .cores import available_cores
 from .dataset import Dataset, Paths
 from .faults import Faults
-from .native import NativeSource
 from .order import Order, epoch_batches, num_batches
+from .ragged import RaggedBatch
 from .readahead import distance, read_ahead
-from .source import Buffers, Decode, OwnMemory, Packed, Source
+from .readers import ffcv as ffcv_source
+from .readers.base import Buffers, Decode, OwnMemory, Source
+from .readers.native import NativeSource
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class Loader:
         self.batch_size, self.seed, self.rank, self.world = batch_size, seed, rank, world
         self.order, self.drop_last, self.device, self.decode = order, drop_last, device, decode
         self._dataset = Dataset(paths)
-        self._epochs: weakref.WeakSet[Generator[Canvas]] = weakref.WeakSet()
+        self._epochs: weakref.WeakSet[Generator[RaggedBatch]] = weakref.WeakSet()
         try:
             data = self._dataset
             self.name, self.num_samples, self.classes = data.name, data.num_samples, data.classes
@@ -97,7 +97,7 @@ class Loader:
     def _make_source(self, wanted: Literal["auto", "ffcv", "native"], workers: int) -> Source:
         self.source: Literal["ffcv", "native"]
         if self.decode == "nvimgcodec":
-            from .nvimgcodec_source import NvimgcodecSource
+            from .readers.nvimgcodec import NvimgcodecSource
 
             if wanted == "ffcv":
                 raise UsageError("FFCV decodes on the CPU: pass --data.source native, or --data.decode cpu")
@@ -107,8 +107,8 @@ class Loader:
         reader = ffcv_source.FfcvSource if self.source == "ffcv" else NativeSource
         return reader(self._dataset, workers=workers)
 
-    def epoch(self, epoch: int, start: int = 0) -> Generator[Canvas]:
-        """The batches of an epoch from batch `start` on: each a Canvas on `device` that is the caller's to keep.
+    def epoch(self, epoch: int, start: int = 0) -> Generator[RaggedBatch]:
+        """The batches of an epoch from batch `start` on: on `device`; they belong to the caller.
 
         Nothing is read before the first `next()`. Breaking off, an exception in the loop and `close()` of the generator
         end the threads before they return.
@@ -129,17 +129,17 @@ class Loader:
         )
         return self._decoded(ids, epoch)
 
-    def canvases(self, ids: Iterable[NDArray[np.int64]]) -> Generator[Canvas]:
-        """Batches of these samples, in an order of your own that may go on for ever.
+    def batches_of(self, ids: Iterable[NDArray[np.int64]]) -> Generator[RaggedBatch]:
+        """Batches of these sample ids, in the order given; `ids` may be endless.
 
         Raises as `epoch` does, and UsageError for an id that is none.
         """
         return self._decoded(self._known(ids), 0)
 
-    def take(self, ids_B: NDArray[np.int64]) -> Canvas:
-        """These samples as one batch on `device`. Raises as `canvases`."""
-        with closing(self.canvases([ids_B])) as canvases:
-            return next(canvases)
+    def take(self, ids_B: NDArray[np.int64]) -> RaggedBatch:
+        """These samples as one batch on `device`. Raises as `batches_of`."""
+        with closing(self.batches_of([ids_B])) as batches:
+            return next(batches)
 
     def _known(self, ids: Iterable[NDArray[np.int64]]) -> Iterator[NDArray[np.int64]]:
         for ids_B in ids:
@@ -154,32 +154,32 @@ class Loader:
         """A sample by all its names: its file, its number there, and where it came from if the manifest says so."""
         return self._dataset.describe(sample)
 
-    def _decoded(self, ids: Iterator[NDArray[np.int64]], epoch: int) -> Generator[Canvas]:
+    def _decoded(self, ids: Iterator[NDArray[np.int64]], epoch: int) -> Generator[RaggedBatch]:
         on_cuda = self.device.type == "cuda"
-        canvases = self._on_cuda(ids, epoch) if on_cuda else self._canvases(ids, epoch, OwnMemory())
-        self._epochs.add(canvases)
-        return canvases
+        batches = self._on_cuda(ids, epoch) if on_cuda else self._batches(ids, epoch, OwnMemory())
+        self._epochs.add(batches)
+        return batches
 
-    def _on_cuda(self, ids: Iterator[NDArray[np.int64]], epoch: int) -> Generator[Canvas]:
+    def _on_cuda(self, ids: Iterator[NDArray[np.int64]], epoch: int) -> Generator[RaggedBatch]:
         from .transfer import CudaLink, Ring, to_device
 
         link = CudaLink(self.device)
         if self.decode == "nvimgcodec":
-            from .nvimgcodec_source import DeviceMemory
+            from .readers.nvimgcodec import DeviceMemory
 
             memory = DeviceMemory(link, self.device)
-            return to_device(self._canvases(ids, epoch, memory), link, memory)
+            return to_device(self._batches(ids, epoch, memory), link, memory)
         ring = Ring(link, batch_size=self.batch_size)
-        return to_device(self._canvases(ids, epoch, ring), link, ring)
+        return to_device(self._batches(ids, epoch, ring), link, ring)
 
-    def _canvases(self, ids: Iterator[NDArray[np.int64]], epoch: int, buffers: Buffers) -> Generator[Canvas]:
+    def _batches(self, ids: Iterator[NDArray[np.int64]], epoch: int, buffers: Buffers) -> Generator[RaggedBatch]:
         self._dataset.check_unchanged()
         self._faults.begin_epoch()
         with closing(self._read_ahead(ids, epoch)) as wanted, closing(self._source.batches(wanted, buffers)) as batches:
-            for packed in batches:
-                self._dataset.check_unchanged(packed.ids_B)
-                yield self._canvas(self._faults.repair(packed, buffers))
-                del packed  # else two batches would be kept here while the next one is waited for
+            for decoded in batches:
+                self._dataset.check_unchanged(decoded.batch.ids_B.numpy())
+                yield self._faults.repair(decoded, buffers)
+                del decoded  # else two batches would be kept here while the next one is waited for
 
     def _read_ahead(self, ids: Iterator[NDArray[np.int64]], epoch: int) -> Generator[NDArray[np.int64]]:
         if self.order != "quasi-random":
@@ -188,15 +188,6 @@ class Loader:
         ahead = read_ahead(self._dataset, ids, seed=self.seed, epoch=epoch)
         depth = distance(self.batch_size * self.world)
         yield from Background(ahead, depth=depth, name="read-ahead", about=f"blocks of {self._dataset.name}")
-
-    def _canvas(self, packed: Packed) -> Canvas:
-        return Canvas(
-            pixels=packed.pixels,
-            offsets_B=torch.from_numpy(packed.offsets_B),
-            sizes_B2=torch.from_numpy(self.sizes_N2[packed.ids_B]),
-            labels_B=torch.from_numpy(self.labels_N[packed.ids_B]),
-            ids_B=torch.from_numpy(packed.ids_B),
-        )
 
     @property
     def columns(self) -> dict[str, list[float]]:

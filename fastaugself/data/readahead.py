@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import RunError
-from .beton import Beton
+from .beton.format import Beton
 from .dataset import Dataset
 from .order import BLOCK, OPEN_BLOCKS, blocks_of
 

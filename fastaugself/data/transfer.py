@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from .background import Background
-from .canvas import Canvas
-from .source import AHEAD
+from .ragged import RaggedBatch
+from .readers.base import AHEAD
 
 SLOTS = AHEAD + 2  # as many as the sources hold at once, and one to be filled while another is sent
 ON_DEVICE = 2  # batches on the device that the consumer has not taken yet
@@ -125,7 +125,7 @@ class _Slot:
 
 
 class Ring:
-    """`slots` buffers of page-locked memory that are filled and sent in turn; a source.Buffers.
+    """`slots` buffers of page-locked memory that are filled and sent in turn; a readers.base.Buffers.
 
     batch_size: samples of a batch at most. Each buffer grows to the largest batch that it has held.
     """
@@ -166,18 +166,18 @@ class Ring:
         self._filled[slot.memory.data_ptr()] = slot
         return slot.memory[:count]
 
-    def send(self, canvas: Canvas) -> tuple[Canvas, list[Tensor], Event]:
+    def send(self, batch: RaggedBatch) -> tuple[RaggedBatch, list[Tensor], Event]:
         """Begins to copy a batch whose pixels are in a slot; see Sender."""
-        slot = self._filled.pop(canvas.pixels.data_ptr())
-        memory, count = slot.memory, len(canvas.pixels)
+        slot = self._filled.pop(batch.pixels.data_ptr())
+        memory, count = slot.memory, len(batch.pixels)
         assert memory is not None
-        used = pack_rest(memory, count, canvas)
+        used = pack_rest(memory, count, batch)
         sent, slot.sent = self._link.send(memory[:used])
         arrived = slot.sent
         with self._changed:
             self._free.append(slot)
             self._changed.notify()
-        return unpack_rest(sent[:count], sent, count, canvas), [sent], arrived
+        return unpack_rest(sent[:count], sent, count, batch), [sent], arrived
 
     def close(self) -> None:
         """Lets waiting decoders go, and returns when no copy reads from a slot any more."""
@@ -190,27 +190,27 @@ class Ring:
                 self._link.wait(slot.sent)
 
 
-def pack_rest(memory: Tensor, start: int, canvas: Canvas) -> int:
+def pack_rest(memory: Tensor, start: int, batch: RaggedBatch) -> int:
     """Writes all tensors of a batch but the pixels into `memory` from byte `start` on; returns where they end."""
-    for tensor in canvas[1:]:
+    for tensor in batch[1:]:
         memory[start : start + tensor.nbytes].copy_(tensor.reshape(-1).view(torch.uint8))
         start += tensor.nbytes
     return start
 
 
-def unpack_rest(pixels: Tensor, memory: Tensor, start: int, like: Canvas) -> Canvas:
+def unpack_rest(pixels: Tensor, memory: Tensor, start: int, like: RaggedBatch) -> RaggedBatch:
     """`pixels` with the other tensors, of the types and shapes of `like`, as `pack_rest` wrote them."""
     rest = []
     for tensor in like[1:]:
         rest.append(memory[start : start + tensor.nbytes].view(tensor.dtype).view(tensor.shape))
         start += tensor.nbytes
-    return Canvas(pixels, *rest)
+    return RaggedBatch(pixels, *rest)
 
 
 class Sender(Protocol):
     """Memory of batches that can be sent: a Ring, or one for pixels that are on the device already."""
 
-    def send(self, canvas: Canvas) -> tuple[Canvas, list[Tensor], Event]:
+    def send(self, batch: RaggedBatch) -> tuple[RaggedBatch, list[Tensor], Event]:
         """The batch on the device, its memory there, and when it is there."""
         ...
 
@@ -219,38 +219,38 @@ class Sender(Protocol):
         ...
 
 
-def to_device(canvases: Generator[Canvas], link: Link, ring: Sender) -> Generator[Canvas]:
+def to_device(batches: Generator[RaggedBatch], link: Link, ring: Sender) -> Generator[RaggedBatch]:
     """The batches on the device of `link`, sent ahead by a thread of their own.
 
-    canvases: batches in the memory of `ring`, made by that thread. What is returned belongs to the consumer. No more
+    batches: in the memory of `ring`, made by that thread. What is returned belongs to the consumer. No more
     batches are begun than ON_DEVICE beyond what it has taken, nor while work on the fourth before is still to be done.
     """
     done: deque[Event] = deque()
-    sending = Background(_send(canvases, link, ring, done), depth=ON_DEVICE, name="to-device")
-    batches = iter(sending)
+    sending = Background(_send(batches, link, ring, done), depth=ON_DEVICE, name="to-device")
+    sent = iter(sending)
     try:
-        for canvas, memory, arrived in batches:
+        for batch, memory, arrived in sent:
             link.receive(memory, arrived)
-            yield canvas
-            del canvas, memory
+            yield batch
+            del batch, memory
             done.append(link.mark())
     finally:
         ring.close()  # first: the thread may be waiting for a decoder that waits for a slot
-        batches.close()
+        sent.close()
         sending.close()
 
 
 def _send(
-    canvases: Generator[Canvas], link: Link, ring: Sender, done: deque[Event]
-) -> Generator[tuple[Canvas, list[Tensor], Event]]:
+    batches: Generator[RaggedBatch], link: Link, ring: Sender, done: deque[Event]
+) -> Generator[tuple[RaggedBatch, list[Tensor], Event]]:
     try:
         with link.enter():
-            for k, canvas in enumerate(canvases):
+            for k, batch in enumerate(batches):
                 if k >= _IN_USE:
                     # The queue holds ON_DEVICE batches, so the consumer has come back from batch k - _IN_USE by now.
                     link.wait(done.popleft())
-                yield ring.send(canvas)
-                del canvas
+                yield ring.send(batch)
+                del batch
     finally:
         ring.close()
-        canvases.close()
+        batches.close()

@@ -1,6 +1,6 @@
 """`fastaugself eval NAME`: what a representation kept."""
 
-_FEATURES, _IMAGES = "fastaugself.evaluation.commands:", "fastaugself.evaluation.commands_views:"
+_FEATURES, _IMAGES = "fastaugself.evaluation.commands:", "fastaugself.evaluation.commands_images:"
 _STUDY = "fastaugself.evaluation.study."
 
 COMMANDS = {

@@ -12,17 +12,17 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
+from ..probes.information import BINS, Histogram
+from ..probes.localization import frame_boxes
+from ..probes.regression import choose_ridge, r2
 from . import protocols
 from .encoders import Encoder
 from .features import Extractor
 from .fusion import Representation
-from .information import BINS, Histogram
-from .localization import frame_boxes
 from .options import FeatureOptions
 from .parameters import COLUMNS, Pairs, pairs, predict, train_heads
 from .prepare import to_frame
 from .protocols import Features, Outcome, Protocol
-from .regression import choose_ridge, r2
 from .results import Row
 from .splits import Dataset
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from fastaugself_kernels.params import IMAGENET_MEAN, IMAGENET_STD
 
 from ..errors import RunError, UsageError
-from ..export import WEIGHTS
+from ..export.backbone import WEIGHTS
 from ..models.build import Backbone, build_backbone, image_size_option, timm_with
 from ..models.weights import load_weights
-from ..run_folder import read_pretrain
-from ..training.checkpoint import checkpoints, load
+from ..runs.checkpoint import checkpoints, load
+from ..runs.folder import read_pretrain
 
 Color = tuple[float, float, float]
 PREFIX = "method.backbone."  # of the backbone's parameters in a checkpoint

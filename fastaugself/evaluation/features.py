@@ -4,21 +4,15 @@ Shape suffixes: V views, B batch, N samples, D features.
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fastaugself_kernels import ViewPolicy, augment, sample_params
-from fastaugself_kernels.params import Backend
-
-from ..data.loader import Loader
 from ..errors import RunError, UsageError
 from . import cache, fusion
 from .encoders import Encoder
@@ -26,62 +20,6 @@ from .prepare import Filter, batches, in_threads, normalise, prepare
 from .splits import Images, Split
 
 CPU = torch.device("cpu")
-
-
-class Features(NamedTuple):
-    """features_ND: float32, pooled, not normalised. labels_N: int64, -1 where unknown. ids_N: int64 sample ids."""
-
-    features_ND: Tensor
-    labels_N: Tensor
-    ids_N: Tensor
-
-
-@torch.no_grad()
-def extract(
-    backbone: nn.Module,
-    loader: Loader,
-    *,
-    size: int,
-    mean: tuple[float, float, float],
-    std: tuple[float, float, float],
-    device: torch.device,
-    limit: int | None = None,
-    channels_last: bool = True,
-    backend: Backend = "auto",
-) -> Features:
-    """Features of each photo's central square, resized to `size`, from the backbone in evaluation mode, on the CPU.
-
-    limit: stop after this many samples, in the loader's order of epoch 0.
-    """
-    policies = (ViewPolicy.none(size),)
-    was_training = backbone.training
-    backbone.eval()
-    features, labels, ids, count = [], [], [], 0
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    try:
-        with closing(loader.epoch(0)) as batches:
-            for canvas in batches:
-                params_VBP = sample_params(canvas.ids_B, canvas.sizes_B2, policies, seed=0, epoch=0)
-                x_VBCHW = augment(
-                    canvas.pixels,
-                    canvas.offsets_B,
-                    canvas.sizes_B2,
-                    params_VBP,
-                    size=size,
-                    mean=mean,
-                    std=std,
-                    blur_kernel=1,
-                    backend=backend,
-                )
-                features.append(backbone(x_VBCHW[0].contiguous(memory_format=layout)).float().cpu())
-                labels.append(canvas.labels_B.cpu())
-                ids.append(canvas.ids_B.cpu())
-                count += len(canvas.ids_B)
-                if limit is not None and count >= limit:
-                    break
-    finally:
-        backbone.train(was_training)
-    return Features(torch.cat(features)[:limit], torch.cat(labels)[:limit], torch.cat(ids)[:limit])
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import UsageError
+from ..probes.intervals import Score, mean_score
 from . import cache
 from .encoders import Encoder
 from .features import Extractor, Frozen
-from .interval import Score, mean_score
 from .prepare import in_threads
 from .splits import Split
 from .transforms import Transform

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..page import escape
-from .interval import Score
+from ..html.page import escape
+from ..probes.intervals import Score
 from .invariance import Invariance
 from .results import write_html
 

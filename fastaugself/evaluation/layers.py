@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from fastaugself_kernels import ViewPolicy, descriptors
 
 from ..errors import UsageError
-from ..methods.build import build_learner
-from ..run_folder import read_pretrain
-from ..training.checkpoint import checkpoints, load
+from ..runs.build import build_learner
+from ..runs.checkpoint import checkpoints, load
+from ..runs.folder import read_pretrain
 from .encoders import Encoder
 from .splits import Split
 from .views import Batch, view_batches
@@ -140,19 +140,19 @@ def load_projector(encoder: Encoder, device: torch.device) -> Projector | None:
     if not state:
         return None
     # A projector knows nothing of classes: any number of them builds it.
-    projector = build_learner(config, classes=2).method.projector
+    projector = build_learner(config, num_classes=2).method.projector
     if not isinstance(projector, nn.Module):
         return None
     projector.load_state_dict(state)
     projector.requires_grad_(False).eval().to(device)
 
     def project(f_BD: Tensor, batch: Batch, view: int) -> Tensor:
-        if not config.cassle.columns:
+        if not config.cassle.condition_dim:
             return projector(f_BD)
         policy = (config.view,) * len(batch.params_VBP)
-        omega_VBn = descriptors(
+        condition_VBn = descriptors(
             batch.params_VBP, batch.sizes_B2, policy, batch.shift_VB3, include=config.cassle.include
         )
-        return projector(f_BD, omega_VBn[view].to(device))
+        return projector(f_BD, condition_VBn[view].to(device))
 
     return project

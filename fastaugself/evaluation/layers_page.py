@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..page import escape
+from ..html.page import escape
 from .invariance_page import matrix
 from .results import write_html
 

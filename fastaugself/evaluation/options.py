@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tyro.conf import Positional, arg
 
-from ..devices import DeviceName, find_device
+from ..distributed import DeviceName, resolve_device
 from ..errors import UsageError
 from ..files import check_outputs
 from .cache import default_folder
@@ -75,7 +75,7 @@ class Options:
 
     def torch_device(self) -> torch.device:
         """Where models run; UsageError for CUDA where there is none."""
-        return find_device(self.device)
+        return resolve_device(self.device)
 
     def extractor(self) -> Extractor:
         folder = self.cache or default_folder()

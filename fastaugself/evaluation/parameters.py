@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fastaugself_kernels import Targets, ViewPolicy, augself_targets
 
-from ..methods.augself import AugSelf, AugSelfLoss
+from ..aware.augself import AugSelf, AugSelfLoss
 from . import cache
 from .encoders import Encoder
 from .features import Extractor, Frozen

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .fewshot import draw_episodes, episode_accuracies
-from .information import infonce_bound
-from .interval import Score, accuracy, bootstrap, mean_score, normal_score
-from .knn import knn_predict
-from .linear import choose_probe
-from .localization import iou
-from .regression import choose_ridge, r2
-from .retrieval import average_precision, nearest
+from ..probes.fewshot import draw_episodes, episode_accuracies
+from ..probes.information import infonce_bound
+from ..probes.intervals import Score, accuracy, bootstrap, mean_score, normal_score
+from ..probes.knn import knn_predict
+from ..probes.linear import choose_probe
+from ..probes.localization import iou
+from ..probes.regression import choose_ridge, r2
+from ..probes.retrieval import average_precision, nearest
 from .splits import Dataset, require_classes
 
 

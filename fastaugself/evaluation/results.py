@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
+from ..environment import environment
 from ..errors import UsageError
 from ..files import replace_file
-from ..page import page
-from ..training.environment import environment
+from ..html.page import page
+from ..probes.intervals import CONFIDENCE, Score
 from .cache import key_of
-from .interval import CONFIDENCE, Score
 
 COLUMNS = ("protocol", "data", "models", "fusion", "metric", "value", "low", "high", "seed", "samples", "file")
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from ..page import data_uri, escape
+from ..html.page import data_uri, escape
+from ..probes.retrieval import Neighbors, nearest
 from .results import write_html
-from .retrieval import Neighbors, nearest
 from .splits import Dataset, Split
 
 STYLE = """<style>

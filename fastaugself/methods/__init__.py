@@ -4,30 +4,30 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from .barlow import BarlowTwins as BarlowTwins
-from .base import Options as Options
-from .byol import Byol as Byol
+from .base import MethodConfig as MethodConfig
+from .byol import BYOL as BYOL
 from .moco import MoCo as MoCo
 from .mocov3 import MoCoV3 as MoCoV3
-from .simclr import SimClr as SimClr
+from .simclr import SimCLR as SimCLR
 from .simsiam import SimSiam as SimSiam
 from .supervised import Supervised as Supervised
 from .swav import SwAV as SwAV
 
-AnyMethod = MoCo | MoCoV3 | SimSiam | SimClr | Byol | SwAV | BarlowTwins | Supervised
+AnyMethod = MoCo | MoCoV3 | SimSiam | SimCLR | BYOL | SwAV | BarlowTwins | Supervised
 
-METHODS: dict[str, type[Options]] = {
+METHODS: dict[str, type[MethodConfig]] = {
     "moco": MoCo,
     "mocov3": MoCoV3,
     "simsiam": SimSiam,
-    "simclr": SimClr,
-    "byol": Byol,
+    "simclr": SimCLR,
+    "byol": BYOL,
     "swav": SwAV,
     "barlow": BarlowTwins,
     "supervised": Supervised,
 }
 """Options of each method, by the name that config.json gives it."""
 
-T = TypeVar("T", bound=type[Options])
+T = TypeVar("T", bound=type[MethodConfig])
 
 
 def register(name: str) -> Callable[[T], T]:

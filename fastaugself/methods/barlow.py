@@ -8,20 +8,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..distributed import sum_with_gradient, world_size
 from ..errors import UsageError
-from ..training.distributed import sum_with_gradient, world_size
-from .base import Method, Options, Output, Parts, Views, at_least_one, encode
-from .cassle import Projector
+from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_one
 
 
 @dataclass(frozen=True)
-class BarlowTwins(Options):
-    """Barlow Twins: the cross-correlation of both views' embeddings is drawn to the identity."""
+class BarlowTwins(MethodConfig):
+    """Barlow Twins: the cross-correlation matrix of both views' embeddings is pushed towards the identity."""
 
     title = "Barlow Twins"
 
     dim: int = 8192
-    """Width of all three layers of the projector."""
+    """Width of the three layers of the projector."""
     redundancy: float = 0.0051
     """Weight of the off-diagonal elements."""
 
@@ -30,23 +29,22 @@ class BarlowTwins(Options):
         if self.redundancy < 0:
             raise UsageError(f"--method.redundancy must be at least 0, got {self.redundancy}")
 
-    def build(self, parts: Parts) -> "BarlowTwinsMethod":
-        return BarlowTwinsMethod(self, parts)
+    def build(self, context: BuildContext) -> "BarlowTwinsMethod":
+        return BarlowTwinsMethod(self, context)
 
 
 class BarlowTwinsMethod(Method):
     """Encoder and a projector that ends with a batch norm without parameters."""
 
-    def __init__(self, config: BarlowTwins, parts: Parts) -> None:
-        super().__init__()
+    def __init__(self, config: BarlowTwins, context: BuildContext) -> None:
+        super().__init__(context)
         self.config = config
-        self.backbone = parts.backbone
-        widths = [parts.num_features, *[config.dim] * 3]
-        self.projector = Projector(widths, cassle=parts.cassle, last_norm="plain", sync=parts.sync)
+        widths = [context.num_features, *[config.dim] * 3]
+        self.projector = context.projector(widths, last_norm="plain")
 
     def forward(self, views: Views) -> Output:
-        features = encode(self.backbone, views.x_VBCHW)
-        z1, z2 = (self.projector(f, views.omega(v)).float() for v, f in enumerate(features))
+        features = self.encode(self.backbone, views)
+        z1, z2 = (self.projector(f, views.condition(v)).float() for v, f in enumerate(features))
         loss = redundancy_loss(z1, z2, self.config.redundancy)
         return Output(loss, (features[0], features[1]))
 

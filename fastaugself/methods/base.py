@@ -1,87 +1,104 @@
-"""What a method is: a module from views to a loss and features, and what it does around the optimizer's step.
+"""The protocol of base methods: options (`MoCo`, a frozen dataclass) and a module (`MoCoMethod`, an nn.Module).
 
-A new method is one file: a frozen dataclass of options with `build`, and an nn.Module with the calls of `Method`
-(docs/new-method.md).
+The options carry the method's name because recipes and the command line are written with them; `options.build(context)`
+gives the module. A new method is one file with both (docs/new-method.md).
 
-Shape suffixes: V views, B batch, C channels, H W, D features, n columns of a condition.
+Shape suffixes: V views, L local crops, B batch, C channels, H W, D features, n condition.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from .cassle import Cassle
+from ..models.heads import LastNorm, Projector
 
 
 class Views(NamedTuple):
     """A batch as methods see it.
 
-    x_VBCHW: the views. labels_B: int64 class of each sample, -1 where unknown. omega_VBn: each view's own augmentation
-    descriptors, where projectors are conditioned on them. small_VBCHW: further views at a smaller size (multi-crop).
+    x_VBCHW: the global views. labels_B: int64 class of each sample, -1 where unknown. condition_VBn: each view's own
+    augmentation descriptors, where the projector is conditioned on them; local crops come after the global views.
+    local_LBCHW: local crops (multi-crop), at a smaller size.
     """
 
     x_VBCHW: Tensor
     labels_B: Tensor
-    omega_VBn: Tensor | None = None
-    small_VBCHW: Tensor | None = None
+    condition_VBn: Tensor | None = None
+    local_LBCHW: Tensor | None = None
 
-    def omega(self, view: int) -> Tensor | None:
-        """The condition of one view."""
-        return None if self.omega_VBn is None else self.omega_VBn[view]
+    def condition(self, view: int) -> Tensor | None:
+        """The condition [B, n] of one view, or None."""
+        return None if self.condition_VBn is None else self.condition_VBn[view]
 
 
 class Output(NamedTuple):
-    """What a method's forward gives.
+    """The output of a method's forward pass.
 
-    loss: scalar, to be differentiated. features: pooled backbone features of the first two views, each [B, D], for
-    auxiliary losses: the trained encoder's wherever it sees the view. carry: tensors that `after_step` needs, detached.
+    loss: scalar to differentiate. features: pooled backbone features [B, D] of the first two views, for auxiliary
+    losses; from the trained encoder wherever it sees the view. queue_update: detached tensors for `update_queue`.
     """
 
     loss: Tensor
     features: tuple[Tensor, Tensor]
-    carry: tuple[Tensor, ...] = ()
+    queue_update: tuple[Tensor, ...] = ()
 
 
-def encode(backbone: nn.Module, x_VBCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """Pooled features [B, D] of the first two views; in one forward pass where the trainer has set `backbone.joint`."""
-    if getattr(backbone, "joint", False):
+def encode(backbone: nn.Module, x_VBCHW: Tensor, *, batched: bool = False) -> tuple[Tensor, Tensor]:
+    """Pooled features [B, D] of the first two views.
+
+    batched: both in one forward pass; the backbone's batch norms must take their statistics over groups of B.
+    """
+    if batched:
         first, second = backbone(x_VBCHW[:2].flatten(0, 1)).chunk(2)
         return first, second
     return backbone(x_VBCHW[0]), backbone(x_VBCHW[1])
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What a method is built around."""
+class BuildContext:
+    """What a method is built from.
+
+    backbone: the encoder; images [B, C, H, W] to pooled features [B, num_features]. num_classes: of the training
+    photos, 0 without labels. sync: batch norm of heads over all processes. batched_views: whether `encode` takes both
+    views in one forward pass. projector_type: class or function that builds projectors (CASSLE's are conditioned).
+    """
 
     backbone: nn.Module
     num_features: int
-    sync: bool
-    cassle: Cassle
-    classes: int
+    num_classes: int = 0
+    sync: bool = False
+    batched_views: bool = False
+    projector_type: Callable[..., Projector] = Projector
+
+    def projector(self, widths: list[int], *, hidden_norm: bool = True, last_norm: LastNorm = "none") -> Projector:
+        """A projector of these widths, conditioned on the augmentation where CASSLE is on; arguments as `Projector`."""
+        return self.projector_type(widths, hidden_norm=hidden_norm, last_norm=last_norm, sync=self.sync)
 
 
-class Options:
-    """Base of the options of all methods, which are frozen dataclasses."""
+class MethodConfig:
+    """Base class of the options of all methods, which are frozen dataclasses."""
 
     title: ClassVar[str]
     """Name of the method in prose."""
     multi_crop: ClassVar[bool] = False
-    """Whether it takes further small views."""
-    conditional: ClassVar[bool] = True
-    """Whether it has a projector that CASSLE can condition."""
+    """Whether the method takes local crops."""
+    has_projector: ClassVar[bool] = True
+    """Whether the method has a projector, which CASSLE can condition."""
+    per_sample_loss: ClassVar[bool] = False
+    """Whether the loss is a mean over samples, so that gradient accumulation is exact."""
 
     def check(self, batch_size: int) -> None:
-        """Raises UsageError where the options do not go with the batch size (over all processes)."""
+        """Raises UsageError where the options do not fit the global batch size."""
 
-    def build(self, parts: Parts) -> "Method":
-        """The method around the backbone of `parts`, which it keeps as `backbone`."""
+    def build(self, context: BuildContext) -> "Method":
+        """The method's module around `context.backbone`, which it keeps as `backbone`."""
         raise NotImplementedError
 
 
-def at_least_one(options: Options, *names: str) -> None:
+def at_least_one(options: MethodConfig, *names: str) -> None:
     """Raises UsageError where one of these options is below 1."""
     for name in names:
         if getattr(options, name) < 1:
@@ -89,19 +106,36 @@ def at_least_one(options: Options, *names: str) -> None:
 
 
 class Method(nn.Module):
-    """Base of all methods."""
+    """Base class of the modules of all methods.
+
+    context: keeps `context.backbone` as `backbone`.
+    """
 
     backbone: nn.Module
     constant_lr: ClassVar[tuple[str, ...]] = ()
-    """Submodules whose learning rate stays at its peak."""
-    separable: ClassVar[bool] = False
-    """Whether the loss is a mean over samples: the gradients of parts of a batch then add up to that of the whole."""
+    """Names of submodules whose learning rate stays at its peak."""
+
+    def __init__(self, context: BuildContext) -> None:
+        super().__init__()
+        self.backbone = context.backbone
+        self.batched_views = context.batched_views
+
+    def encode(self, backbone: nn.Module, views: Views) -> tuple[Tensor, Tensor]:
+        """Pooled features [B, D] of both global views by `backbone`: the encoder, or its EMA copy."""
+        return encode(backbone, views.x_VBCHW, batched=self.batched_views)
 
     def forward(self, views: Views) -> Output:
+        """The loss of a batch, and the features that auxiliary losses see."""
         raise NotImplementedError
 
-    def after_backward(self, step: int) -> None:
-        """Between the backward pass and the optimizer's step: gradients that are to be dropped."""
+    def after_backward(self, global_step: int) -> None:
+        """Called between the backward pass and the optimizer step, for example to drop gradients."""
 
-    def after_step(self, carry: tuple[Tensor, ...], progress: float) -> None:
-        """Momentum encoders and queues, after the optimizer's step. progress: share of the run, in [0, 1]."""
+    def after_optimizer_step(self) -> None:
+        """Called right after the optimizer step, for example to normalise weights."""
+
+    def update_ema(self, progress: float) -> None:
+        """Updates the EMA (momentum) encoders. progress: fraction of the run that is done, in [0, 1]."""
+
+    def update_queue(self, queue_update: tuple[Tensor, ...], progress: float) -> None:
+        """Enqueues `Output.queue_update`. progress: fraction of the run that is done, in [0, 1]."""

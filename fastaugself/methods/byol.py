@@ -3,66 +3,62 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from ..errors import UsageError
+from ..models.ema import cosine_momentum, ema_copy, ema_update
 from ..models.heads import mlp
-from .base import Method, Options, Output, Parts, Views, at_least_one, encode
-from .cassle import Projector
-from .momentum import follow, follower, rising
-from .simsiam import distance
+from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_one
+from .simsiam import negative_cosine_similarity
 
 
 @dataclass(frozen=True)
-class Byol(Options):
-    """BYOL: an online network predicts the projections of a slowly following target network."""
+class BYOL(MethodConfig):
+    """BYOL: an online network predicts the projections of a target network, its exponential moving average."""
 
     title = "BYOL"
+    per_sample_loss = True
 
     dim: int = 256
     """Width of the projection."""
     hidden: int = 4096
-    """Width of the projector's hidden layer; CASSLE's code has the features' own width."""
+    """Width of the projector's hidden layer; CASSLE's code uses the width of the features."""
     predictor_hidden: int = 4096
     """Width of the predictor's hidden layer."""
     momentum: float = 0.996
-    """Share of itself that the target keeps at the first step; rises to 1 along half a cosine."""
+    """Initial EMA momentum of the target network; cosine schedule to 1."""
 
     def __post_init__(self) -> None:
         at_least_one(self, "dim", "hidden", "predictor_hidden")
         if not 0 <= self.momentum <= 1:
             raise UsageError(f"--method.momentum must be in [0, 1], got {self.momentum}")
 
-    def build(self, parts: Parts) -> "ByolMethod":
-        return ByolMethod(self, parts)
+    def build(self, context: BuildContext) -> "BYOLMethod":
+        return BYOLMethod(self, context)
 
 
-class ByolMethod(Method):
+class BYOLMethod(Method):
     """Online encoder, projector and predictor; target encoder and projector."""
 
-    separable = True
-
-    def __init__(self, config: Byol, parts: Parts) -> None:
-        super().__init__()
+    def __init__(self, config: BYOL, context: BuildContext) -> None:
+        super().__init__(context)
         self.config = config
-        self.backbone = parts.backbone
-        widths = [parts.num_features, config.hidden, config.dim]
-        self.projector = Projector(widths, cassle=parts.cassle, sync=parts.sync)
-        self.predictor = mlp([config.dim, config.predictor_hidden, config.dim], sync=parts.sync)
-        self.target_backbone = follower(self.backbone)
-        self.target_projector = follower(self.projector)
+        widths = [context.num_features, config.hidden, config.dim]
+        self.projector = context.projector(widths)
+        self.predictor = mlp([config.dim, config.predictor_hidden, config.dim], sync=context.sync)
+        self.target_backbone = ema_copy(self.backbone)
+        self.target_projector = ema_copy(self.projector)
 
     def forward(self, views: Views) -> Output:
-        features = encode(self.backbone, views.x_VBCHW)
-        p1, p2 = (self.predictor(self.projector(f, views.omega(v))) for v, f in enumerate(features))
+        features = self.encode(self.backbone, views)
+        p1, p2 = (self.predictor(self.projector(f, views.condition(v))) for v, f in enumerate(features))
         with torch.no_grad():
-            targets = encode(self.target_backbone, views.x_VBCHW)
-            t1, t2 = (self.target_projector(f, views.omega(v)) for v, f in enumerate(targets))
+            targets = self.encode(self.target_backbone, views)
+            t1, t2 = (self.target_projector(f, views.condition(v)) for v, f in enumerate(targets))
         # |normalised p - normalised t|^2 = 2 - 2 cos (eq. 2), for both orders.
-        loss = 4 + 2 * (distance(p1, t2) + distance(p2, t1))
+        loss = 4 + 2 * (negative_cosine_similarity(p1, t2) + negative_cosine_similarity(p2, t1))
         return Output(loss, (features[0], features[1]))
 
-    def after_step(self, carry: tuple[Tensor, ...], progress: float) -> None:
-        """Moves the target network towards the online network."""
-        followers, leaders = [self.target_backbone, self.target_projector], [self.backbone, self.projector]
-        follow(followers, leaders, rising(self.config.momentum, progress))
+    def update_ema(self, progress: float) -> None:
+        """Updates the target network."""
+        momentum = cosine_momentum(self.config.momentum, progress)
+        ema_update([self.target_backbone, self.target_projector], [self.backbone, self.projector], momentum)

@@ -12,35 +12,34 @@ from torch import Tensor
 
 from fastaugself_kernels import infonce
 
+from ..distributed import all_gather, rank, world_size
 from ..errors import UsageError
-from ..training.distributed import all_gather, rank, world_size
-from .base import Method, Options, Output, Parts, Views, at_least_one
-from .cassle import Projector
-from .momentum import follow, follower
+from ..models.ema import ema_copy, ema_update
+from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_one
 
 
 @dataclass(frozen=True)
-class MoCo(Options):
-    """MoCo v2: a query against the key of the same photo and a queue of earlier keys."""
+class MoCo(MethodConfig):
+    """MoCo v2: InfoNCE of a query against its key from the momentum encoder and a queue of earlier keys."""
 
     title = "MoCo v2"
+    per_sample_loss = True
 
     queue: int = 65_536
-    """Keys in the queue; a multiple of the batch size."""
+    """Number of keys in the queue, a multiple of the batch size."""
     dim: int = 128
     """Width of the embedding."""
     momentum: float = 0.999
-    """Share of itself that the key encoder keeps at each step."""
+    """EMA momentum of the key encoder."""
     temperature: float = 0.2
     """Temperature of the InfoNCE loss."""
     projector_norm: bool = False
-    """Batch norm inside the projector: not in MoCo v2, but in AugSelf's and CASSLE's."""
+    """Batch norm in the projector; not in MoCo v2, but in AugSelf's and CASSLE's code."""
     shuffle: bool = False
-    """Mix the keys' images among the processes, or the groups of --backbone.batch-norm split, before the key encoder,
-    so that batch statistics do not tell which key is a query's own. Needs neither with synchronised batch norm."""
+    """Shuffling batch norm: permute the images over all processes before the key encoder, so that batch statistics do
+    not leak which key belongs to which query. Not needed with synchronised batch norm."""
     queue_source: Literal["key", "query"] = "key"
-    """What enters the queue: keys (the method), or queries (a slip of AugSelf's and CASSLE's code that their
-    published MoCo rows carry)."""
+    """Enqueue keys (MoCo), or queries: a bug in AugSelf's and CASSLE's code that their MoCo results were made with."""
 
     def __post_init__(self) -> None:
         at_least_one(self, "queue", "dim")
@@ -50,37 +49,33 @@ class MoCo(Options):
             raise UsageError(f"--method.temperature must be above 0, got {self.temperature}")
 
     def check(self, batch_size: int) -> None:
-        """Refuses a queue that batches do not fill evenly."""
+        """Raises UsageError where the batch size does not divide the queue."""
         if self.queue % batch_size:
             raise UsageError(
                 f"--method.queue {self.queue} must be a multiple of --batch-size {batch_size}; "
                 f"pass --method.queue {max(1, self.queue // batch_size) * batch_size}"
             )
 
-    def build(self, parts: Parts) -> "MoCoMethod":
-        return MoCoMethod(self, parts)
+    def build(self, context: BuildContext) -> "MoCoMethod":
+        return MoCoMethod(self, context)
 
 
 class MoCoMethod(Method):
     """Query encoder, momentum key encoder and queue."""
 
-    separable = True
     queue_KE: Tensor
     pointer: Tensor
     shuffles: Tensor
 
-    def __init__(self, config: MoCo, parts: Parts) -> None:
-        super().__init__()
+    def __init__(self, config: MoCo, context: BuildContext) -> None:
+        super().__init__(context)
         self.config = config
-        self.backbone = parts.backbone
-        self.projector = Projector(
-            [parts.num_features, parts.num_features, config.dim],
-            cassle=parts.cassle,
+        self.projector = context.projector(
+            [context.num_features, context.num_features, config.dim],
             hidden_norm=config.projector_norm,
-            sync=parts.sync,
         )
-        self.key_backbone = follower(self.backbone)
-        self.key_projector = follower(self.projector)
+        self.key_backbone = ema_copy(self.backbone)
+        self.key_projector = ema_copy(self.projector)
         self.register_buffer("queue_KE", F.normalize(torch.randn(config.queue, config.dim), dim=1))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
         if config.shuffle:
@@ -88,16 +83,18 @@ class MoCoMethod(Method):
 
     def forward(self, views: Views) -> Output:
         f1_BD = self.backbone(views.x_VBCHW[0])
-        q_BE = F.normalize(self.projector(f1_BD, views.omega(0)).float(), dim=1)
+        q_BE = F.normalize(self.projector(f1_BD, views.condition(0)).float(), dim=1)
         with torch.no_grad():
-            f2_BD = self._shuffled(views.x_VBCHW[1]) if self.config.shuffle else self.key_backbone(views.x_VBCHW[1])
-            k_BE = F.normalize(self.key_projector(f2_BD, views.omega(1)).float(), dim=1)
+            f2_BD = (
+                self._encode_shuffled(views.x_VBCHW[1]) if self.config.shuffle else self.key_backbone(views.x_VBCHW[1])
+            )
+            k_BE = F.normalize(self.key_projector(f2_BD, views.condition(1)).float(), dim=1)
         loss = infonce(q_BE, k_BE, self.queue_KE, self.config.temperature).mean()
         enqueued_BE = k_BE if self.config.queue_source == "key" else q_BE.detach()
         return Output(loss, (f1_BD, f2_BD), (enqueued_BE,))
 
-    def _shuffled(self, x_BCHW: Tensor) -> Tensor:
-        """Key features of images that changed places among all processes for the encoding (He 2020, section 3.3)."""
+    def _encode_shuffled(self, x_BCHW: Tensor) -> Tensor:
+        """Key features with shuffling batch norm over all processes (He 2020, section 3.3)."""
         x_GCHW = all_gather(x_BCHW)
         order_G = permutation(len(x_GCHW), self.shuffles)
         own_B = order_G.chunk(world_size())[rank()]
@@ -106,12 +103,14 @@ class MoCoMethod(Method):
         f_GD = all_gather(self.key_backbone(x_GCHW[own_B].contiguous(memory_format=layout)))
         return f_GD[torch.argsort(order_G)].chunk(world_size())[rank()]
 
+    def update_ema(self, progress: float) -> None:
+        """Updates the key encoder."""
+        ema_update([self.key_backbone, self.key_projector], [self.backbone, self.projector], self.config.momentum)
+
     @torch.no_grad()
-    def after_step(self, carry: tuple[Tensor, ...], progress: float) -> None:
-        """Moves the key encoder towards the query encoder and fills the queue."""
-        followers, leaders = [self.key_backbone, self.key_projector], [self.backbone, self.projector]
-        follow(followers, leaders, self.config.momentum)
-        entries_BE = all_gather(carry[0]).to(self.queue_KE.dtype)
+    def update_queue(self, queue_update: tuple[Tensor, ...], progress: float) -> None:
+        """Enqueues the keys of all processes."""
+        entries_BE = all_gather(queue_update[0]).to(self.queue_KE.dtype)
         slots_B = (self.pointer + torch.arange(len(entries_BE), device=entries_BE.device)) % len(self.queue_KE)
         self.queue_KE.index_copy_(0, slots_B, entries_BE)
         self.pointer.add_(len(entries_BE)).remainder_(len(self.queue_KE))

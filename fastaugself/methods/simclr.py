@@ -9,15 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..distributed import gather_with_gradient, rank
 from ..errors import UsageError
-from ..training.distributed import gather_with_gradient, rank
-from .base import Method, Options, Output, Parts, Views, at_least_one, encode
-from .cassle import Projector
+from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_one
 
 
 @dataclass(frozen=True)
-class SimClr(Options):
-    """SimCLR: both views of a photo against all other views of the batch."""
+class SimCLR(MethodConfig):
+    """SimCLR: both views of an image are positives, all other views of the batch negatives (NT-Xent)."""
 
     title = "SimCLR"
 
@@ -26,30 +25,29 @@ class SimClr(Options):
     temperature: float = 0.2
     """Temperature of the NT-Xent loss."""
     gather: bool = True
-    """Negatives from all processes; AugSelf's code takes those of its own process."""
+    """Negatives from all processes; AugSelf's code uses those of each process."""
 
     def __post_init__(self) -> None:
         at_least_one(self, "dim")
         if self.temperature <= 0:
             raise UsageError(f"--method.temperature must be above 0, got {self.temperature}")
 
-    def build(self, parts: Parts) -> "SimClrMethod":
-        return SimClrMethod(self, parts)
+    def build(self, context: BuildContext) -> "SimCLRMethod":
+        return SimCLRMethod(self, context)
 
 
-class SimClrMethod(Method):
+class SimCLRMethod(Method):
     """Encoder and projector."""
 
-    def __init__(self, config: SimClr, parts: Parts) -> None:
-        super().__init__()
+    def __init__(self, config: SimCLR, context: BuildContext) -> None:
+        super().__init__(context)
         self.config = config
-        self.backbone = parts.backbone
-        widths = [parts.num_features, parts.num_features, config.dim]
-        self.projector = Projector(widths, cassle=parts.cassle, sync=parts.sync)
+        widths = [context.num_features, context.num_features, config.dim]
+        self.projector = context.projector(widths)
 
     def forward(self, views: Views) -> Output:
-        features = encode(self.backbone, views.x_VBCHW)
-        z1, z2 = (F.normalize(self.projector(f, views.omega(v)).float(), dim=1) for v, f in enumerate(features))
+        features = self.encode(self.backbone, views)
+        z1, z2 = (F.normalize(self.projector(f, views.condition(v)).float(), dim=1) for v, f in enumerate(features))
         loss = nt_xent(z1, z2, self.config.temperature, gather=self.config.gather)
         return Output(loss, (features[0], features[1]))
 

@@ -9,15 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..distributed import all_gather, max_over_processes, rank, sum_over_processes, world_size
 from ..errors import UsageError
-from ..training.distributed import all_gather, max_over_processes, rank, sum_over_processes, world_size
-from .base import Method, Options, Output, Parts, Views, at_least_one, encode
-from .cassle import Projector
+from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_one
 
 
 @dataclass(frozen=True)
-class SwAV(Options):
-    """SwAV: each view predicts the other's assignment to prototypes, balanced over the batch."""
+class SwAV(MethodConfig):
+    """SwAV: predict the prototype assignment of one view from the other, assignments balanced over the batch."""
 
     title = "SwAV"
     multi_crop = True
@@ -29,19 +28,19 @@ class SwAV(Options):
     prototypes: int = 3000
     """Number of prototypes; AugSelf uses 100."""
     temperature: float = 0.1
-    """Temperature of the predicted assignments."""
+    """Temperature of the softmax over prototypes."""
     epsilon: float = 0.05
-    """Temperature of the balanced assignments."""
+    """Entropy regularisation of the Sinkhorn-Knopp assignments."""
     iterations: int = 3
     """Iterations of the Sinkhorn-Knopp balancing."""
     freeze_steps: int = 5005
-    """First steps during which the prototypes do not learn; AugSelf uses 410 on STL10."""
+    """Number of first steps with frozen prototypes; AugSelf uses 410 on STL10."""
     gather: bool = True
-    """Balance over the samples of all processes; AugSelf's code balances over those of each."""
+    """Balance assignments over all processes; AugSelf's code balances within each process."""
     queue: int = 0
-    """Earlier embeddings that take part in the balancing, a multiple of the batch size; 3840 in the paper."""
+    """Queue of earlier embeddings used in the balancing, a multiple of the batch size; 3840 in the paper, 0 = none."""
     queue_start: float = 0.075
-    """Share of the run after which the queue is used; 15 of 200 epochs in the paper."""
+    """Fraction of training after which the queue is used; 15 of 200 epochs in the paper."""
 
     def __post_init__(self) -> None:
         if self.temperature <= 0 or self.epsilon <= 0:
@@ -59,15 +58,15 @@ class SwAV(Options):
             raise UsageError(f"--method.queue-start must be in [0, 1], got {self.queue_start}")
 
     def check(self, batch_size: int) -> None:
-        """Refuses a queue that batches do not fill evenly."""
+        """Raises UsageError where the batch size does not divide the queue."""
         if self.queue % batch_size:
             raise UsageError(
                 f"--method.queue {self.queue} must be a multiple of --batch-size {batch_size}; "
                 f"pass --method.queue {max(1, self.queue // batch_size) * batch_size}, or 0 for none"
             )
 
-    def build(self, parts: Parts) -> "SwAVMethod":
-        return SwAVMethod(self, parts)
+    def build(self, context: BuildContext) -> "SwAVMethod":
+        return SwAVMethod(self, context)
 
 
 class SwAVMethod(Method):
@@ -75,28 +74,27 @@ class SwAVMethod(Method):
 
     queue_2LE: Tensor
 
-    def __init__(self, config: SwAV, parts: Parts) -> None:
-        super().__init__()
+    def __init__(self, config: SwAV, context: BuildContext) -> None:
+        super().__init__(context)
         self.config = config
-        self.backbone = parts.backbone
-        widths = [parts.num_features, config.hidden, config.dim]
-        self.projector = Projector(widths, cassle=parts.cassle, sync=parts.sync)
+        widths = [context.num_features, config.hidden, config.dim]
+        self.projector = context.projector(widths)
         self.prototypes = nn.Linear(config.dim, config.prototypes, bias=False)
         self.register_buffer("queue_2LE", torch.zeros(2, config.queue, config.dim))
         self.filled = 0  # rows of the queue that hold embeddings
-        self.full = False  # what forward looks at: compiled code is made anew when it changes, so not at every step
+        self.full = False  # read in forward: changes once, so that torch.compile recompiles once
         self.normalize_prototypes()
 
     @torch.no_grad()
     def normalize_prototypes(self) -> None:
-        """Prototypes are directions."""
+        """L2-normalises the prototypes."""
         self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
 
     def forward(self, views: Views) -> Output:
-        features = list(encode(self.backbone, views.x_VBCHW))
-        if views.small_VBCHW is not None:
-            features += [self.backbone(x) for x in views.small_VBCHW]
-        embeddings = [F.normalize(self.projector(f, views.omega(v)).float(), dim=1) for v, f in enumerate(features)]
+        features = list(self.encode(self.backbone, views))
+        if views.local_LBCHW is not None:
+            features += [self.backbone(x) for x in views.local_LBCHW]
+        embeddings = [F.normalize(self.projector(f, views.condition(v)).float(), dim=1) for v, f in enumerate(features)]
         scores = [self.prototypes(z).float() for z in embeddings]
         loss = scores[0].new_zeros(())
         for assigned in (0, 1):
@@ -110,22 +108,25 @@ class SwAVMethod(Method):
     def _assign(self, view: int, scores_BK: Tensor) -> Tensor:
         B, config = len(scores_BK), self.config
         if self.full:
-            # Every process holds the whole queue and brings its share of it, so each entry counts once.
-            share_LE = self.queue_2LE[view].chunk(world_size())[rank()]
-            scores_BK = torch.cat([scores_BK, self.prototypes(share_LE).float()])
+            # Every process holds the whole queue; each contributes its own chunk, so that every entry counts once.
+            chunk_LE = self.queue_2LE[view].chunk(world_size())[rank()]
+            scores_BK = torch.cat([scores_BK, self.prototypes(chunk_LE).float()])
         return sinkhorn(scores_BK, config.epsilon, config.iterations, gather=config.gather)[:B]
 
-    def after_backward(self, step: int) -> None:
-        """Drops the prototypes' gradient in the first steps."""
-        if step < self.config.freeze_steps:
+    def after_backward(self, global_step: int) -> None:
+        """Freezes the prototypes in the first steps."""
+        if global_step < self.config.freeze_steps:
             self.prototypes.weight.grad = None
 
-    @torch.no_grad()
-    def after_step(self, carry: tuple[Tensor, ...], progress: float) -> None:
-        """Normalises the prototypes and moves the newest embeddings into the queue."""
+    def after_optimizer_step(self) -> None:
+        """L2-normalises the prototypes."""
         self.normalize_prototypes()
+
+    @torch.no_grad()
+    def update_queue(self, queue_update: tuple[Tensor, ...], progress: float) -> None:
+        """Enqueues the newest embeddings of both views."""
         if self.config.queue and progress >= self.config.queue_start:
-            newest_2BE = torch.stack([all_gather(embeddings) for embeddings in carry])
+            newest_2BE = torch.stack([all_gather(embeddings) for embeddings in queue_update])
             self.queue_2LE.copy_(torch.cat([newest_2BE, self.queue_2LE], 1)[:, : self.config.queue])
             self.set_extra_state(min(self.config.queue, self.filled + newest_2BE.shape[1]))
 

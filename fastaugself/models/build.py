@@ -23,20 +23,20 @@ class Backbone:
     width: int = 64
     """Channels of the first stage of a ResNet; 64 is the standard."""
     stem: Literal["imagenet", "small"] = "imagenet"
-    """First layers of a ResNet: 7x7 stride 2 and max-pool, or one 3x3 for images of some 32 px."""
+    """Stem of a ResNet: 7x7 stride 2 and max-pooling (imagenet), or 3x3 stride 1 for images of about 32 px (small)."""
     batch_norm: Literal["plain", "sync", "split"] = "plain"
-    """Batch statistics of each process (plain), of all processes together (sync; backbone and heads), or of groups of
-    samples as on many small devices (split; the backbone of a ResNet)."""
+    """Batch statistics per process (plain), over all processes (sync; backbone and heads), or per group of samples as
+    on many GPUs (split; ResNets only)."""
     sync_by: Literal["torch", "apex"] = "torch"
-    """Whose synchronised batch norm on CUDA: PyTorch's, or NVIDIA apex's."""
-    split: int = 32
-    """Samples of such a group; 8 devices with a batch of 256 have 32 each."""
+    """Implementation of synchronised batch norm on CUDA: PyTorch's or NVIDIA apex's."""
+    bn_group_size: int = 32
+    """Number of samples per group with --backbone.batch-norm split; 32 is a batch of 256 on 8 GPUs."""
     zero_init_residual: bool = False
-    """Start residual branches at zero."""
+    """Initialise the last batch norm of each residual branch to zero."""
     init: Literal["kaiming", "torch"] = "kaiming"
-    """Initial convolutions: torchvision's ResNet (fan-out normal), or PyTorch's default (AugSelf's code)."""
+    """Initialisation of convolutions: Kaiming normal, fan-out (torchvision), or PyTorch's default (AugSelf's code)."""
     freeze_patch_embed: bool = False
-    """Leave a ViT's patch embedding as it was initialised, as MoCo v3 does for stability."""
+    """Freeze the patch embedding of a ViT at its random initialisation, as in MoCo v3."""
 
     def __post_init__(self) -> None:
         if self.name.startswith("timm:"):
@@ -52,10 +52,11 @@ class Backbone:
         return self.batch_norm == "sync"
 
 
-def build_backbone(config: Backbone, *, image_size: int | None = None) -> tuple[nn.Module, int]:
+def build_backbone(config: Backbone, *, image_size: int | None = None, bn_group_size: int = 0) -> tuple[nn.Module, int]:
     """The backbone without classifier, and the width of its pooled features.
 
-    image_size: side of the images in pixels, for models of timm that are built for one size.
+    image_size: side of the images in pixels, for timm models that are built for one size. bn_group_size: number of
+    consecutive samples over which a ResNet's batch norms take statistics while training, 0 for the whole input.
     Raises UsageError for an unknown name, with the nearest one, and where timm is needed but missing.
     """
     if config.name.startswith("timm:"):
@@ -70,7 +71,7 @@ def build_backbone(config: Backbone, *, image_size: int | None = None) -> tuple[
         config.name,
         width=config.width,
         stem=config.stem,
-        norm=partial(BatchNorm2d, sync=config.sync),
+        norm=partial(BatchNorm2d, sync=config.sync, group_size=bn_group_size),
         zero_init_residual=config.zero_init_residual,
     )
     if config.init == "torch":

@@ -1,6 +1,7 @@
 """Multi-layer perceptrons on top of pooled features.
 
-Shape suffixes: N samples, K perceptrons side by side, I inputs, H hidden width, O outputs of all K, M of the widest.
+Shape suffixes: B batch, D features, E embedding, n condition; N samples, K perceptrons side by side, I inputs, H hidden
+width, O outputs of all K, M of the widest.
 """
 
 from itertools import pairwise
@@ -38,6 +39,24 @@ def mlp(
         if hidden:
             layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers)
+
+
+class Projector(nn.Module):
+    """The MLP between pooled features and the embeddings that a loss compares: hidden layers, then a last one.
+
+    widths: of the features, the hidden layers and the embedding. hidden_norm, last_norm, sync: as for `mlp`.
+    """
+
+    def __init__(
+        self, widths: list[int], *, hidden_norm: bool = True, last_norm: LastNorm = "none", sync: bool = False
+    ) -> None:
+        super().__init__()
+        self.hidden: nn.Module = mlp(widths[:-1], hidden_norm=hidden_norm, last_relu=True, sync=sync)
+        self.last: nn.Module = mlp(widths[-2:], last_norm=last_norm, sync=sync)
+
+    def forward(self, f_BD: Tensor, condition_Bn: Tensor | None = None) -> Tensor:
+        """Embeddings [B, E] of features [B, D]. condition_Bn: only used by subclasses (CASSLE)."""
+        return self.last(self.hidden(f_BD))
 
 
 class ParallelMlps(nn.Module):
@@ -78,17 +97,3 @@ class ParallelMlps(nn.Module):
         bias_KM = self.bias_O.new_zeros(K * M).index_copy(0, self.widest, self.bias_O)
         out_KNM = torch.baddbmm(bias_KM.view(K, 1, M), hidden_KNH, last_KMH.unflatten(0, (K, M)).transpose(1, 2))
         return [out_KNM[k, :, :width] for k, width in enumerate(self.outputs)]
-
-    def stack(self, separate: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """This module's state from the states of K separate perceptrons that `mlp` built."""
-        state = {
-            "first_KHI": torch.stack([s["0.weight"] for s in separate]),
-            "second_KHH": torch.stack([s["3.weight"] for s in separate]),
-            "last_OH": torch.cat([s["6.weight"] for s in separate]),
-            "bias_O": torch.cat([s["6.bias"] for s in separate]),
-        }
-        for norm, layer in (("first_norm", "1"), ("second_norm", "4")):
-            for name in ("weight", "bias", "running_mean", "running_var"):
-                state[f"{norm}.{name}"] = torch.cat([s[f"{layer}.{name}"] for s in separate])
-            state[f"{norm}.num_batches_tracked"] = separate[0][f"{layer}.num_batches_tracked"]
-        return state

@@ -3,9 +3,9 @@
 torch.nn.SyncBatchNorm runs on GPUs only; the same statistics over gloo are needed to show on a CPU that a run does
 not depend on the number of processes.
 
-`group` cuts the input into runs of as many consecutive samples, each with statistics of its own: so two views in one
-input are normalised as two inputs are, and the groups of ghost batch norm (Hoffer 2017, arXiv 1705.08741) are those of
-MoCo's split batch norm. Running averages move once a group, in order.
+`group_size` splits the input into groups of that many consecutive samples, each with its own statistics: two views in
+one input are normalised like two inputs. This is ghost batch norm (Hoffer 2017, arXiv 1705.08741), as in MoCo's split
+batch norm. Running statistics are updated once per group, in order.
 """
 
 from collections.abc import Callable
@@ -15,8 +15,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ..training.distributed import world_size
-from .normalise import normalise
+from ..distributed import world_size
+from .norm_function import normalise
 
 
 def _over_processes(sync: bool) -> bool:
@@ -42,16 +42,16 @@ def _own_forward(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor, groups: int, 
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """nn.BatchNorm2d, with `sync` over all processes while training."""
+    """nn.BatchNorm2d; while training over groups of `group_size` samples (0: all), with `sync` over all processes."""
 
-    def __init__(self, channels: int, *, sync: bool = False) -> None:
+    def __init__(self, channels: int, *, sync: bool = False, group_size: int = 0) -> None:
         super().__init__(channels)
-        self.sync, self.group = sync, 0
+        self.sync, self.group_size = sync, group_size
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
-        sync, group = _over_processes(self.sync), self.group or len(input)
+        sync, group = _over_processes(self.sync), self.group_size or len(input)
         if torch.compiler.is_compiling() and len(input) > group and len(input) % group == 0:
             return _own_forward(self, input, len(input) // group, sync)  # parts put together would be copies
         return by_groups(self, partial(_own_forward, self, groups=1, sync=True) if sync else super().forward, input)
@@ -70,27 +70,20 @@ class BatchNorm1d(nn.BatchNorm1d):
 
 
 class NativeSyncBatchNorm(nn.SyncBatchNorm):
-    """torch's fused batch norm over all processes, on CUDA, by groups."""
+    """torch's fused batch norm over all processes, on CUDA, by groups of `group_size` samples (0: all)."""
 
-    group = 0
+    group_size = 0
 
     def forward(self, input: Tensor) -> Tensor:
         return by_groups(self, super().forward, input)
 
 
 def by_groups(norm: nn.Module, whole: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """`whole` of every `norm.group` samples while training, of all of them where that is 0."""
-    group = cast(int, norm.group)
+    """`whole` applied to every `norm.group_size` samples while training, or to all of them where that is 0."""
+    group = cast(int, norm.group_size)
     if not (norm.training and group and len(x) > group):
         return whole(x)
     return torch.cat([whole(part) for part in x.split(group)])
-
-
-def set_group(module: nn.Module, samples: int) -> None:
-    """Statistics of every `samples` consecutive samples (0: of all) in this project's 2D batch norms in `module`."""
-    for child in module.modules():
-        if isinstance(child, nn.modules.batchnorm._BatchNorm) and hasattr(child, "group"):
-            child.group = samples  # type: ignore[assignment]
 
 
 def use_native_sync(module: nn.Module, make: Callable[[nn.Module], nn.Module] | None = None) -> nn.Module:
@@ -105,7 +98,9 @@ def use_native_sync(module: nn.Module, make: Callable[[nn.Module], nn.Module] | 
 
 def _native(norm: nn.Module) -> nn.Module:
     norm = cast(nn.BatchNorm2d, norm)
-    return NativeSyncBatchNorm(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+    made = NativeSyncBatchNorm(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+    made.group_size = norm.group_size if isinstance(norm, BatchNorm2d) else 0
+    return made
 
 
 def _with_state(norm: nn.Module, made: nn.Module) -> nn.Module:

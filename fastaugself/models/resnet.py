@@ -94,7 +94,6 @@ class ResNet(nn.Module):
         zero_init_residual: bool = False,
     ) -> None:
         super().__init__()
-        self.joint = False  # whether both views of a batch come as one input (methods/base.py: encode)
         kind, layers = LAYERS[name]
         block: type[BasicBlock | Bottleneck] = BasicBlock if kind == "basic" else Bottleneck
         self._inputs = width

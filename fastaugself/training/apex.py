@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from ..models.norm import by_groups
+from ..models.norm import BatchNorm2d, by_groups
 
 
 def apex_optimizers() -> Any:
@@ -28,9 +28,9 @@ def apex_sync_batch_norm() -> Callable[[nn.Module], nn.Module]:
     base: Any = _part("parallel", "--backbone.sync-by").SyncBatchNorm
 
     class ApexSyncBatchNorm(base):  # type: ignore[misc]
-        """apex's norm on this project's layout, by groups."""
+        """apex's norm for channels-last images [B, C, H, W], by groups of samples."""
 
-        group = 0
+        group_size = 0
 
         def forward(self, input: Tensor) -> Tensor:
             return by_groups(self, self._whole, input)
@@ -42,7 +42,9 @@ def apex_sync_batch_norm() -> Callable[[nn.Module], nn.Module]:
 
     def make(norm: Any) -> nn.Module:
         options = (norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
-        return ApexSyncBatchNorm(*options, channel_last=True)
+        made = ApexSyncBatchNorm(*options, channel_last=True)
+        made.group_size = norm.group_size if isinstance(norm, BatchNorm2d) else 0
+        return made
 
     return make
 

@@ -2,9 +2,7 @@
 
 import json
 import logging
-import math
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,55 +16,46 @@ log = logging.getLogger("fastaugself")
 console = Console(stderr=True, highlight=False, soft_wrap=True)  # shared, so that lines go above the progress bar
 
 
-def duration(seconds: float) -> str:
-    """Hours, minutes and seconds as people write them."""
-    if not math.isfinite(seconds):
-        return "?"
-    minutes, s = divmod(round(seconds), 60)
-    h, m = divmod(minutes, 60)
-    return f"{h} h {m:02d} min" if h else f"{m} min {s:02d} s" if m else f"{s} s"
-
-
 class RunLog:
-    """The log of one run; on processes that do not lead, a log that writes nothing."""
+    """The log of one run; on ranks other than 0 nothing is written."""
 
     def __init__(
-        self, folder: Path, *, leads: bool, tensorboard: bool, step: int, total: int, tracker: Any = None
+        self, folder: Path, *, is_main: bool, tensorboard: bool, global_step: int, total: int, tracker: Any = None
     ) -> None:
         """tracker: something with `log(record, step)` and `finish()` (tracker.py), or None."""
-        self.leads, self._tracker = leads, tracker
+        self.is_main, self._tracker = is_main, tracker
         self._metrics = folder / "metrics.jsonl"
         self._board: Any = None
         self._bar: Progress | None = None
         self._complained = False
-        if not leads:
+        if not is_main:
             return
-        _keep_until(self._metrics, step)
-        _keep_until(folder / "evaluations.jsonl", step)
+        _keep_until(self._metrics, global_step)
+        _keep_until(folder / "evaluations.jsonl", global_step)
         self._evaluations = folder / "evaluations.jsonl"
         if tensorboard:
             try:
                 from torch.utils.tensorboard import SummaryWriter
 
-                self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+                self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=global_step + 1)
             except ImportError:
                 log.info("tensorboard is not installed; metrics go to %s (pip install tensorboard)", self._metrics)
         if sys.stderr.isatty():
             columns = (TextColumn("{task.description}"), BarColumn(), _Status())
             self._bar = Progress(*columns, console=console)
             self._bar.start()
-            self._task = self._bar.add_task("training", total=total, completed=step, status="starting")
+            self._task = self._bar.add_task("training", total=total, completed=global_step, status="starting")
 
-    def step(self, step: int, status: str | None = None) -> None:
-        """Moves the progress bar."""
+    def progress(self, global_step: int, status: str | None = None) -> None:
+        """Updates the progress bar."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=step)
+            self._bar.update(self._task, completed=global_step)
             if status is not None:
                 self._bar.update(self._task, status=status)
 
     def metrics(self, record: dict[str, float], line: str) -> None:
         """Writes one line of metrics everywhere."""
-        if not self.leads:
+        if not self.is_main:
             return
         self._append(self._metrics, record)
         if self._board is not None:
@@ -131,18 +120,18 @@ def _keep_until(path: Path, step: int) -> None:
     replace_file(path, "".join(kept).encode())
 
 
-def start_logging(folder: Path | None, *, leads: bool) -> None:
+def start_logging(folder: Path | None, *, is_main: bool) -> None:
     """Sends log lines to the console and, where there is a folder, with the time to its train.log."""
     root = logging.getLogger("fastaugself")
     for handler in list(root.handlers):
         root.removeHandler(handler)
         handler.close()
     root.propagate = False
-    root.setLevel(logging.INFO if leads else logging.ERROR)
+    root.setLevel(logging.INFO if is_main else logging.ERROR)
     printed = _ConsoleHandler()
     printed.addFilter(lambda record: record.name != "fastaugself.file")
     root.addHandler(printed)
-    if leads and folder is not None:
+    if is_main and folder is not None:
         file = logging.FileHandler(folder / "train.log")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         root.addHandler(file)
@@ -154,29 +143,3 @@ class _ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
         console.print(prefix + self.format(record), markup=False)
-
-
-class Rate:
-    """Samples per second and the time left, measured since the last reading."""
-
-    def __init__(self, samples_per_step: int) -> None:
-        self._per_step = samples_per_step
-        self._since = time.perf_counter()
-        self._steps = 0
-        self.waited = 0.0
-
-    def pause(self, seconds: float) -> None:
-        """Leaves out time that was not spent on training: checks, checkpoints."""
-        self._since += seconds
-
-    def count(self, waited: float) -> None:
-        """One step is done; `waited` seconds of it went by waiting for data."""
-        self._steps += 1
-        self.waited += waited
-
-    def read(self) -> tuple[float, float]:
-        """(pairs per second, share of the time spent waiting for data) since the last reading."""
-        seconds = max(time.perf_counter() - self._since, 1e-9)
-        rate, share = self._steps * self._per_step / seconds, self.waited / seconds
-        self._since, self._steps, self.waited = time.perf_counter(), 0, 0.0
-        return rate, share

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import Pretrain
+from ..aware.learner import Learner
+from ..config.schema import Pretrain
 from ..data.loader import Loader
-from ..evaluation.features import Features, extract
-from ..evaluation.knn import knn_accuracy
-from ..evaluation.rankme import rankme
-from ..evaluation.ridge import ridge_accuracy, ridge_r2
-from ..methods.learner import Learner
+from ..probes.extract import Features, extract
+from ..probes.knn import knn_accuracy
+from ..probes.rankme import rankme
+from ..probes.ridge import ridge_accuracy, ridge_r2
 from .logs import RunLog
 
 log = logging.getLogger(__name__)

@@ -1,58 +1,16 @@
 """Optimizer and learning-rate schedule."""
 
 import math
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..config.optim import Optim
 from ..errors import UsageError
 from .apex import apex_optimizers
-from .layerwise import Lamb, Lars
-
-
-@dataclass(frozen=True)
-class Optim:
-    """The optimizer and its schedule."""
-
-    name: Literal["sgd", "adamw", "lars", "lamb"] = "sgd"
-    """Stochastic gradient descent with momentum, AdamW, or their layer-wise scaled forms for large batches, LARS and
-    LAMB; these two leave norms and biases unscaled."""
-    implementation: Literal["torch", "apex"] = "torch"
-    """PyTorch's fused optimizer (LARS and LAMB: this project's), or NVIDIA apex's (CUDA only, not for LARS)."""
-    lr: float = 0.03
-    """Learning rate for a batch of 256; scaled linearly with --batch-size."""
-    momentum: float = 0.9
-    """Momentum of the optimizer."""
-    weight_decay: float = 1e-4
-    """Weight decay."""
-    decay_vectors: bool = True
-    """Weight decay on norms and biases too, as MoCo and AugSelf do."""
-    vector_lr: float = 1.0
-    """Factor on the learning rate of norms and biases; 0.024 for Barlow Twins."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """Decay of AdamW's and LAMB's running averages."""
-    trust: float = 1e-3
-    """LARS's trust coefficient: how long a layer's step is relative to its weights."""
-    warmup_epochs: float = 0.0
-    """Epochs of linear warm-up from 0."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """Learning rate after the warm-up: down to 0 along half a cosine, or unchanged."""
-    schedule_by: Literal["step", "epoch"] = "step"
-    """Whether the learning rate moves at every step, or once an epoch as in the published code."""
-
-    def __post_init__(self) -> None:
-        for name in ("lr", "momentum", "weight_decay", "warmup_epochs", "trust"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"--optim.{name.replace('_', '-')} must be at least 0, got {getattr(self, name)}")
-        if self.implementation == "apex" and self.name == "lars":
-            raise UsageError("apex has no fused LARS; pass --optim.implementation torch")
-        if self.implementation == "apex" and self.name == "lamb" and (self.decay_vectors or not self.weight_decay):
-            raise UsageError(
-                "apex's LAMB scales the layers that have weight decay, and no others: pass --optim.no-decay-vectors "
-                "with an --optim.weight-decay above 0, or --optim.implementation torch"
-            )
+from .lamb import Lamb
+from .lars import Lars
 
 
 def learning_rate(config: Optim, step: int, *, steps_per_epoch: int, epochs: int, batch_size: int) -> float:
@@ -82,8 +40,8 @@ def make_optimizer(model: nn.Module, config: Optim, *, constant_lr: tuple[str, .
         {
             "params": group,
             "constant": constant,
-            "scale": config.vector_lr if vector else 1.0,
-            "weight_decay": config.weight_decay if config.decay_vectors or not vector else 0.0,
+            "scale": config.norm_bias_lr_scale if vector else 1.0,
+            "weight_decay": config.weight_decay if config.decay_norm_bias or not vector else 0.0,
             "adapt": not vector,
         }
         for (constant, vector), group in groups.items()
@@ -92,7 +50,7 @@ def make_optimizer(model: nn.Module, config: Optim, *, constant_lr: tuple[str, .
     if config.implementation == "apex":
         return _apex(parameters, config, cuda)
     if config.name == "lars":
-        return Lars(parameters, lr=0.0, momentum=config.momentum, trust=config.trust)
+        return Lars(parameters, lr=0.0, momentum=config.momentum, trust_coefficient=config.trust_coefficient)
     if config.name == "lamb":
         return Lamb(parameters, lr=0.0, betas=config.betas)
     if config.name == "sgd":

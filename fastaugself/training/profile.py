@@ -26,8 +26,8 @@ class Profiler:
         self._profile.start()
         self._left = WARM_UP + 1 + steps
 
-    def step(self) -> None:
-        """After every step."""
+    def step_done(self) -> None:
+        """Call after every step."""
         if self._profile is None:
             return
         self._profile.step()

@@ -1,4 +1,4 @@
-"""Stopping between two steps: signals are remembered, not obeyed in the middle of an update, and agreed on by all."""
+"""Stopping on a signal: between two steps, never in the middle of an update, and on all ranks together."""
 
 import signal
 from types import FrameType
@@ -46,10 +46,10 @@ class StopRequest:
         self.__exit__()
 
 
-class Agreement:
-    """Tells all processes at the same step that one of them was asked to stop: a signal may reach one alone.
+class StopConsensus:
+    """Agree on a stop signal: all ranks stop at the same step even if only one received it.
 
-    The answer is that of the step before, and travels while the step is computed. `size`: number of processes.
+    The all-reduce runs beside the step, so the answer is that of the step before. size: number of processes.
     """
 
     def __init__(self, size: int) -> None:
@@ -58,7 +58,7 @@ class Agreement:
         self._work: Any = None
 
     def reached(self, requested: int | None) -> int | None:
-        """The number of a signal that some process had, or None; every process calls this once a step."""
+        """The number of a signal that some rank received, or None; every rank calls this once per step."""
         if self._group is None:
             return requested
         self.close()
@@ -68,7 +68,7 @@ class Agreement:
         return answer or None
 
     def close(self) -> None:
-        """Waits for what is still on its way."""
+        """Waits for the last all-reduce."""
         if self._work is not None:
             self._work.wait()
             self._work = None

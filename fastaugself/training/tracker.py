@@ -5,7 +5,7 @@ import importlib
 import logging
 from typing import Any
 
-from ..config import Pretrain
+from ..config.schema import Pretrain
 from ..errors import UsageError
 
 log = logging.getLogger(__name__)

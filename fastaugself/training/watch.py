@@ -1,4 +1,4 @@
-"""Losses that are not finite, noticed on the device and named with step, process and samples."""
+"""NaN and Inf losses, detected on the device and reported with step, rank and samples; collapsed features."""
 
 import json
 import logging
@@ -8,41 +8,41 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..distributed import World, all_gather
 from ..files import replace_file
-from .distributed import World, all_gather
 
 log = logging.getLogger(__name__)
 
 
 class Found(NamedTuple):
-    """The first loss that was not finite. step: counted from 1. rank: of the process."""
+    """The first loss that was NaN or Inf. step: counted from 1. rank: of the process."""
 
     step: int
     rank: int
 
 
 class LossWatch:
-    """Remembers the first step whose loss was not finite, and its samples, without waiting for the device."""
+    """Keeps the first step whose loss was NaN or Inf, and its sample ids, without waiting for the device."""
 
     def __init__(self, world: World) -> None:
         self.world = world
         self._step = torch.full((1,), -1, dtype=torch.int64, device=world.device)
         self._ids_B: Tensor | None = None
 
-    def see(self, loss: Tensor, step: int, ids_B: Tensor) -> None:
-        """After a step. loss: scalar. step: counted from 1. ids_B: int64 sample ids of this process."""
+    def update(self, loss: Tensor, step: int, ids_B: Tensor) -> None:
+        """Call after a step. loss: scalar. step: counted from 1. ids_B: int64 sample ids of this process."""
         new = (self._step < 0) & ~torch.isfinite(loss.detach())
         self._step = torch.where(new, step, self._step)
         self._ids_B = torch.where(new, ids_B, ids_B if self._ids_B is None else self._ids_B)
 
     def found(self) -> Found | None:
-        """The first of all processes, which all have to ask; waits for the device."""
+        """The first of all processes; a collective call, which waits for the device."""
         steps = all_gather(self._step).tolist()
         bad = [Found(step, rank) for rank, step in enumerate(steps) if step >= 0]
         return min(bad) if bad else None
 
     def dump(self, path: Path, found: Found, **context: Any) -> None:
-        """Writes the samples of the step that was found, from the process that had it. context: further JSON values."""
+        """Writes the sample ids of that step, on the rank that had it. context: further JSON values."""
         if self.world.rank != found.rank or self._ids_B is None:
             return
         record = {**found._asdict(), **context, "sample_ids": self._ids_B.tolist()}
@@ -50,22 +50,22 @@ class LossWatch:
 
 
 class CollapseAlarm:
-    """Says once when the features of all samples become the same."""
+    """Warns once when the features of all samples become the same."""
 
     LEVEL = 0.01
 
     def __init__(self) -> None:
-        self._rang = False
+        self._warned = False
 
-    def see(self, spread: float, step: int) -> None:
-        """spread: mean of `Step.spread` since the last line of the log."""
-        if spread < self.LEVEL and not self._rang:
-            self._rang = True
+    def update(self, feature_std: float, step: int) -> None:
+        """feature_std: mean of `StepOutput.feature_std` since the last log line."""
+        if feature_std < self.LEVEL and not self._warned:
+            self._warned = True
             log.warning(
                 "the features of all samples of a batch are nearly the same at step %d (feature_std %.4f: 0 is "
-                "collapse, 1 evenly spread): a lower --optim.lr or a longer --optim.warmup-epochs may help",
+                "collapse, 1 uniform on the sphere): a lower --optim.lr or a longer --optim.warmup-epochs may help",
                 step,
-                spread,
+                feature_std,
             )
 
 

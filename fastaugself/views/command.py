@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import UsageError, of_the_system
-from .pairs import Group, make_pairs
-from .policies import POLICY_NAMES, named_policies
-from .samples import Sample, read_samples
-from .words import Policies
+from ..report.pairs import Group, make_pairs
+from ..report.policies import POLICY_NAMES, named_policies
+from ..report.samples import Sample, read_samples
+from ..report.words import Policies
 
 MAX_SMALL_VIEWS = 12
 MAX_SIZE = 2048  # what is drawn is smaller
@@ -22,13 +22,13 @@ def write_views(
     size: int = 224,
     seed: int = 0,
     epoch: int = 0,
-    small_views: int = 0,
+    num_local_crops: int = 0,
     columns: bool = False,
 ) -> Path:
     """Draws photos of `source` with their views and parameters to `out`, a .png, .webp or .html file.
 
     source: a photo, a folder of photos or a .beton file; of many, `count` evenly spread ones. policy: a name, or "all"
-    for one after the other. size: of the views in pixels. small_views: further small views of each photo (multi-crop).
+    for one after the other. size: of the views in pixels. num_local_crops: of each photo (multi-crop).
     columns: what every column of the parameter tensor does, on the first of the photos, instead of `count` of them.
     Returns `out`. Raises UsageError for a source or option that cannot be used, RunError for damaged photos.
     """
@@ -39,14 +39,14 @@ def write_views(
         raise UsageError(f"--count must be at least 1, got {count}")
     if not 8 <= size <= MAX_SIZE:
         raise UsageError(f"--size must be from 8 to {MAX_SIZE} pixels, got {size}")
-    if not 0 <= small_views <= MAX_SMALL_VIEWS:
-        raise UsageError(f"--small-views must be from 0 to {MAX_SMALL_VIEWS}, got {small_views}")
+    if not 0 <= num_local_crops <= MAX_SMALL_VIEWS:
+        raise UsageError(f"--num-local-crops must be from 0 to {MAX_SMALL_VIEWS}, got {num_local_crops}")
     if not 0 <= epoch < 1 << 32:
         raise UsageError(f"--epoch must be in [0, 2**32), got {epoch}")
     if not -(1 << 63) <= seed < 1 << 64:
         raise UsageError(f"--seed must fit 64 bits, got {seed}")
-    if columns and (policy == "all" or small_views):
-        raise UsageError("--columns draws two views of one policy; leave out --small-views and --policy all")
+    if columns and (policy == "all" or num_local_crops):
+        raise UsageError("--columns draws two views of one policy; leave out --num-local-crops and --policy all")
     drawn = POLICY_NAMES if policy == "all" else (policy,)
     policies = {name: named_policies(name, size) for name in drawn}
     samples = read_samples(source, 1 if columns else count)
@@ -55,7 +55,9 @@ def write_views(
         content = _columns_file(samples[0], policy, policies[policy], detail, kind, seed=seed, epoch=epoch)
     else:
         groups = [
-            Group(name, policies[name], make_pairs(samples, policies[name], seed=seed, epoch=epoch, small=small_views))
+            Group(
+                name, policies[name], make_pairs(samples, policies[name], seed=seed, epoch=epoch, local=num_local_crops)
+            )
             for name in drawn
         ]
         content = _views_file(groups, f"Views of {source.resolve().name}", detail, kind)
@@ -69,7 +71,7 @@ def write_views(
 
 def _views_file(groups: Sequence[Group], heading: str, detail: str, kind: str) -> bytes:
     if kind == "html":
-        from .html import views_page
+        from .page import views_page
 
         return views_page(groups, heading, detail).encode()
     from .png import views_picture

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from ..page import VIEW_COLORS
-from .pairs import Group, Pair, outlines
+from ..html.page import VIEW_COLORS
+from ..report.pairs import Group, Pair, outlines
+from ..report.words import GROUPS, MINUS, policy_words
 from .sheet import FAINT, GRID, INK, LINE, SOFT, Sheet
-from .words import GROUPS, MINUS, policy_words
 
 MARGIN, GAP = 32, 30
 PHOTO, VIEW, BARS = 372, 222, 236  # widths of the columns
@@ -55,10 +55,10 @@ def _draw_heading(sheet: Sheet, group: Group, y: float) -> float:
 def _draw_small(sheet: Sheet, pair: Pair, y: float) -> float:
     """The small views in rows of six, with their parameters; the y below them."""
     step = (WIDTH - 2 * MARGIN + SMALL_GAP) / SMALL_COLUMNS
-    for start in range(0, len(pair.small), SMALL_COLUMNS):
+    for start in range(0, len(pair.local_crops), SMALL_COLUMNS):
         y += 22
         below = y
-        for i, small in enumerate(pair.small[start : start + SMALL_COLUMNS]):
+        for i, small in enumerate(pair.local_crops[start : start + SMALL_COLUMNS]):
             x = MARGIN + i * step
             sheet.text(x, y, f"Small view {start + i + 1}", INK)
             sheet.image(x, y + LINE + 4, SMALL, SMALL, small.view_HWC)
@@ -93,7 +93,7 @@ def _draw(sheet: Sheet, pair: Pair, y: float) -> None:
     sheet.text(MARGIN, y, pair.name, SOFT)
     sheet.image(MARGIN, y + HEAD, width, height, pair.photo_HWC)
     scale = width / pair.photo_HWC.shape[1]
-    for top, left, h, w in (small.box for small in pair.small):
+    for top, left, h, w in (small.box for small in pair.local_crops):
         sheet.box(MARGIN + left * scale, y + HEAD + top * scale, w * scale, h * scale, "white", thickness=1)
     for (top, left, h, w), color in zip(outlines(pair), VIEW_COLORS, strict=True):
         sheet.box(MARGIN + left * scale, y + HEAD + top * scale, w * scale, h * scale, color)

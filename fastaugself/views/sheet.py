@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import UsageError
-from .words import MINUS
+from ..report.words import MINUS
 
 INK, SOFT, FAINT, GRID = "#1b1c1d", "#5c5f63", "#a3a7ab", "#e2e2de"
 BODY, LINE = 13, 18  # size of the text and its line height

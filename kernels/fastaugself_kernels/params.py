@@ -152,6 +152,15 @@ class ViewPolicy:
         return (*factors, (-self.hue, self.hue))
 
 
+def default_blur_kernel(size: int) -> int:
+    """Kernel size in pixels of the blur for views of `size` pixels: a tenth of the size, odd, at least 3.
+
+    That is 23 at 224 px (SimCLR, arXiv 2002.05709, appendix A) and 9 at 96 px (AugSelf on STL10). 1 for views of one
+    pixel, which cannot be padded by reflection.
+    """
+    return max(3, size // 10 | 1) if size > 1 else 1
+
+
 def pack_policies(policies: tuple[ViewPolicy, ...]) -> Tensor:
     """The policies as float64 [V, 32], in the column order that the samplers read."""
     rows = []

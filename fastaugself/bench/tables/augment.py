@@ -3,7 +3,7 @@
 import re
 
 from ..harness import Record
-from .table import Table, spread_of, with_origin
+from .table import Table, feature_std, with_origin
 
 ABOUT_PEERS = """\
 `albumentationsx` as it comes and `kornia` do not antialias, `albumentationsx-area` averages areas where it shrinks.
@@ -19,7 +19,7 @@ def augment_table(result: Record) -> Table:
     for row in result["rows"]:
         launches = (f"{row['launches'] or ''}",) if counted else ()
         speed = (f"{row['views_per_s']:,.0f}", f"{row['gb_per_s']:.2f}", f"{row['percent_of_copy']:.1f}")
-        rows.append((row["name"], *speed, *launches, spread_of(result, row["name"])))
+        rows.append((row["name"], *speed, *launches, feature_std(result, row["name"])))
     for peer in result["left_out"]:
         rows.append((peer["name"], "", "", "", *(("",) if counted else ()), f"left out: {peer['reason']}"))
     launches = ("launches",) if counted else ()
@@ -37,7 +37,7 @@ def augment_summary(result: Record) -> Table:
         if shown and library != "oracle" and row["views_per_s"] > best.get(key, {"views_per_s": 0})["views_per_s"]:
             best[key] = row
     rows: list[tuple[str, ...]] = [
-        (row["name"], f"{row['views_per_s']:,.0f}", spread_of(result, row["name"])) for row in best.values()
+        (row["name"], f"{row['views_per_s']:,.0f}", feature_std(result, row["name"])) for row in best.values()
     ]
     return Table(("", "views/s", "ours is faster by (lowest to highest)"), rows)
 

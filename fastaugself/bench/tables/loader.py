@@ -2,7 +2,7 @@
 
 from ..harness import Record
 from .rates import ratios_table
-from .table import Table, spread_of, with_origin
+from .table import Table, feature_std, with_origin
 
 LOADER_RATIOS = {
     "decode_vs_ffcv_twice": "decoded photos; FFCV decodes for each view",
@@ -35,7 +35,7 @@ def loader_summary(result: Record) -> Table:
     for name, words in LOADER_RATIOS.items():
         if name in result["ratios"]:
             ratio = result["ratios"][name]
-            rows.append((words, rates[ratio["ours"]], rates[ratio["other"]], spread_of(result, name)))
+            rows.append((words, rates[ratio["ours"]], rates[ratio["other"]], feature_std(result, name)))
     return Table(("what; against whom", "ours, photos/s", "theirs", "ours is faster by (lowest to highest)"), rows)
 
 

@@ -39,7 +39,7 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.1f}" if abs(value) >= 10 else f"{value:,.2f}"
 
 
-def spread_of(result: Record, name: str) -> str:
+def feature_std(result: Record, name: str) -> str:
     """A ratio with the lowest and the highest of its rounds, nothing where the record has none of this name."""
     ratio = result["ratios"].get(name)
     return f"{ratio['median']:.1f}x ({ratio['min']:.1f} to {ratio['max']:.1f})" if ratio else ""

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ...data.beton import JPEG, Beton
+from ...data.beton.format import JPEG, Beton
 from ...data.inputs.folder import list_photos
 from ...data.loader import Loader
-from ...data.native import decode_into
+from ...data.readers.native import decode_into
 from ...errors import RunError, UsageError
 from ..cache import key_of
 from ..splits import Dataset, Files, Floats, Labels, Split, cut_by_class

@@ -15,9 +15,9 @@ import torch
 from tyro.conf import Positional, arg
 
 from ...data.inputs.folder import list_photos
+from ...environment import environment
 from ...errors import UsageError
 from ...files import replace_file
-from ...training.environment import environment
 from ..splits import cut_by_class
 from .jobs import Runner, Step
 from .numbers import read_value

@@ -10,7 +10,7 @@ from tyro.conf import Positional
 
 from ...errors import RunError, UsageError
 from ...files import replace_file
-from ...page import escape, page
+from ...html.page import escape, page
 from ..invariance_page import matrix
 from .numbers import read_value, task_folder
 from .plan import ALONE, FUSED, FUSION_TASKS, RANDOM, TASKS, Task, Variant, variants

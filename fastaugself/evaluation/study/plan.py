@@ -68,7 +68,7 @@ def variants(methods: tuple[str, ...], parts: tuple[str, ...], invariances: bool
                 found.append(Variant(method, part, ("--preset", method + PARTS[part])))
     if ALONE in parts:
         # The base method of the preset takes no part; it only says which heads there are.
-        found.append(Variant("none", ALONE, ("--preset", methods[0] + "-augself", "--ss-only")))
+        found.append(Variant("none", ALONE, ("--preset", methods[0] + "-augself", "--augself-only")))
     if invariances:
         found += [Variant(methods[0], name, ("--preset", methods[0], *o)) for name, o in INVARIANCES.items()]
     return found

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..samples import Sample
-from ..words import Policies
+from ...report.samples import Sample
+from ...report.words import Policies
 from .learned import Learned, learn
 from .sweeps import Sweep, Tile, identity_row, order_tiles, plan_sweeps, row_text, views_of
 

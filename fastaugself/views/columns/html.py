@@ -2,8 +2,8 @@
 
 from fastaugself_kernels import COLUMNS
 
-from ...page import data_uri, escape, page
-from ..html import pair_html
+from ...html.page import data_uri, escape, page
+from ...report.pair_html import pair_html
 from .content import Content
 from .learned import Color, Entry, Learned
 from .sweeps import Band, Sweep, Tile

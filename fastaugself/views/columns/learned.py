@@ -8,20 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastaugself_kernels import (
-    COLUMNS,
-    DESCRIPTORS,
-    Targets,
-    augment,
-    augself_targets,
-    descriptors,
-    sample_params,
-)
-from fastaugself_kernels.params import SOLARIZE_OFF
+from fastaugself_kernels import COLUMNS, DESCRIPTORS, Targets, augment, augself_targets, descriptors, sample_params
+from fastaugself_kernels.params import SOLARIZE_OFF, default_blur_kernel
 
-from ..pairs import Pair, blur_kernel, describe, to_uint8
-from ..samples import Sample, pack
-from ..words import Policies, signed
+from ...report.pairs import Pair, describe, to_uint8
+from ...report.samples import Sample, pack
+from ...report.words import Policies, signed
 from .sweeps import row_text
 from .texts import OMEGA, TARGETS
 
@@ -60,20 +52,20 @@ class Learned(NamedTuple):
 
 def learn(sample: Sample, policies: Policies, *, seed: int, epoch: int) -> Learned:
     """The pair that the policies draw for the sample, with targets as published and all of omega."""
-    canvas, size = pack([sample]), policies[0].size
-    params_VBP = sample_params(canvas.ids_B, canvas.sizes_B2, policies, seed=seed, epoch=epoch)
+    batch, size = pack([sample]), policies[0].size
+    params_VBP = sample_params(batch.ids_B, batch.sizes_B2, policies, seed=seed, epoch=epoch)
     unjittered_VBP = params_VBP.clone()
     for column, value in (("jitter", 0.0), ("gray", 0.0), ("sigma", 0.0), ("solarize", SOLARIZE_OFF)):
         unjittered_VBP[..., COLUMNS.index(column)] = value
     x_VBCHW, shift_VB3 = augment(
-        canvas.pixels,
-        canvas.offsets_B,
-        canvas.sizes_B2,
+        batch.pixels,
+        batch.offsets_B,
+        batch.sizes_B2,
         torch.cat([params_VBP, unjittered_VBP]),
         size=size,
         mean=(0, 0, 0),
         std=(1, 1, 1),
-        blur_kernel=blur_kernel(size),
+        blur_kernel=default_blur_kernel(size),
         color_shift=True,
     )
     (pair,) = describe([sample], to_uint8(x_VBCHW[:2]), params_VBP, policies)
@@ -81,8 +73,8 @@ def learn(sample: Sample, policies: Policies, *, seed: int, epoch: int) -> Learn
     return Learned(
         pair=pair,
         rows=tuple(row_text(dict(zip(COLUMNS, row, strict=True))) for row in params_VBP[:, 0].tolist()),
-        targets=target_entries(augself_targets(params_VBP, canvas.sizes_B2, policies)),
-        omega=omega_entries(descriptors(params_VBP, canvas.sizes_B2, policies, shift_VB3[:2])),
+        targets=target_entries(augself_targets(params_VBP, batch.sizes_B2, policies)),
+        omega=omega_entries(descriptors(params_VBP, batch.sizes_B2, policies, shift_VB3[:2])),
         means=tuple((_color(before_V3[v]), _color(before_V3[v] - shift_V3[v])) for v in (0, 1)),
     )
 
@@ -94,10 +86,10 @@ def target_entries(targets: tuple[Targets, Targets]) -> list[Entry]:
     return _entries(groups, rows, TARGETS)
 
 
-def omega_entries(omega_VBn: Tensor) -> list[Entry]:
+def omega_entries(condition_VBn: Tensor) -> list[Entry]:
     """CASSLE's descriptors of the first sample, all 14 columns."""
     groups = [part for part, width in DESCRIPTORS.items() for _ in range(width)]
-    return _entries(groups, omega_VBn[:, 0].tolist(), OMEGA)
+    return _entries(groups, condition_VBn[:, 0].tolist(), OMEGA)
 
 
 def _entries(groups: list[str], rows: list[list[float]], texts: dict[str, str]) -> list[Entry]:

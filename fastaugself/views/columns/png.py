@@ -5,8 +5,8 @@ from typing import Literal
 
 from fastaugself_kernels import COLUMNS
 
-from ...page import VIEW_COLORS
-from ..pairs import outlines
+from ...html.page import VIEW_COLORS
+from ...report.pairs import outlines
 from ..sheet import BODY, FAINT, GRID, INK, LINE, SOFT, Sheet
 from .content import Content
 from .learned import Entry

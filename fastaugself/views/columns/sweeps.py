@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from fastaugself_kernels import COLUMNS, ViewPolicy
 from fastaugself_kernels.params import IDENTITY_ORDER, SOLARIZE_OFF
 
-from ..pairs import make_views
-from ..samples import Sample, pack
-from ..words import MINUS, OPERATIONS, Policies
+from ...report.pairs import make_views
+from ...report.samples import Sample, pack
+from ...report.words import MINUS, OPERATIONS, Policies
 from .texts import FACTS, TEXTS, UNITS
 
 Row = dict[str, float]  # values by column, in the order of COLUMNS

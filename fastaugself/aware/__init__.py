@@ -1,0 +1,1 @@
+"""What learns from augmentation parameters, one a file: AugSelf, CASSLE."""

@@ -1,0 +1,308 @@
+"""`fastaugself doctor`: what this machine has, which back-end each part will use and why, and what to do about faults.
+
+Everything that a training run would only find out later is tried here once, small: a batch is augmented and held to
+the reference, a photo is decoded, the run's weights are counted against memory and disk.
+"""
+
+import dataclasses
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from ..config.schema import Pretrain
+from ..data.cores import available_cores
+from ..data.dataset import expand
+from ..environment import cpu_name
+from ..errors import UsageError
+
+PACKAGES = (
+    "fastaugself", "torch", "triton", "numba", "numpy", "simplejpeg", "ffcv", "tyro", "safetensors", "timm",
+    "tensorboard", "matplotlib", "scikit-learn", "pyarrow",
+)  # fmt: skip
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: the part, what was found, and for notes and faults what to do."""
+
+    part: str
+    state: Literal["ok", "note", "fault"]
+    found: str
+    remedy: str = ""
+
+
+Check = Callable[[Pretrain], Iterator[Finding]]
+
+
+def diagnose(config: Pretrain | None = None, checks: Sequence[Check] | None = None) -> list[Finding]:
+    """The findings of `checks` (default: all) for a run with this configuration (default: MoCo on ResNet-50 at 224 px).
+
+    A check that breaks is itself a fault, with its error.
+    """
+    config = config or Pretrain()
+    findings: list[Finding] = []
+    for check in CHECKS if checks is None else checks:
+        try:
+            findings += check(config)
+        except Exception as error:
+            part = check.__name__.strip("_")
+            findings.append(Finding(part, "fault", f"the check itself failed: {type(error).__name__}: {error}"))
+    return findings
+
+
+def report(findings: list[Finding]) -> str:
+    """The findings as aligned lines, each remedy under its fault, and a verdict."""
+    width = max(len(f.part) for f in findings)
+    lines = []
+    for f in findings:
+        lines.append(f"{f.state:5s}  {f.part:{width}s}  {f.found}")
+        if f.remedy:
+            lines.append(" " * (width + 9) + "-> " + f.remedy)
+    faults = sum(f.state == "fault" for f in findings)
+    lines.append(f"{faults} faults" if faults != 1 else "1 fault")
+    return "\n".join(lines)
+
+
+def as_json(findings: list[Finding]) -> list[dict[str, str]]:
+    """The findings as JSON values."""
+    return [dataclasses.asdict(f) for f in findings]
+
+
+def _system(_: Pretrain) -> Iterator[Finding]:
+    python = f"Python {platform.python_version()} at {sys.executable}"
+    if (3, 11) <= sys.version_info[:2] <= (3, 13):
+        yield Finding("python", "ok", python)
+    else:
+        yield Finding("python", "fault", python, "use Python 3.11, 3.12 or 3.13: make setup PYTHON=python3.12")
+    yield Finding("system", "ok", f"{platform.platform()}, {cpu_name()}")
+
+
+def _packages(_: Pretrain) -> Iterator[Finding]:
+    found = []
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            found.append(f"no {name}")
+    yield Finding("packages", "ok", ", ".join(found))
+
+
+def _device(config: Pretrain) -> Iterator[Finding]:
+    if torch.cuda.is_available():
+        for i in range(torch.cuda.device_count()):
+            p = torch.cuda.get_device_properties(i)
+            free, total = torch.cuda.mem_get_info(i)
+            yield Finding(
+                f"gpu {i}", "ok",
+                f"{p.name}, sm_{p.major}{p.minor}, {free / GIB:.1f} of {total / GIB:.1f} GiB free, driver {_driver()}, "
+                f"CUDA {torch.version.cuda or torch.version.hip}, cuDNN {torch.backends.cudnn.version()}",
+            )  # fmt: skip
+            if (p.major, p.minor) < (8, 0):
+                yield Finding(
+                    f"gpu {i}", "note", "no bfloat16 units before sm_80", "train with --precision fp16 on this GPU"
+                )
+    elif driver := _driver():
+        yield Finding(
+            "gpu", "fault",
+            f"the system has an NVIDIA driver ({driver}), but torch {torch.__version__} sees no GPU",
+            "torch is a CPU build, or its CUDA is newer than the driver: install the build of torch for CUDA "
+            f"{torch.version.cuda or '12 or newer'}, or update the driver; check CUDA_VISIBLE_DEVICES="
+            f"{os.environ.get('CUDA_VISIBLE_DEVICES', '(not set)')}",
+        )  # fmt: skip
+    else:
+        yield Finding("gpu", "ok", "none, and no NVIDIA driver: everything runs on the CPU")
+    if config.device == "cuda" and not torch.cuda.is_available():
+        yield Finding("gpu", "fault", "the configuration asks for --device cuda", "pass --device auto or cpu")
+
+
+def _driver() -> str:
+    try:
+        command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=20)
+        return result.stdout.split("\n")[0].strip() if result.returncode == 0 else ""
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+def _augmentation(config: Pretrain) -> Iterator[Finding]:
+    from fastaugself_kernels import ViewPolicy, augment, sample_params
+    from fastaugself_kernels.params import INSTALLED
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    backend = "triton" if device.type == "cuda" else "numba"
+    if not INSTALLED[backend]:
+        slow = "nothing augments on this GPU" if device.type == "cuda" else "plain PyTorch augments, 50 times slower"
+        yield Finding("augmentation", "fault", f"{backend} is not installed: {slow}", f"pip install {backend}")
+        return
+    sizes, ids = torch.tensor([[90, 120]] * 4, device=device), torch.arange(4, device=device)
+    params = sample_params(ids, sizes, (ViewPolicy.moco_v2(48),) * 2, seed=0, epoch=0)
+    pixels = torch.randint(0, 256, (4, 90, 120, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    options: dict[str, Any] = {"size": 48, "rounding": "none", "mean": (0, 0, 0), "std": (1, 1, 1)}
+    got = augment(pixels.to(device), None, sizes, params, **options).cpu()
+    expected = augment(pixels, None, sizes.cpu(), params.cpu(), backend="reference", **options)
+    error = (got - expected).abs().max().item()
+    if error > 1e-5:
+        yield Finding(
+            "augmentation", "fault", f"{backend} differs from the reference by {error:.1e}",
+            "please report this with `fastaugself doctor --json`; --augment.backend reference is slow and right",
+        )  # fmt: skip
+    else:
+        yield Finding("augmentation", "ok", f"{backend} on the {device.type}, within {error:.0e} of the reference")
+    if device.type == "cuda":
+        from fastaugself_kernels.triton.configs import file_of
+
+        name = torch.cuda.get_device_name(device)
+        if not file_of(name).is_file():
+            yield Finding(
+                "augmentation", "note", f"no launch configuration was measured on {name}; the default serves",
+                "python -m fastaugself_kernels.tune measures one in minutes",
+            )  # fmt: skip
+
+
+def _reader(config: Pretrain) -> Iterator[Finding]:
+    from ..data.readers.ffcv import why_not
+
+    why = why_not()
+    if config.data.source == "ffcv" and why:
+        yield Finding("reader", "fault", f"--data.source ffcv: {why}", "pass --data.source auto or native")
+    elif why:
+        yield Finding("reader", "note", f"this project's own: {why}", "nothing needed: it gives the same pixels")
+    else:
+        yield Finding("reader", "ok", "FFCV's")
+
+
+def _compiler(config: Pretrain) -> Iterator[Finding]:
+    wanted = config.compile == "on" or (config.compile == "auto" and torch.cuda.is_available())
+    found = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+    if not wanted:
+        yield Finding("torch.compile", "ok", "not used: --compile auto compiles on CUDA only")
+    elif found:
+        yield Finding("torch.compile", "ok", f"used, with {found}")
+    else:
+        yield Finding(
+            "torch.compile", "fault", "no C++ compiler, which it needs; training would go on without it, slower",
+            "apt-get install g++, or silence it with --compile off",
+        )  # fmt: skip
+
+
+def _optimizer(config: Pretrain) -> Iterator[Finding]:
+    from ..training.apex import apex_optimizers
+
+    try:
+        apex_optimizers()
+        yield Finding("apex", "ok", "NVIDIA's: --optim.implementation apex can be used")
+    except UsageError as error:
+        asked = config.optim.implementation == "apex"
+        installed = importlib.util.find_spec("apex") is not None
+        if asked or installed:
+            yield Finding("apex", "fault" if asked else "note", str(error))
+        else:
+            yield Finding("apex", "ok", "none; torch's fused optimizers serve")
+
+
+def _distributed(_: Pretrain) -> Iterator[Finding]:
+    import torch.distributed as dist
+
+    if not dist.is_available():
+        yield Finding("distributed", "note", "torch was built without it: one process only")
+        return
+    backends = [name for name in ("nccl", "gloo") if getattr(dist, f"is_{name}_available")()]
+    if torch.cuda.device_count() > 1 and "nccl" not in backends:
+        yield Finding("distributed", "fault", "several GPUs and no NCCL", "install a build of torch with NCCL")
+    else:
+        yield Finding("distributed", "ok", ", ".join(backends))
+
+
+def _threads(_: Pretrain) -> Iterator[Finding]:
+    cores, threads = available_cores(), torch.get_num_threads()
+    found = f"{cores} of {os.cpu_count()} cores for this process, torch uses {threads} threads"
+    if threads > cores:
+        yield Finding("threads", "note", found, f"export OMP_NUM_THREADS={cores}: more threads than cores wait in turn")
+    else:
+        yield Finding("threads", "ok", found)
+
+
+def _memory(config: Pretrain) -> Iterator[Finding]:
+    available = _available_bytes()
+    if available is None:
+        yield Finding("memory", "note", "the system does not say how much is free")
+        return
+    pixels = 3 * (len(config.all_policies) * config.view.size**2 * 4 + 375 * 500 * 4)  # views, and four batches decoded
+    need = 2 * training_bytes(config) + config.batch_size * pixels
+    found = f"{available / GIB:.1f} GiB free; the run's weights, batches and photos take about {need / GIB:.1f} GiB"
+    if not torch.cuda.is_available() and need > available:
+        yield Finding("memory", "fault", found + " before activations", "a smaller --batch-size or backbone")
+    else:
+        yield Finding("memory", "ok", found + " besides activations")
+    if config.data.train is None or config.data.order != "random":
+        return
+    stored = sum(path.stat().st_size for path in expand(config.data.train) if path.is_file())
+    if stored > available:
+        yield Finding(
+            "memory", "note", f"the photos are {stored / GIB:.1f} GiB, more than the system can keep in memory",
+            "--data.order quasi-random, if they are on a disk that is no SSD",
+        )  # fmt: skip
+
+
+def _disk(config: Pretrain) -> Iterator[Finding]:
+    need = (config.checkpoint.keep + 1) * training_bytes(config)
+    folder = config.run.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    if not os.access(folder, os.W_OK):
+        yield Finding("disk", "fault", f"{folder} cannot be written to", "pass --run FOLDER")
+        return
+    free = shutil.disk_usage(folder).free
+    found = f"{free / GIB:.1f} GiB free at {folder}; checkpoints of this run take {need / GIB:.2f} GiB"
+    remedy = "free some, pass another --run, or a smaller --checkpoint.keep"
+    yield Finding("disk", "fault", found, remedy) if free < need else Finding("disk", "ok", found)
+    cache = Path(os.environ.get("NUMBA_CACHE_DIR") or Path.home())
+    if not os.access(cache if cache.exists() else cache.parent, os.W_OK):
+        yield Finding(
+            "disk", "note", f"{cache} cannot be written to: the CPU kernels compile anew in every process",
+            "export NUMBA_CACHE_DIR=/a/folder/that/can/be/written",
+        )  # fmt: skip
+
+
+def training_bytes(config: Pretrain) -> int:
+    """Weights, momentum encoder, queue and optimizer state of a run, counted without allocating them."""
+    from ..runs.build import build_learner
+
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        learner = build_learner(config, num_classes=1000)
+    state = sum(t.numel() * t.element_size() for t in (*learner.parameters(), *learner.buffers()))
+    trained = sum(p.numel() * p.element_size() for p in learner.parameters() if p.requires_grad)
+    return state + trained * (2 if config.optim.name in ("adamw", "lamb") else 1)
+
+
+def _available_bytes() -> int | None:
+    """Memory that can be had: what the kernel says, or what is left of the container's limit."""
+    found = []
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                found.append(int(line.split()[1]) * 1024)
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        if limit != "max":
+            found.append(int(limit) - int(Path("/sys/fs/cgroup/memory.current").read_text()))
+    except (OSError, ValueError):
+        pass
+    return min(found) if found else None
+
+
+NEEDS: tuple[Check, ...] = (_memory, _disk)
+"""What a run needs of this machine; the rest is what the machine has."""
+CHECKS: tuple[Check, ...] = (
+    _system, _packages, _device, _augmentation, _reader, _compiler, _optimizer, _distributed, _threads, *NEEDS,
+)  # fmt: skip

@@ -1,0 +1,109 @@
+"""`--dry-run`: what a command would do, with what it would need, without writing anything."""
+
+import json
+import time
+
+import torch
+
+from ..aware.learner import Learner
+from ..config.schema import Pretrain
+from ..config.serialize import to_dict
+from ..data.dataset import Dataset, is_pattern
+from ..data.demo import DEMO_COUNTS
+from ..data.inputs import open_samples
+from ..data.ragged import RaggedBatch
+from ..errors import UsageError
+from ..runs.build import build_learner
+from ..training.batch import make_batch
+from ..training.optim import learning_rate
+from .doctor import GIB, NEEDS, diagnose, training_bytes
+
+PROBED = 16  # samples at most that are timed on a CPU
+
+
+def plan(config: Pretrain, *, processes: int = 1) -> tuple[str, int]:
+    """The resolved configuration, the schedule, and estimates of time, memory and disk; and how many faults it has.
+
+    The photos are counted and not read; a few steps' forward and backward are timed on random photos. The time is
+    that on this machine's device, without data and compilation: an order of magnitude, not a promise.
+    Raises UsageError as training would.
+    """
+    samples, classes, about = _photos(config)
+    steps = samples // config.batch_size
+    if steps < 1:
+        raise UsageError(f"a batch of {config.batch_size} is larger than the {samples} photos; pass a smaller one")
+    total = config.epochs * steps
+    end = min(total, config.max_steps or total)
+    device = torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
+    learner = build_learner(config, num_classes=classes, init=config.init)
+    backbone = sum(p.numel() for p in learner.method.backbone.parameters())
+    trained = sum(p.numel() for p in learner.parameters() if p.requires_grad)
+    seconds, count = _seconds_per_sample(config, learner, device)
+    hours = seconds * config.batch_size * end / processes / 3600
+    warm = learning_rate(
+        config.optim, int(config.optim.warmup_epochs * steps), steps_per_epoch=steps, epochs=config.epochs,
+        batch_size=config.batch_size,
+    )  # fmt: skip
+    state = training_bytes(config)
+    lines = [
+        json.dumps(to_dict(config), indent=2),
+        "",
+        f"photos    {samples:,}, {about}",
+        f"model     {config.backbone.name}, {backbone / 1e6:.1f} M parameters; {trained / 1e6:.1f} M are trained",
+        f"schedule  {end:,} of {total:,} steps: {config.epochs} epochs of {steps:,}, batch {config.batch_size}, "
+        f"learning rate {warm:g} after the warm-up",
+        f"time      about {_duration(hours)} on {processes} x {device.type}, forward and backward alone (timed on "
+        f"{count} photos, eager)",
+        f"memory    {state / GIB:.2f} GiB of weights, queue and optimizer on each device, besides activations",
+        f"disk      {(config.checkpoint.keep + 1) * state / GIB:.2f} GiB of checkpoints in {config.run}",
+    ]
+    faults = [f for f in diagnose(config, NEEDS) if f.state == "fault"]
+    lines += [f"fault     {f.found}; {f.remedy}" for f in faults]
+    return "\n".join(lines), len(faults)
+
+
+def _photos(config: Pretrain) -> tuple[int, int, str]:
+    """How many, in how many classes, and where they are."""
+    train = config.data.train
+    if train is None:
+        raise UsageError("no training photos: pass --data.train FILE.beton or a folder of photos")
+    if isinstance(train, tuple) or is_pattern(train) or train.is_file():
+        with Dataset(train) as dataset:
+            return len(dataset), len(dataset.classes), f"of {len(dataset.shards)} file(s)"
+    if str(train) == "demo" and not train.exists():
+        return DEMO_COUNTS["train"], 8, "the demo's, which would be written to the run folder"
+    found = open_samples(train)
+    return found.count, len(found.classes), f"of {train}, which would be written to a .beton beside it"
+
+
+def _seconds_per_sample(config: Pretrain, learner: Learner, device: torch.device) -> tuple[float, int]:
+    """Of one forward and backward after another that warms up, on random photos; and how many samples it had."""
+    count = config.batch_size if device.type == "cuda" else max(2, min(PROBED, config.batch_size))
+    side = config.view.size
+    photos = RaggedBatch(
+        torch.randint(0, 256, (count * side * side * 3,), dtype=torch.uint8),
+        torch.arange(count) * (side * side * 3),
+        torch.full((count, 2), side, dtype=torch.int32),
+        torch.zeros(count, dtype=torch.int64),
+        torch.arange(count),
+    ).to(device)
+    learner.to(device)
+    half = device.type == "cuda" and config.precision != "fp32"
+    dtype = torch.bfloat16 if half else torch.float32
+    views, targets, _ = make_batch(config, photos, 0, dtype)
+    elapsed = 0.0
+    for _ in range(2):
+        began = time.perf_counter()
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
+            loss = learner(views, targets).loss
+        loss.backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        elapsed = time.perf_counter() - began
+    return elapsed / count, count
+
+
+def _duration(hours: float) -> str:
+    if hours < 1 / 60:
+        return f"{hours * 3600:.0f} s"
+    return f"{hours * 60:.0f} min" if hours < 2 else f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"

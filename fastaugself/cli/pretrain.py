@@ -1,0 +1,245 @@
+"""From a recipe and a command line to a finished run folder."""
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import distributed
+from ..config.checks import check_processes
+from ..config.schema import Pretrain
+from ..config.serialize import to_dict
+from ..distributed import World
+from ..errors import RunError, UsageError, of_the_system
+from ..export.backbone import export_backbone
+from ..files import remove_leftovers, replace_file
+from ..models.build import build_backbone
+from ..report.report import write_report
+from ..runs.folder import configuration, read_config_file
+from ..training.logs import log, start_logging
+from ..training.prepare import prepare_data
+from ..training.signals import Stopped
+from ..training.trainer import Trainer
+from .parser import unboxed
+
+Recipe = Callable[[], Pretrain]
+_SMALLER = "pass --accumulate 2 or more, or a smaller --batch-size, --view.size or --method.queue"
+
+
+def run(recipe: Recipe, /, **presets: Recipe) -> None:
+    """Runs a recipe from the command line, and ends the process with 0, 1 (failure) or 2 (wrong use).
+
+    recipe: gives the complete configuration that options then change. presets: variants of it, for `--preset NAME`.
+    """
+    sys.exit(main(recipe, presets, sys.argv[1:]))
+
+
+def main(recipe: Recipe, presets: dict[str, Recipe], arguments: Sequence[str]) -> int:
+    """`run` with an exit code."""
+    world = None
+    try:
+        rest = [argument for argument in arguments if argument != "--dry-run"]
+        config = parse(recipe, presets, rest)
+        if len(rest) < len(arguments):
+            processes = int(os.environ.get("WORLD_SIZE", "1"))
+            if os.environ.get("RANK", "0") != "0":
+                return 0
+            from .dry_run import plan
+
+            text, faults = plan(config, processes=processes)
+            print(text)
+            return 1 if faults else 0
+        world = distributed.start(config.device)
+        pretrain(config, world)
+        return 0
+    except UsageError as error:
+        if world is None or world.is_main:
+            print(f"error: {error}", file=sys.stderr)
+        return 2
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: {of_the_system(error)}", file=sys.stderr)
+        return 1
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        said = (str(error).splitlines() or [""])[0]
+        print(f"error: this takes more memory than there is ({said}); {_SMALLER}", file=sys.stderr)
+        return 1
+    except Stopped as stopped:
+        return stopped.exit_code
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        distributed.stop()
+
+
+def parse(recipe: Recipe, presets: dict[str, Recipe], arguments: Sequence[str]) -> Pretrain:
+    """The configuration that a command line asks for.
+
+    `--preset NAME` and `--from config.json` choose where the other options start from.
+    """
+    import tyro
+
+    known = {"paper": recipe, **presets}
+    rest, chosen = list(arguments), {}
+    for option in ("--preset", "--from"):
+        for i, argument in enumerate(rest):
+            if argument == option and i + 1 < len(rest):
+                chosen[option] = rest[i + 1]
+                del rest[i : i + 2]
+                break
+            if argument.startswith(option + "="):
+                chosen[option] = argument.split("=", 1)[1]
+                del rest[i]
+                break
+            if argument == option:
+                raise UsageError(f"{option} needs a value: {' or '.join(known) if option == '--preset' else 'a file'}")
+    if "--preset" in chosen and "--from" in chosen:
+        raise UsageError("--preset and --from both say where options start from; pass one of them")
+    if chosen.get("--preset", "paper") not in known:
+        raise UsageError(f"--preset {chosen['--preset']} is unknown; this recipe has {', '.join(known)}")
+    default = known[chosen.get("--preset", "paper")]()
+    if "--from" in chosen:
+        default = configuration(read_config_file(Path(chosen["--from"]), "--from"), f"--from {chosen['--from']}")
+    others = list(_without("--view2.", arguments))
+    if default.view2 is None and len(others) < len(arguments):  # it begins as the first view, with that one's options
+        view = parse(recipe, presets, others).view
+        default = dataclasses.replace(default, view=view, view2=view)
+    # The file's own words, with the published numbers, before the function's one line.
+    description = (getattr(recipe, "__globals__", {}).get("__doc__") or recipe.__doc__ or "").strip()
+    description += f"\n\n--preset {{{','.join(known)}}} picks a variant, --from FILE starts from a run's config.json, "
+    description += "--dry-run prints what would be done, and what it would need, and ends."
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint), warnings.catch_warnings():
+            # A recipe's own method is not in the annotation's union, and is taken all the same.
+            warnings.filterwarnings("ignore", message=".* does not match any type in Union")
+            config, unknown = tyro.cli(
+                Pretrain,
+                default=default,
+                args=rest,
+                description=description,
+                config=(tyro.conf.AvoidSubcommands,),
+                return_unknown_args=True,
+            )
+    except SystemExit as end:
+        if end.code == 2:
+            raise UsageError(unboxed(complaint.getvalue())) from None
+        raise
+    if unknown:
+        near = difflib.get_close_matches(unknown[0].split("=")[0], list(_options(to_dict(default))), n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]}?" if near else "; --help lists what there is"
+        if not unknown[0].startswith("-"):
+            hint = f"; if it is the photos, pass --data.train {unknown[0]}"
+        raise UsageError(f"unknown option {unknown[0]}{hint}")
+    return config
+
+
+def _without(prefix: str, arguments: Sequence[str]) -> Iterator[str]:
+    """The arguments but for options of this prefix, with their values."""
+    kept = True
+    for argument in arguments:
+        kept = not argument.startswith(prefix) if argument.startswith("--") else kept
+        if kept:
+            yield argument
+
+
+def _options(values: dict[str, Any], prefix: str = "--") -> Iterator[str]:
+    for name, value in values.items():
+        option = prefix + name.replace("_", "-")
+        if isinstance(value, dict):
+            yield from _options(value, option + ".")
+        else:
+            yield option
+
+
+def pretrain(config: Pretrain, world: World) -> None:
+    """Trains, exports and reports, in `config.run`."""
+    start_logging(None, is_main=world.is_main)
+    check_processes(config, world.size)
+    with torch.device("meta"):
+        build_backbone(config.backbone, image_size=config.view.size)  # a wrong name is refused before data is written
+    trainer = Trainer(prepare_data(config, world), world, identity=to_dict(config))
+    try:
+        if world.is_main:
+            _open_folder(config)
+            _announce(trainer)
+        trainer.fit()
+    finally:
+        trainer.close()
+    if world.is_main:
+        samples = trainer.loader.num_samples
+        exported = export_backbone(
+            trainer.learner, config, config.run / "export", step=trainer.global_step, samples=samples
+        )
+        report = write_report(config.run, trainer)
+        log.info("backbone  %s", exported)
+        if report is not None:
+            log.info("report    %s", report)
+
+
+def _open_folder(config: Pretrain) -> None:
+    """Makes the run folder and all that is needed in it, before any work that could be lost."""
+    text = json.dumps(to_dict(config), indent=2) + "\n"
+    try:
+        (config.run / "checkpoints").mkdir(parents=True, exist_ok=True)
+        remove_leftovers(config.run)
+        replace_file(config.run / "config.json", text.encode())
+        replace_file(config.run / "checkpoints" / "try", b"")
+        (config.run / "checkpoints" / "try").unlink()
+        start_logging(config.run, is_main=True)
+    except OSError as error:
+        raise UsageError(f"--run {config.run} cannot be written to ({error}); pass another folder") from None
+
+
+def _announce(trainer: Trainer) -> None:
+    config, world = trainer.config, trainer.world
+    parameters = sum(p.numel() for p in trainer.learner.method.backbone.parameters())
+    lr = config.optim.lr * config.batch_size / 256
+    where = f"{world.size} processes on {trainer.device.type}" if world.size > 1 else str(trainer.device)
+    log.info("run       %s", config.run)
+    log.info(
+        "photos    %d of %s, read by %s%s",
+        trainer.loader.num_samples,
+        trainer.loader.name,
+        trainer.loader.source,
+        f" ({trainer.loader.source_reason})" if trainer.loader.source_reason else "",
+    )
+    log.info(
+        "model     %s, width %d, %.1f M parameters; %s on %s%s",
+        config.backbone.name,
+        config.backbone.width,
+        parameters / 1e6,
+        str(trainer.dtype).removeprefix("torch."),
+        where,
+        ", compiled" if trainer.compiled else "",
+    )
+    log.info(
+        "schedule  %d epochs of %d steps, batch %d (%d per process), lr %g = %g x %d/256",
+        config.epochs,
+        trainer.steps_per_epoch,
+        config.batch_size,
+        config.batch_size // world.size,
+        lr,
+        config.optim.lr,
+        config.batch_size,
+    )
+    if trainer.global_step:
+        log.info("resume    at step %d of %d", trainer.global_step, trainer.last_step)
+    baseline = "  ".join(f"{name} {value:.4f}" for name, value in trainer.baseline_losses().items())
+    if baseline:
+        log.info("AugSelf   baseline losses (heads that always output zero): %s", baseline)
+    if trainer.global_step < trainer.last_step:
+        log.info("training  %d steps; the first takes longest", trainer.last_step - trainer.global_step)
+    else:
+        log.info("finished  already at step %d; writing export and report again", trainer.global_step)

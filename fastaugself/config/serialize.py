@@ -1,0 +1,78 @@
+"""Configurations to and from `config.json`, and the options in which two of them differ."""
+
+import dataclasses
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..errors import UsageError
+from ..methods import METHODS
+
+T = TypeVar("T")
+
+# Options that may differ when a run is resumed: they change where and how fast it runs, not what it computes. All
+# others are the run's identity, which checkpoints carry and which all processes must agree on.
+_FILES = ("data.train", "data.val", "data.source", "data.workers", "data.max_corrupt")
+RESUMABLE = ("run", "max_steps", "log", "checkpoint", *_FILES, "compile", "cuda_graphs", "batched_views")
+
+
+class UnknownMethod(UsageError):
+    """A method that is neither in this package nor in a recipe that was imported."""
+
+
+def to_dict(config: Any) -> Any:
+    """The configuration as JSON values."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        values = {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
+        kinds: dict[type, str] = {method: name for name, method in METHODS.items()}
+        return {"kind": kinds[type(config)], **values} if type(config) in kinds else values
+    if isinstance(config, tuple):
+        return [to_dict(value) for value in config]
+    return str(config) if isinstance(config, Path) else config
+
+
+def from_dict(cls: type[T], values: dict[str, Any]) -> T:
+    """The configuration that `to_dict` gave; UsageError for a field that this version does not have."""
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(values) - {f.name for f in dataclasses.fields(cls)})  # type: ignore[arg-type]
+    if unknown:
+        raise UsageError(f"{cls.__name__} has no {', '.join(unknown)}; was the file written by another version?")
+    return cls(**{name: _restore(hints[name], value) for name, value in values.items()})
+
+
+def _restore(hint: Any, value: Any) -> Any:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        if isinstance(value, dict) and "kind" in value:
+            if value["kind"] not in METHODS:
+                known = ", ".join(METHODS)
+                raise UnknownMethod(
+                    f"unknown method {value['kind']}; known: {known}; pass --recipe with the file that has it"
+                )
+            kind, value = value["kind"], {name: v for name, v in value.items() if name != "kind"}
+            return from_dict(METHODS[kind], value)
+        kinds = [h for h in typing.get_args(hint) if h is not type(None)]
+        hint = next(h for h in kinds if not isinstance(value, list) or typing.get_origin(h) is tuple)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return from_dict(hint, value)
+    if hint is Path:
+        return Path(value)
+    if isinstance(value, list):
+        return tuple(_restore(typing.get_args(hint)[0], item) for item in value)
+    return value
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """(option, old, new) wherever two `to_dict` results differ in the run's identity (all but RESUMABLE)."""
+    found: list[tuple[str, Any, Any]] = []
+    for name in sorted(old.keys() | new.keys()):
+        option, a, b = prefix + name, old.get(name), new.get(name)
+        if option in RESUMABLE:
+            continue
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, option + ".")
+        elif a != b:
+            found.append((option.replace("_", "-"), a, b))
+    return found

@@ -1,0 +1,1 @@
+"""The .beton container: format, writer, manifest, sidecar."""

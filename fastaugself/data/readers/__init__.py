@@ -1,0 +1,1 @@
+"""Readers of .beton files: who reads and decodes."""

@@ -1,0 +1,200 @@
+"""The commands of `fastaugself eval` that transform images: invariance and the similarity of layers.
+
+Shape suffixes: N samples, D features, M images of a measurement, J values of a transform.
+"""
+
+import dataclasses
+import logging
+import math
+import time
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from ..errors import UsageError
+from ..files import check_outputs
+from ..probes.intervals import mean_score
+from . import invariance, layers
+from .encoders import Encoder
+from .features import Extractor
+from .fusion import Representation, fuse
+from .invariance import Invariance
+from .options import Options
+from .results import Row, table
+from .splits import Dataset
+from .transforms import transforms
+
+log = logging.getLogger("fastaugself")
+
+RESIZE = 256 / 224  # of the shorter side, in sides of the input, as published
+
+
+@dataclass(frozen=True)
+class InvarianceCommand(Options):
+    """Invariance to synthetic transforms, or to how objects were photographed, with a figure of transforms x models."""
+
+    split: str = ""
+    """Split of clean images; default: test, else all."""
+    transforms: tuple[str, ...] = ()
+    """Names of transforms; default all 18."""
+    images: int = 100
+    """Images that are transformed; published are 1000."""
+    values: int = 16
+    """Values of each transform's parameters over its range; published are 256."""
+    views: bool = False
+    """The data are views of objects, one class an object: measure the invariance to pose, light, ... instead."""
+
+    name: ClassVar[str] = "invariance"
+    least: ClassVar[dict[str, float]] = {**Options.least, "images": 2, "values": 2}
+
+    def __call__(self) -> list[Row]:
+        """Measures, prints and writes."""
+        began = time.perf_counter()
+        check_outputs(self.out / "results.csv")
+        encoders, dataset = self.encoders(), self.read_data()
+        split = self.split or next((name for name in ("test", "all") if name in dataset.splits), "")
+        found = self._views(encoders, dataset) if self.views else self._synthetic(encoders, dataset, split)
+        rows = []
+        for members, by_name in zip(self._sets(encoders), found.values(), strict=True):
+            names = tuple(encoders[i].name for i in members)
+            count = len(dataset.split("all")) if self.views else self.images
+            rows += _rows(names, self.fuse if len(names) > 1 else "", by_name, count)
+        path = self.write(dataset, encoders, rows, details={"split": split, "splits": dataset.how}, began=began)
+        from .invariance_page import write_page
+
+        print(table(rows))
+        kind = "views" if self.views else "synthetic"
+        print(write_page(self.out / f"invariance-{dataset.name}-{kind}.html", dataset.name, found, self.described()))
+        print(path)
+        return rows
+
+    def _extractor(self, encoder: Encoder) -> Extractor:
+        resize = self.resize or round(encoder.size * RESIZE)
+        if resize <= encoder.size:
+            raise UsageError(
+                f"--resize {resize} leaves no border around the {encoder.size} pixels that {encoder.name} takes, and "
+                f"translations need one: pass {round(encoder.size * RESIZE)}, the published share, or leave it out"
+            )
+        return dataclasses.replace(self.extractor(), resize=resize, filter="bilinear")
+
+    def _synthetic(self, encoders: list[Encoder], dataset: Dataset, name: str) -> dict[str, dict[str, Invariance]]:
+        split = dataset.split(name)
+        chosen = invariance.draw(len(split), self.images, seed=self.seed)
+        clean: list[Representation] = []
+        changed: dict[str, list[Representation]] = {}
+        identities: dict[str, tuple[int, ...]] = {}
+        for encoder in encoders:
+            extract = self._extractor(encoder)
+            clean.append(extract(encoder, split, name))
+            if not self._fuses(encoders):
+                invariance.whitening(clean[-1].x_ND)  # refused before the work
+            for transform in transforms(self.values, size=encoder.size, resize=extract.resize, names=self.transforms):
+                x_MJD = invariance.transformed(extract, encoder, split, chosen, transform, resize=extract.resize)
+                part = Representation(encoder.name, x_MJD.flatten(0, 1), transform.name)
+                changed.setdefault(transform.name, []).append(part)
+                identities[transform.name] = transform.identity
+                log.info("%s under %s: %d images x %d values", encoder.name, transform.name, *x_MJD.shape[:2])
+        found = {}
+        for members in self._sets(encoders):
+            whole = fuse([clean[i] for i in members], self._how)
+            white = invariance.whitening(whole.x_ND)
+            clean_MD = whole.x_ND[torch.from_numpy(chosen)]
+            found[whole.name] = {
+                kind: invariance.measure(
+                    white,
+                    clean_MD,
+                    fuse([parts[i] for i in members], self._how).x_ND.unflatten(0, (len(chosen), -1)),
+                    identities[kind],
+                    seed=self.seed,
+                )
+                for kind, parts in changed.items()
+            }
+        return found
+
+    def _views(self, encoders: list[Encoder], dataset: Dataset) -> dict[str, dict[str, Invariance]]:
+        split = dataset.split("all")
+        parts = [
+            dataclasses.replace(self.extractor(), filter="bilinear")(encoder, split, "all") for encoder in encoders
+        ]
+        objects = torch.from_numpy(split.labels_N)
+        found = {}
+        for members in self._sets(encoders):
+            whole = fuse([parts[i] for i in members], self._how)
+            measured = invariance.measure_views(invariance.whitening(whole.x_ND), whole.x_ND, objects, seed=self.seed)
+            found[whole.name] = {dataset.name: measured}
+        return found
+
+    @property
+    def _how(self) -> Any:
+        return "concat" if self.fuse == "none" else self.fuse
+
+    def _fuses(self, encoders: list[Encoder]) -> bool:
+        return self.fuse != "none" and len(encoders) > 1
+
+    def _sets(self, encoders: list[Encoder]) -> list[tuple[int, ...]]:
+        alone: list[tuple[int, ...]] = [(i,) for i in range(len(encoders))]
+        return [*alone, tuple(range(len(encoders)))] if self._fuses(encoders) else alone
+
+
+def _rows(models: tuple[str, ...], fusion: str, by_name: dict[str, Invariance], images: int) -> list[Row]:
+    rows = []
+    for name, found in by_name.items():
+        details = {
+            "published": found.published._asdict(),
+            "distance": found.distance,
+            "by_value": found.by_value,
+        }
+        rows.append(Row(models, fusion, f"{name} (debiased)", found.debiased, images, details))
+    return rows
+
+
+@dataclass(frozen=True)
+class Layers(Options):
+    """Similarity of images and their augmented selves per layer: where a network forgets which augmentation."""
+
+    split: str = ""
+    """Split of images; default: test, else all."""
+    augmentations: tuple[str, ...] = ()
+    """Of flip, color, grayscale, blur, crop; default all."""
+
+    name: ClassVar[str] = "layers"
+
+    def __call__(self) -> list[Row]:
+        """Measures, prints and writes."""
+        began = time.perf_counter()
+        check_outputs(self.out / "results.csv")
+        encoders, dataset = self.encoders(), self.read_data()
+        split = self.split or next((name for name in ("test", "all") if name in dataset.splits), "")
+        rows = []
+        cosines: dict[str, dict[str, dict[str, float]]] = {}
+        for encoder in encoders:
+            found = layers.measure(
+                encoder,
+                dataset.split(split),
+                seed=self.seed,
+                device=self.torch_device(),
+                batch_size=self.batch_size,
+                workers=self.workers,
+                names=self.augmentations,
+            )
+            for augmentation, by_layer in found.items():
+                for layer, values in by_layer.items():
+                    same = values["same"].numpy()
+                    details = {
+                        "other": float(values["other"].mean()),
+                        "infonce": float(values["infonce"].mean()),
+                        "infonce_of_chance": 2 * layers.TEMPERATURE * math.log(min(self.batch_size, len(same))),
+                    }
+                    score = mean_score(same, seed=self.seed)
+                    cosines.setdefault(augmentation, {}).setdefault(encoder.name, {})[layer] = score.value
+                    rows.append(
+                        Row((encoder.name,), "", f"cosine at {layer} under {augmentation}", score, len(same), details)
+                    )
+        path = self.write(dataset, encoders, rows, details={"split": split}, began=began)
+        from .layers_page import write_page
+
+        print(table(rows))
+        print(write_page(self.out / f"layers-{dataset.name}.html", dataset.name, split, cosines))
+        print(path)
+        return rows

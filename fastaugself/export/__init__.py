@@ -1,0 +1,1 @@
+"""Trained backbones for other programs."""

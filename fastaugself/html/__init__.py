@@ -1,0 +1,1 @@
+"""The frame, the charts and the style of HTML pages."""

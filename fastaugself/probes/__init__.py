@@ -1,0 +1,1 @@
+"""Scores of features, as pure functions."""

@@ -1,0 +1,71 @@
+"""Features of a data set's photos from a frozen backbone.
+
+Shape suffixes: V views, B batch, C channels, H W, N samples, D features.
+"""
+
+from contextlib import closing
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fastaugself_kernels import ViewPolicy, augment, sample_params
+from fastaugself_kernels.params import Backend
+
+from ..data.loader import Loader
+
+
+class Features(NamedTuple):
+    """features_ND: float32, pooled, not normalised. labels_N: int64, -1 where unknown. ids_N: int64 sample ids."""
+
+    features_ND: Tensor
+    labels_N: Tensor
+    ids_N: Tensor
+
+
+@torch.no_grad()
+def extract(
+    backbone: nn.Module,
+    loader: Loader,
+    *,
+    size: int,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+    device: torch.device,
+    limit: int | None = None,
+    channels_last: bool = True,
+    backend: Backend = "auto",
+) -> Features:
+    """Features of each photo's central square, resized to `size`, from the backbone in evaluation mode, on the CPU.
+
+    limit: stop after this many samples, in the loader's order of epoch 0.
+    """
+    policies = (ViewPolicy.none(size),)
+    was_training = backbone.training
+    backbone.eval()
+    features, labels, ids, count = [], [], [], 0
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    try:
+        with closing(loader.epoch(0)) as batches:
+            for photos in batches:
+                params_VBP = sample_params(photos.ids_B, photos.sizes_B2, policies, seed=0, epoch=0)
+                x_VBCHW = augment(
+                    photos.pixels,
+                    photos.offsets_B,
+                    photos.sizes_B2,
+                    params_VBP,
+                    size=size,
+                    mean=mean,
+                    std=std,
+                    blur_kernel=1,
+                    backend=backend,
+                )
+                features.append(backbone(x_VBCHW[0].contiguous(memory_format=layout)).float().cpu())
+                labels.append(photos.labels_B.cpu())
+                ids.append(photos.ids_B.cpu())
+                count += len(photos.ids_B)
+                if limit is not None and count >= limit:
+                    break
+    finally:
+        backbone.train(was_training)
+    return Features(torch.cat(features)[:limit], torch.cat(labels)[:limit], torch.cat(ids)[:limit])

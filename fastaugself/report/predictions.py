@@ -1,0 +1,173 @@
+"""What trained AugSelf heads predict for pairs of views that training never saw.
+
+Shape suffixes: V views, B batch, C channels, H W, P parameter columns, D features, T targets.
+"""
+
+import time
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastaugself_kernels import Targets, augself_targets
+
+from ..data.dataset import Dataset
+from ..methods.moco import MoCoMethod
+from ..training.batch import make_views
+from ..training.trainer import Trainer
+from .pairs import Pair, describe, to_uint8
+from .samples import Sample, pack, read_stored, spread
+from .words import OPERATIONS
+
+BATCH = 64  # pairs, fewer where a batch of large views would take a CPU longer than a report may
+# Heads as they are called in prose, and the parameters of those that regress.
+HEADS = {"crop": "crop", "color": "colour", "flip": "flip", "blur": "blur", "rotation": "rotation",
+         "solarize": "solarize"}  # fmt: skip
+LABELS = {"crop": ("centre y", "centre x", "height", "width"), "color": OPERATIONS, "blur": ("sigma",),
+          "solarize": ("threshold",)}  # fmt: skip
+FIELDS = {"crop": "crop_B4", "color": "color_B4", "blur": "blur_B1", "solarize": "solarize_B1"}
+
+
+class Score(NamedTuple):
+    """How well one parameter's difference is predicted over many pairs.
+
+    error, nothing: mean squared error of the head, and of always answering 0 (regression); or share of pairs whose
+    class is right, and of the most frequent class (classification).
+    """
+
+    head: str
+    label: str
+    error: float
+    nothing: float
+    regression: bool
+
+    @property
+    def removed(self) -> float:
+        """Share of the predict-nothing error that the head removes: R2 against answering 0."""
+        return 1 - self.error / self.nothing if self.nothing else 0.0
+
+
+class Case(NamedTuple):
+    """A pair and, by head, (label, true, predicted) of each parameter; classes have names instead of numbers."""
+
+    pair: Pair
+    values: dict[str, list[tuple[str, float, float]]]
+    classes: list[tuple[str, str, str]]
+
+
+class Predictions(NamedTuple):
+    """cases: a fixed few pairs, to be looked at. scores: over `total` pairs. held_out: whether from `--data.val`."""
+
+    cases: list[Case]
+    scores: list[Score]
+    total: int
+    epoch: int
+    held_out: bool
+
+
+@torch.no_grad()
+def judge(trainer: Trainer, *, cases: int = 8, count: int = 512, seconds: float = 5.0) -> Predictions:
+    """Pairs of validation photos (training photos without them) in an epoch after the last, and what the heads say.
+
+    cases: pairs to look at, evenly spread over the classes. count: pairs behind the scores at most, fewer when
+    `seconds` are over. Features as in training's forward, in evaluation mode: those of MoCo's view 2 come from the key
+    encoder.
+    """
+    config, learner = trainer.config, trainer.learner
+    path = config.data.val or config.data.train
+    if path is None:
+        raise ValueError("the run has no photos")
+    epoch, was_training = config.epochs, learner.training
+    batch = BATCH if trainer.device.type == "cuda" else max(8, min(BATCH, BATCH * 96**2 // config.view.size**2))
+    learner.eval()
+    try:
+        with Dataset(path) as data:
+            shown = [Sample(f"sample {i}", i, read_stored(*data.locate(i))) for i in spread(data.labels_N, cases)]
+            found = _cases(trainer, shown, epoch)
+            sums, done = _Sums(), 0
+            order = np.random.default_rng(0).permutation(len(data))
+            began = time.perf_counter()
+            while learner.augself.heads and done < count and (not done or time.perf_counter() - began < seconds):
+                rounds, start = divmod(done, len(order))
+                ids = [int(i) for i in order[start : start + min(batch, count - done)]]
+                samples = [Sample("", i, read_stored(*data.locate(i))) for i in ids]
+                _, _, targets, predictions = _predict(trainer, samples, epoch + rounds)
+                sums.add(predictions, targets)
+                done += len(ids)
+    finally:
+        learner.train(was_training)
+    return Predictions(found, sums.scores(), done, epoch, config.data.val is not None)
+
+
+def _predict(trainer: Trainer, samples: list[Sample], epoch: int) -> tuple[Tensor, Tensor, Targets, dict[str, Tensor]]:
+    """(views, parameters, targets of (view 1, view 2), raw predictions [B, T] for them) on the trainer's device."""
+    config = trainer.config
+    photos = pack(samples).to(trainer.device)
+    x_VBCHW, params_VBP = make_views(config, photos, epoch, torch.float32)
+    targets, _ = augself_targets(params_VBP, photos.sizes_B2, config.policies, mode=config.augself.mode)
+    if not trainer.learner.augself.heads:
+        return x_VBCHW, params_VBP, targets, {}
+    # Not the method's forward: that gathers from all processes, and this runs on the leading one alone.
+    method = trainer.learner.method
+    query, key = method.backbone, method.key_backbone if isinstance(method, MoCoMethod) else method.backbone
+    raw = trainer.learner.augself.predict(query(x_VBCHW[0]).float(), key(x_VBCHW[1]).float())
+    return x_VBCHW, params_VBP, targets, {name: values[: len(samples)] for name, values in raw.items()}
+
+
+def _cases(trainer: Trainer, samples: list[Sample], epoch: int) -> list[Case]:
+    config = trainer.config
+    x_VBCHW, params_VBP, targets, predictions = _predict(trainer, samples, epoch)
+    statistics = (config.augment.mean, config.augment.std)
+    mean_C11, std_C11 = (torch.tensor(values, device=x_VBCHW.device)[:, None, None] for values in statistics)
+    pairs = describe(samples, to_uint8(x_VBCHW * std_C11 + mean_C11), params_VBP.cpu(), config.policies)
+    found = []
+    for b, pair in enumerate(pairs):
+        values = {}
+        for head in predictions.keys() & LABELS.keys():
+            true, guess = getattr(targets, FIELDS[head])[b].tolist(), torch.tanh(predictions[head][b]).tolist()
+            values[head] = list(zip(LABELS[head], true, guess, strict=True))
+        classes = []
+        if "flip" in predictions:
+            said = float(torch.sigmoid(predictions["flip"][b, 0]))
+            classes.append(("same flip", "yes" if targets.flip_B1[b, 0] else "no", f"{said:.0%} yes"))
+        if "rotation" in predictions:
+            said = int(predictions["rotation"][b].argmax())
+            classes.append(("rotation", f"{int(targets.rotation_B[b]) * 90}°", f"{said * 90}°"))
+        found.append(Case(pair, {head: values[head] for head in LABELS if head in values}, classes))
+    return found
+
+
+class _Sums:
+    """Sums of squares, and of right answers, over batches."""
+
+    def __init__(self) -> None:
+        self._squares: dict[str, Tensor] = {}  # head to [2, T]: of the error, of the target
+        self._right: dict[str, Tensor] = {}  # head to counts: right answers, then of each class
+        self._count = 0
+
+    def add(self, predictions: dict[str, Tensor], targets: Targets) -> None:
+        for head, raw in predictions.items():
+            if head in FIELDS:
+                true = getattr(targets, FIELDS[head])
+                new = torch.stack([(torch.tanh(raw) - true).square().sum(0), true.square().sum(0)]).double().cpu()
+                self._squares[head] = self._squares.get(head, torch.zeros_like(new)) + new
+            else:
+                classes = 2 if head == "flip" else 4
+                true_B = targets.flip_B1[:, 0].long() if head == "flip" else targets.rotation_B
+                said_B = (raw[:, 0] > 0).long() if head == "flip" else raw.argmax(1)
+                new = torch.cat([(said_B == true_B).sum()[None], torch.bincount(true_B, minlength=classes)]).cpu()
+                self._right[head] = self._right.get(head, torch.zeros_like(new)) + new
+        self._count += len(targets.crop_B4)
+
+    def scores(self) -> list[Score]:
+        found = []
+        for head, sums in self._squares.items():
+            error_T, nothing_T = (sums / (self._count)).tolist()
+            rows = zip(LABELS[head], error_T, nothing_T, strict=True)
+            found += [Score(head, label, error, nothing, True) for label, error, nothing in rows]
+        for head, counts in self._right.items():
+            right, most = float(counts[0]), float(counts[1:].max())
+            label = "same flip" if head == "flip" else "quarter turns"
+            found.append(Score(head, label, right / self._count, most / self._count, False))
+        return found

@@ -1,0 +1,1 @@
+"""Run folders: their files, checkpoints and records, and the learner that a run trains."""

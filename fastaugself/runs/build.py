@@ -1,0 +1,50 @@
+"""From a configuration to the module that is trained."""
+
+from pathlib import Path
+
+import torch
+
+from ..aware.augself import AugSelfLoss
+from ..aware.cassle import projector_type
+from ..aware.learner import Learner
+from ..config.schema import Pretrain
+from ..methods.augself_only import AugSelfOnly
+from ..methods.base import BuildContext
+from ..models.build import build_backbone
+from ..models.weights import load_weights
+
+
+def build_learner(
+    config: Pretrain,
+    *,
+    num_classes: int = 0,
+    init: Path | None = None,
+    batched_views: bool = False,
+    micro_batch: int | None = None,
+) -> Learner:
+    """The method and its auxiliary heads on the CPU, initialised from the configuration's seed.
+
+    num_classes: of the training photos, for methods that use labels. init: file with weights of the backbone.
+    batched_views: encode both views in one forward pass of a ResNet, each with its own batch statistics. micro_batch:
+    samples of a forward pass on one process, `config.batch_size` by default.
+    Raises UsageError or RunError for a file without such weights.
+    """
+    torch.manual_seed(config.seed)
+    backbone_config = config.backbone
+    batched_views = batched_views and not backbone_config.name.startswith("timm:")
+    bn_group_size = micro_batch or config.batch_size if batched_views else 0
+    if backbone_config.batch_norm == "split":
+        bn_group_size = backbone_config.bn_group_size
+    backbone, num_features = build_backbone(backbone_config, image_size=config.view.size, bn_group_size=bn_group_size)
+    if init is not None:
+        load_weights(backbone, init)
+    context = BuildContext(
+        backbone,
+        num_features,
+        num_classes=num_classes,
+        sync=backbone_config.sync,
+        batched_views=batched_views,
+        projector_type=projector_type(config.cassle),
+    )
+    method = AugSelfOnly(context) if config.augself_only else config.method.build(context)
+    return Learner(method, AugSelfLoss(config.augself, num_features, sync=backbone_config.sync))

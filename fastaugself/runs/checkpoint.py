@@ -1,0 +1,96 @@
+"""Training state on disk: written whole or not at all, the newest that is whole is resumed."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..config.serialize import differences
+from ..environment import versions
+from ..errors import UsageError
+from ..files import partial_file, remove_leftovers
+
+FORMAT = 1
+COMPUTING = ("torch", "triton", "numba")  # packages whose version may change the last bits
+_NAME = re.compile(r"step-(\d{9})\.pt")
+
+
+def save(
+    folder: Path, step: int, state: dict[str, Any], config: dict[str, Any], *, keep: int, milestone: int = 0
+) -> Path:
+    """Writes `folder/step-NNNNNNNNN.pt`, then removes all but the newest `keep` and those of every `milestone` steps.
+
+    Raises OSError where it cannot be written; older checkpoints are as they were then.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
+    path = folder / f"step-{step:09d}.pt"
+    content = {
+        "format": FORMAT, "step": step, "config": json.dumps(config), "versions": dict(versions()), "state": state
+    }  # fmt: skip
+    with partial_file(path) as partial:
+        _save(content, partial.file)
+        partial.become(path)
+    passing = [old for old in checkpoints(folder) if not milestone or int(old.stem.removeprefix("step-")) % milestone]
+    for old in passing[:-keep]:
+        old.unlink()
+    return path
+
+
+def _save(content: dict[str, Any], file: Any) -> None:
+    try:
+        torch.save(content, file)
+    except RuntimeError as error:  # torch's writer hides what the disk said
+        cause = error.__context__ or error.__cause__
+        raise cause if isinstance(cause, OSError) else OSError(str(error).splitlines()[0]) from error
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The folder's checkpoints, oldest first."""
+    return sorted(path for path in folder.glob("step-*.pt") if _NAME.fullmatch(path.name))
+
+
+def load(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """A checkpoint's content: step, config (as `to_dict` gives it), versions of packages, and state."""
+    content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    if content["format"] != FORMAT:
+        raise UsageError(
+            f"{path} has checkpoint format {content['format']}, this version reads {FORMAT}; use the version that "
+            "wrote it, or another --run"
+        )
+    content["config"] = json.loads(content["config"])
+    return content
+
+
+def latest(folder: Path, config: dict[str, Any], *, device: torch.device) -> tuple[dict[str, Any] | None, list[str]]:
+    """The newest readable checkpoint, and a line about each newer one that is damaged, and about other versions.
+
+    Raises UsageError when it belongs to another configuration, naming what differs.
+    """
+    notes: list[str] = []
+    for path in reversed(checkpoints(folder)):
+        try:
+            content = load(path, device=device)
+        except UsageError:
+            raise
+        except Exception as error:
+            notes.append(f"checkpoint {path} cannot be read ({type(error).__name__}); trying the one before")
+            continue
+        changed = differences(content["config"], config)
+        if changed:
+            option, old, new = changed[0]
+            more = f" (and {len(changed) - 1} more options)" if len(changed) > 1 else ""
+            raise UsageError(
+                f"{folder.parent} holds a run with --{option} {old}, this command has {new}{more}; "
+                "pass the same options to resume it, or another --run"
+            )
+        here, there = versions(), content.get("versions", {})
+        other = [f"{name} {there[name]} (here {here[name]})" for name in COMPUTING if there.get(name, "") != here[name]]
+        if there and other:
+            notes.append(f"{path} was written with {', '.join(other)}: the run goes on, up to rounding")
+        return content, notes
+    if notes:
+        raise UsageError(f"no checkpoint in {folder} can be read; pass another --run to start over")
+    return None, notes

@@ -1,0 +1,87 @@
+"""Run folders by their path: the configuration in one, and what is said of a path that is none.
+
+Without torch, so that a wrong path is refused at once.
+"""
+
+import contextlib
+import difflib
+import json
+import os
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from ..config.schema import Pretrain
+
+CONFIG = "config.json"
+_LOOKED_AT = 1000  # entries of a folder at most
+_NAMED = 3  # neighbours at most
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """The values of a run's config.json. Raises UsageError for a path that is no run folder, with those nearby."""
+    if not run.is_dir():
+        what = "is a file" if run.exists() else "no such folder"
+    elif not (run / CONFIG).exists():
+        what = f"holds no {CONFIG}"
+    else:
+        return read_config_file(run / CONFIG)
+    raise UsageError(f"{run}: {what}; pass a run folder, which training writes at --run{_nearby(run)}")
+
+
+def read_config_file(path: Path, option: str = "") -> dict[str, Any]:
+    """The same of the file itself; option: which names it, for the message. A run folder stands for the one in it."""
+    file = path / CONFIG if path.is_dir() else path
+    what = f"{option} {file}".strip()
+    try:
+        values = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise UsageError(f"{what}: no such file; pass the {CONFIG} of a run{_nearby(path)}") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{what} cannot be read ({error}); pass the {CONFIG} of a run{_nearby(path)}") from None
+    if isinstance(values, dict) and "method" in values and "backbone" in values:
+        return values
+    export = isinstance(values, dict) and "architecture" in values
+    kind = "describes an export, not a run" if export else "is not that of a run"
+    raise UsageError(f"{what} {kind}; pass the {CONFIG} of a run{_nearby(path)}")
+
+
+def read_pretrain(run: Path) -> "Pretrain":
+    """The configuration of a run. Raises UsageError as `read_config`, and for one of another version."""
+    return configuration(read_config(run), run / CONFIG)
+
+
+def configuration(values: dict[str, Any], path: Path | str) -> "Pretrain":
+    """The configuration that a config.json holds; path: of the file. Raises UsageError for one of another version."""
+    from ..config.schema import Pretrain
+    from ..config.serialize import UnknownMethod, from_dict
+
+    try:
+        return from_dict(Pretrain, values)
+    except UnknownMethod as error:
+        raise UsageError(f"{path}: {error}") from None
+    except (TypeError, ValueError, AttributeError, StopIteration) as error:
+        raise UsageError(f"{path} does not fit this version ({error}); use the version that wrote it") from None
+
+
+def _nearby(path: Path) -> str:
+    """The run folders around a path, the likeliest first, as the end of a message."""
+    found = {str(run): None for run in _runs_around(path)}
+    close = difflib.get_close_matches(str(path), found, n=_NAMED, cutoff=0.0)
+    return f", such as {' or '.join(close)}" if close else ""
+
+
+def _runs_around(path: Path) -> Iterator[Path]:
+    yield from (parent for parent in path.parents if _is_run(parent))
+    there = next(folder for folder in (path, *path.parents) if os.path.isdir(folder))
+    for folder in dict.fromkeys((there, there / "runs", Path("runs"), Path())):
+        with contextlib.suppress(OSError):  # not there, or not ours to list
+            yield from (child for child in islice(folder.iterdir(), _LOOKED_AT) if _is_run(child))
+
+
+def _is_run(folder: Path) -> bool:
+    return os.path.isfile(folder / CONFIG) and os.path.isdir(folder / "checkpoints")

@@ -1,0 +1,48 @@
+"""The LARS optimizer."""
+
+from typing import Any
+
+import torch
+
+from .layerwise import LayerwiseOptimizer, apply_update, decayed_weight, layerwise_scaled, running_averages
+
+
+class Lars(LayerwiseOptimizer):
+    """LARS (You 2017, arXiv 1708.03888): SGD with momentum and a layer-wise scaled step.
+
+    u = g + weight_decay * w;  v = momentum * v + trust_coefficient * |w| / |u| * u;  w = w - lr * v. This is the
+    variant of SimCLR, BYOL and Barlow Twins; You divides by |g| + weight_decay * |w| instead of |u|. Layers where a
+    norm is 0 take the unscaled step.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float,
+        *,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        trust_coefficient: float = 1e-3,
+    ) -> None:
+        options = {"momentum": momentum, "weight_decay": weight_decay, "trust_coefficient": trust_coefficient}
+        super().__init__(params, {"lr": lr, "adapt": True, **options})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """One step on the gradients that are there."""
+        for group in self.param_groups:
+            params, updates, counts = self.gradients(group)
+            if not params:
+                continue
+            if group["weight_decay"]:
+                updates = list(torch._foreach_add(updates, params, alpha=group["weight_decay"]))
+            if group["adapt"]:
+                updates = layerwise_scaled(updates, params, group["trust_coefficient"])
+            if group["momentum"]:
+                velocities = running_averages(self, params, "velocity")
+                if counts is not None:
+                    updates = list(torch._foreach_mul(updates, counts))
+                torch._foreach_mul_(velocities, decayed_weight(group["momentum"], counts))
+                torch._foreach_add_(velocities, updates)
+                updates = velocities
+            apply_update(params, updates, group["lr"], counts)

@@ -1,0 +1,50 @@
+"""Photos to `.beton` files before training, where the configuration names folders or the demo."""
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Literal
+
+from .. import distributed
+from ..config.schema import Photos, Pretrain
+from ..data.dataset import is_pattern
+from ..data.demo import write_demo
+from ..data.inputs.convert import ensure_beton
+from ..distributed import World
+
+log = logging.getLogger(__name__)
+
+DEMO = Path("demo")
+
+
+def prepare_data(config: Pretrain, world: World) -> Pretrain:
+    """The configuration with .beton files for folders and for `demo`; the leading process writes what is missing."""
+
+    def prepare() -> Pretrain:
+        return dataclasses.replace(
+            config,
+            data=dataclasses.replace(
+                config.data,
+                train=_beton(config.data.train, config.run, "train"),
+                val=_beton(config.data.val, config.run, "val"),
+            ),
+        )
+
+    prepared = prepare() if world.is_main else None
+    distributed.barrier()
+    return prepared or prepare()
+
+
+def _beton(path: Photos | None, run: Path, split: Literal["train", "val"]) -> Photos | None:
+    if isinstance(path, tuple):
+        return tuple(ensure_beton(part) if part.is_dir() else part for part in path)
+    if path is None or is_pattern(path):
+        return path
+    if path != DEMO or path.exists():
+        return ensure_beton(path)
+    written = run / "data" / f"{split}.beton"
+    if not written.exists():
+        log.info("writing the demo's photos to %s", written)
+        written.parent.mkdir(parents=True, exist_ok=True)
+        write_demo(written, split=split)
+    return written

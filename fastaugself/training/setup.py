@@ -1,0 +1,62 @@
+"""What a training run is built from on each process: dtype, photos, learner."""
+
+import torch
+
+from ..aware.learner import Learner
+from ..config.schema import Pretrain
+from ..data.loader import Loader
+from ..distributed import World
+from ..errors import UsageError
+from ..models.norm import use_native_sync
+from ..runs.build import build_learner
+from .apex import apex_sync_batch_norm
+from .compile import compiles
+
+
+def activation_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The dtype that `--precision` means on a device: "auto" is bf16 on CUDA, float32 on a CPU."""
+    if precision == "auto":
+        precision = "bf16" if device.type == "cuda" else "fp32"
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def open_loader(config: Pretrain, world: World) -> Loader:
+    """The training photos of this process. Raises UsageError where none are named."""
+    if config.data.train is None:
+        raise UsageError("no training photos: pass --data.train with .beton files or a folder of photos")
+    return Loader(
+        config.data.train,
+        batch_size=config.batch_size // world.size,
+        seed=config.seed,
+        rank=world.rank,
+        world=world.size,
+        source=config.data.source,
+        decode=config.data.decode,
+        workers=config.data.workers,
+        order=config.data.order,
+        max_corrupt=config.data.max_corrupt,
+        device=world.device,
+    )
+
+
+def learner_on_device(config: Pretrain, world: World, *, num_classes: int, resumed: bool) -> Learner:
+    """The learner on the device of this process, with its initial weights.
+
+    num_classes: of the training photos. resumed: a checkpoint will be loaded, so that the file of `--init` is not read.
+    """
+    compiled = compiles(config.compile, world.device)
+    learner = build_learner(
+        config,
+        num_classes=num_classes,
+        init=None if resumed else config.init,
+        batched_views=config.batched_views == "on" or (config.batched_views == "auto" and compiled),
+        micro_batch=config.batch_size // world.size // config.accumulate,
+    ).to(world.device)
+    if config.channels_last:
+        learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if config.backbone.sync and world.device.type == "cuda" and world.size > 1:
+        if config.backbone.sync_by == "apex":
+            use_native_sync(learner, apex_sync_batch_norm())
+        elif not compiled:  # torch's SyncBatchNorm waits for the device in every layer, and breaks graphs
+            use_native_sync(learner)
+    return learner

@@ -1,0 +1,106 @@
+"""The training benchmarks, tiny: their records, and that rungs which compute something else are not timed."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from fastaugself.bench import step as bench
+from fastaugself.bench.breakdown import FORWARD, Stopwatch, breakdown, in_words
+from fastaugself.bench.e2e import busy_share, e2e_benchmark
+from fastaugself.bench.scale import scale_benchmark
+from fastaugself.bench.setup import Setup, noise_photos
+from fastaugself.bench.tables.documents import page
+from fastaugself.errors import RunError
+
+TINY = Setup(backbone="resnet18", width=4, size=16, batch=8, queue=64, device="cpu")
+PARTS = {"copy", "augment", "query encoder", "heads and loss", "backward", "optimizer", "EMA and queue"}
+
+
+@pytest.mark.parametrize("method", ["moco", "simsiam"])
+def test_the_ladder_goes_from_loops_to_the_default(tmp_path, method):
+    out = tmp_path / "step.json"
+    bench.step_benchmark(dataclasses.replace(TINY, method=method), json=out, rounds=2, seconds=0.01)
+    result = json.loads(out.read_text())
+    names = [row["name"] for row in result["rows"]]
+    lowest = ["loops", "+lists of tensors, no waits"] if method == "moco" else []
+    middle = ["+loss without logits", "default"]
+    turned = [] if method == "moco" else ["default, views in one pass"]
+    assert names == [*lowest, *middle, *turned, "default, no AugSelf", "default, CASSLE"]
+    assert all(len(row["rounds"]) == 2 and row["samples_per_s"] > 0 for row in result["rows"])
+    assert set(result["ratios"]) == set(names) - {"default"}
+    assert set(result["breakdown"]["eager"]) == (PARTS | {"key encoder"} if method == "moco" else PARTS)
+    assert "| backward |" in page(tmp_path) and "resnet18 of width 4 at 16 px, 8 pairs in a step" in page(tmp_path)
+    assert all(seconds >= 0 for seconds in result["breakdown"]["eager"].values()) and result["bound"] is None
+
+
+def test_all_exact_rungs_take_the_same_steps():
+    """For more steps than the benchmark itself looks at, and to float32's precision."""
+    config = TINY.config()
+    rungs = bench.ladder(config, noise_photos(config, TINY.where), TINY.where, compiled=False)
+    losses = [[float(rung.call()) for _ in range(3)] for rung in rungs if rung.exact]  # then rounding has grown
+    assert len(losses) == 4
+    for found in losses[1:]:
+        assert found == pytest.approx(losses[0], abs=2e-3)
+
+
+def test_a_rung_that_computes_something_else_is_not_timed():
+    same, other = (
+        bench.Rung(name, lambda value=value: torch.tensor(value)) for name, value in (("a", 1.0), ("b", 1.5))
+    )
+    bench.check([same, same])
+    with pytest.raises(RunError, match="b computes something else than a"):
+        bench.check([same, other])
+
+
+def test_training_end_to_end_stands_beside_ready_views(tmp_path, beton):
+    out = tmp_path / "e2e.json"
+    e2e_benchmark(TINY, source=beton, json=out, steps=1, rounds=2)
+    result = json.loads(out.read_text())
+    whole, ready = result["rows"]
+    ratio = result["ratios"]["training_vs_ready_views"]
+    assert ratio["min"] == pytest.approx(min(a / b for a, b in zip(whole["rounds"], ready["rounds"], strict=True)))
+    assert 0 <= result["data_wait"] <= 1 and result["device_idle"] is None
+    assert "| training |" in page(tmp_path) and "Training waited for data for" in page(tmp_path)
+
+
+def test_scaling_on_two_processes_with_what_the_gradients_exchange_costs(tmp_path):
+    out = tmp_path / "x" / "scale.json"
+    tiny = dataclasses.replace(TINY, batch=4, queue=8)
+    scale_benchmark(tiny, json=out, processes=(1, 2), norms=("sync",), rounds=1, seconds=0.01)
+    result = json.loads(out.read_text())
+    rates = {row["name"]: row["samples_per_s"] for row in result["rows"]}
+    assert list(rates) == ["1 x sync", "2 x sync"]
+    assert result["ratios"] == {"1 x sync": 1.0, "2 x sync": pytest.approx(rates["2 x sync"] / (2 * rates["1 x sync"]))}
+    one, two = (row["breakdown"] for row in result["rows"])
+    assert set(one) == PARTS | {"key encoder"} and set(two) == set(one) | {"all-reduce"}
+    assert min(two.values()) >= 0 and two["backward"] > 0
+    text = page(out.parent)
+    assert "| 2 x sync |" in text and "| all-reduce | |" in text
+
+
+def test_a_compiled_step_is_taken_apart_where_it_has_seams(monkeypatch):
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda m, **k: compile_(m, backend="eager", dynamic=False))
+    torch._dynamo.reset()
+    config = TINY.config()
+    parts = breakdown(config, noise_photos(config, TINY.where), TINY.where, torch.float32, repeats=2, compiled=True)
+    inside = {"query encoder", "key encoder", "heads and loss"}
+    assert set(parts) == (PARTS | {"key encoder"} | {FORWARD}) - inside
+    assert all(f"{name} " in in_words("compiled", parts) for name in parts)
+
+
+def test_busy_time_counts_overlaps_once():
+    assert busy_share([(0.0, 2.0), (1.0, 3.0), (5.0, 6.0)]) == pytest.approx(4 / 6)
+    assert busy_share([(0.0, 9.0), (1.0, 2.0)]) == 1.0
+    assert busy_share([]) == 0.0
+
+
+def test_a_stopwatch_sums_what_has_the_same_name(monkeypatch):
+    times = iter([0.0, 1.0, 3.0, 3.5])
+    monkeypatch.setattr("fastaugself.bench.breakdown.time.perf_counter", lambda: next(times))
+    watch = Stopwatch(torch.device("cpu"))
+    for name in ("start", "a", "b", "a"):
+        watch.mark(name)
+    assert watch.read() == {"a": 1.5, "b": 2.0} and watch.read() == {}

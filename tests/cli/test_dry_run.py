@@ -1,0 +1,63 @@
+"""`--dry-run`: the plan of a command, which writes nothing."""
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import pytest
+
+from fastaugself import Pretrain, ViewPolicy
+from fastaugself.cli.pretrain import main
+from fastaugself.config.serialize import to_dict
+
+SMALL = ["--view.size", "32", "--augment.blur-kernel", "5", "--backbone.name", "resnet18", "--backbone.width", "8",
+         "--method.queue", "64", "--batch-size", "8", "--device", "cpu"]  # fmt: skip
+
+
+def dry(arguments, capsys):
+    code = main(Pretrain, {}, [*SMALL, "--dry-run", *map(str, arguments)])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_the_plan_says_what_would_be_done_and_writes_nothing(beton, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = dry(["--data.train", beton, "--epochs", "10", "--run", "runs/new"], capsys)
+    assert code == 0 and list(tmp_path.iterdir()) == []
+    config, about = out.split("\n\nphotos ")
+    expected = to_dict(Pretrain(view=ViewPolicy(size=32)))
+    assert json.loads(config)["view"] == expected["view"] and json.loads(config)["epochs"] == 10
+    assert "steps: 10 epochs of " in about and "learning rate 0.0009375 after" in about  # 0.03 x 8 / 256
+    for line in ("model     resnet18", "time      about ", "memory    ", "disk      "):
+        assert line in about
+
+
+def test_a_folder_is_counted_and_not_written(photo_folder, capsys):
+    before = sorted(photo_folder.parent.iterdir())
+    code, out, _ = dry(["--data.train", photo_folder], capsys)
+    assert code == 0 and "which would be written to a .beton" in out
+    assert sorted(photo_folder.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [([], "no training photos"), (["--data.train", "nowhere.beton"], "nowhere.beton"), (["--epochs", "0"], "--epochs")],
+    ids=["no photos", "no file", "no epochs"],
+)
+def test_what_training_would_refuse_is_refused(arguments, message, capsys):
+    code, _, error = dry(arguments, capsys)
+    assert code == 2 and message in error and error.count("\n") == 1
+
+
+def test_a_plan_that_cannot_be_carried_out_says_so_and_exits_with_1(beton, monkeypatch, capsys):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10))
+    code, out, _ = dry(["--data.train", beton], capsys)
+    assert code == 1 and "fault     " in out
+
+
+def test_a_second_view_is_as_the_first_but_for_its_own_options(beton, capsys):
+    options = ["--view2.scale", "0.3", "0.9", "--view.gray", "0", "--view2.hue=0.3", "--data.train", beton]
+    code, out, _ = dry(options, capsys)
+    config = json.loads(out.split("\n\nphotos ")[0])
+    assert code == 0 and (config["view"]["size"], config["view"]["gray"], config["view"]["hue"]) == (32, 0, 0.1)
+    assert config["view2"] == {**config["view"], "hue": 0.3, "scale": [0.3, 0.9]}

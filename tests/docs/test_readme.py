@@ -1,0 +1,156 @@
+"""The README keeps its word: its Python runs, its commands exist, its links lead somewhere, its picture is current."""
+
+import importlib.util
+import io
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fastaugself import Backbone
+from fastaugself.cli.main import main as cli
+from fastaugself.cli.pretrain import _options, parse
+from fastaugself.config.serialize import to_dict
+from fastaugself.models.build import build_backbone
+from fastaugself.views.command import write_views
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+PYTHON = [text for language, text in BLOCKS if language == "python"]
+HARMLESS = ("source", "cd")  # not ours
+
+
+def commands():
+    """Every command of the shell blocks, and every one of ours in the text, split into words."""
+    shell = "\n".join(text for language, text in BLOCKS if language == "bash").replace("\\\n", " ")
+    lines = [part for line in shell.splitlines() for part in line.split("&&")]
+    prose = re.sub(r"^```.*?^```", "", README, flags=re.MULTILINE | re.DOTALL)
+    ours = re.compile(r"(make|fastaugself|python|torchrun|pip) ")
+    lines += [code for code in re.findall(r"`([^`]+)`", prose) if ours.match(code)]
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def ids(values):
+    return [" ".join(words)[:60] for words in values]
+
+
+def recipe(path):
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return getattr(module, Path(path).stem), {"demo": module.demo} if hasattr(module, "demo") else {}
+
+
+# --- code -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", PYTHON, ids=[re.findall(r"import (\w+)", text)[-1] for text in PYTHON])
+def test_every_block_of_python_runs(code):
+    scope = {}
+    exec(compile(code, "README.md", "exec"), scope)
+    assert scope["params"].shape == (2, 8, 16) and scope["views"].shape == (2, 8, 3, 224, 224)
+    assert scope["targets"].crop_B4.shape == (8, 4)
+
+
+@pytest.mark.usefixtures("torchvision")
+def test_the_page_it_points_to_loads_an_export_into_torchvision(tmp_path, monkeypatch):
+    from safetensors.torch import save_file
+
+    page = (ROOT / "docs" / "how-to" / "other-trainers.md").read_text(encoding="utf-8")
+    (code,) = (block for block in re.findall(r"^```py\n(.*?)^```", page, re.M | re.S) if "torchvision" in block)
+    backbone, _ = build_backbone(Backbone(name="resnet18"))
+    export = tmp_path / "runs" / "mine" / "export"  # what a run would have made
+    export.mkdir(parents=True)
+    save_file({name: value.contiguous() for name, value in backbone.state_dict().items()}, export / "model.safetensors")
+    monkeypatch.chdir(tmp_path)
+    scope = {}
+    exec(compile(code, page, "exec"), scope)
+    model, x = scope["model"].eval(), torch.randn(2, 3, 64, 64)
+    model.fc = torch.nn.Identity()
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), backbone.eval()(x))
+
+
+def test_there_is_python_to_run_and_there_are_commands_to_check():
+    assert len(PYTHON) == 1 and len(commands()) >= 10
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", commands(), ids=ids(commands()))
+def test_every_command_exists_with_its_options(words, capsys, monkeypatch):
+    if words[0] in HARMLESS:
+        return
+    if words[0] == "make":
+        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert all(word in targets or re.fullmatch(r"[A-Z]+=.*", word) for word in words[1:])
+    elif words[0] == "pip":
+        assert words[1:] == ["install", "-e", "."]
+    elif words[0] == "fastaugself":
+        command = words[1:3] if words[1] == "eval" else words[1:2]
+        helped = help_of(*command, capsys=capsys)
+        for word in words[2:]:
+            if word.startswith("--"):
+                option = word.split("=")[0]
+                assert re.search(rf"{re.escape(option)}\b", helped), f"{option} is not in the help of {command}"
+    else:
+        (script,) = (word for word in words if word.startswith("recipes/"))
+        default, presets = recipe(script)
+        parse(default, presets, words[words.index(script) + 1 :])
+
+
+def help_of(*command, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli([*command, "--help"])
+    assert end.value.code in (0, None)
+    return capsys.readouterr().out
+
+
+def test_every_option_named_in_the_text_exists(capsys):
+    default, presets = recipe("recipes/imagenet_moco_augself.py")
+    known = {*_options(to_dict(default())), "--preset", "--from", "--dry-run", "--help", "--run-dir"}
+    known.add("--nproc-per-node")
+    helped = "".join(help_of(name, capsys=capsys) for name in ("write", "info", "views", "export", "doctor"))
+    known |= set(re.findall(r"--[a-z-]+", helped))
+    prose = re.sub(r"^```.*?^```", "", README, flags=re.MULTILINE | re.DOTALL)
+    named = set(re.findall(r"(?<![\w-])--[a-z][\w.-]*[a-z]", prose))
+    assert named - known == set()
+    assert presets.keys() == {"demo"}
+
+
+# --- links and pictures -----------------------------------------------------------------------------------------------
+
+
+def test_every_link_within_the_repository_leads_to_a_file():
+    targets = [t for t in re.findall(r"\]\(([^)#]+)\)", README) if not t.startswith("http")]
+    assert targets and all((ROOT / target).exists() for target in targets)
+
+
+def test_every_reference_is_defined():
+    used = set(re.findall(r"\[([^\]]+)\](?![\(:\]])", re.sub(r"```.*?```|`[^`]*`", "", README, flags=re.DOTALL)))
+    defined = set(re.findall(r"^\[([^\]]+)\]: http", README, re.MULTILINE))
+    assert defined <= used
+
+
+def test_the_picture_is_what_its_command_draws(tmp_path):
+    skimage = pytest.importorskip("skimage")
+    named = re.search(r"fastaugself views astronaut\.png --out (docs/views\.(?:png|webp)) --seed (\d+)", README)
+    photo = Path(skimage.__file__).parent / "data" / "astronaut.png"
+    drawn = write_views(photo, tmp_path / Path(named[1]).name, seed=int(named[2])).read_bytes()
+    new, old = (Image.open(io.BytesIO(data)).convert("RGB") for data in (drawn, (ROOT / named[1]).read_bytes()))
+    assert new.size == old.size
+    difference = np.abs(np.asarray(new, dtype=int) - np.asarray(old, dtype=int))
+    assert difference.mean() < 1.0  # other versions of Pillow may place letters a little differently
+
+
+def test_it_can_be_read_in_one_sitting_and_names_no_machine():
+    assert len(README.splitlines()) <= 200
+    assert not re.search(r"/(?:home|root|work|tmp)/", README)
+    assert sys.executable not in README

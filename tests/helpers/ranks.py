@@ -1,0 +1,231 @@
+"""Work on several processes over gloo, all forks of one that has imported everything. Run by tests.
+
+Usage: ranks.py train BETON FOLDER NAME=RANKSxSTEP[,RANKSxSTEP] ... | ranks.py compile FOLDER
+    | ranks.py compile-one FOLDER | ranks.py differ BETON FOLDER options|photos|step
+
+train: runs in FOLDER/NAME that stop at each STEP and go on with another number of RANKS; rank R of the sitting that
+ends at STEP leaves STEP-R.json: the digest of both views of every sample, by step and id.
+compile: steps on two ranks: eager, compiled, and where the backward pass does not compile; leaves RANK.pt.
+compile-one: steps whose backward pass does not compile on rank 1 alone; leaves RANK.txt, the error.
+differ: two processes that were started with other things, or find other checkpoints; leaves RANK.txt, the error.
+"""
+
+import dataclasses
+import datetime
+import functools
+import hashlib
+import json
+import os
+import signal
+import socket
+import sys
+import traceback
+from pathlib import Path
+from unittest.mock import patch
+
+import tiny_runs
+import tiny_steps
+import torch
+from functorch.compile import make_boxed_func
+from killed_runs import warm_up
+from torch import nn
+from torch._dynamo.backends.common import aot_autograd
+from torch._dynamo.utils import counters
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.nn.parallel import DistributedDataParallel
+
+from fastaugself import AugSelf, Backbone, Optim, SwAV, distributed
+from fastaugself.aware.augself import AugSelfLoss
+from fastaugself.aware.learner import Learner
+from fastaugself.errors import RunError, UsageError
+from fastaugself.methods.base import BuildContext
+from fastaugself.models.norm import BatchNorm2d
+from fastaugself.training import compile as compiling
+from fastaugself.training.trainer import Trainer
+
+
+def on_ranks(count, work):
+    """`work(world)` on each of `count` processes; what fails on one ends all."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = set()
+    for rank in range(count):
+        child = os.fork()
+        children.add(child)
+        if child == 0:
+            try:
+                where = {"RANK": rank, "WORLD_SIZE": count, "LOCAL_RANK": rank, "MASTER_PORT": port}
+                os.environ.update({"MASTER_ADDR": "127.0.0.1"} | {name: str(value) for name, value in where.items()})
+                work(distributed.start("cpu"))
+                distributed.stop()
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+                sys.stderr.flush()
+                os._exit(1)
+    while children:
+        child, status = os.wait()
+        children.discard(child)
+        if status:
+            for other in children:
+                os.kill(other, signal.SIGKILL)
+            sys.exit(f"one of {count} ranks failed")
+
+
+def run_config(beton, folder):
+    """At this learning rate rounding hardly grows."""
+    return tiny_runs.config(
+        beton,
+        folder,
+        backbone=Backbone(name="resnet18", width=4, stem="small", batch_norm="sync"),
+        optim=Optim(lr=0.0005),
+        epochs=5,
+    )
+
+
+def sitting(config, end):
+    """Trains until step `end`, on as many processes as this is called on."""
+
+    def work(world):
+        trainer = Trainer(dataclasses.replace(config, max_steps=end), world)
+        digests, train_step = {}, trainer.train_step
+
+        def watched(batch):
+            for b, sample in enumerate(batch.ids_B.tolist()):
+                seen = batch.views.x_VBCHW[:, b].contiguous()
+                digests[f"{trainer.global_step}: {sample}"] = hashlib.sha256(seen.numpy().tobytes()).hexdigest()
+            return train_step(batch)
+
+        trainer.train_step = watched
+        trainer.fit()
+        trainer.close()
+        (config.run / f"{end}-{world.rank}.json").write_text(json.dumps(digests))
+
+    return work
+
+
+def train(beton, folder, *runs):
+    for words in runs:
+        name, sittings = words.split("=")
+        config = run_config(Path(beton), Path(folder) / name)
+        config.run.mkdir()
+        warm_up(config)
+        for ranks, end in (map(int, part.split("x")) for part in sittings.split(",")):
+            on_ranks(ranks, sitting(config, end))
+
+
+class SmallBuckets(DistributedDataParallel):
+    """1 MiB, the least that DDP begins with."""
+
+    __init__ = functools.partialmethod(DistributedDataParallel.__init__, bucket_cap_mb=1)
+
+
+def learner_of(method):
+    """With synchronised statistics in encoder and heads."""
+    torch.manual_seed(0)
+    width = tiny_steps.D
+    backbone = nn.Sequential(
+        nn.Conv2d(3, width, 3), BatchNorm2d(width, sync=True), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    parts = BuildContext(backbone, width, num_classes=4, sync=True)
+    return Learner(method.build(parts), AugSelfLoss(AugSelf(crop=0.5, color=0.5, hidden=8), width))
+
+
+def steps_of(method, rank, bw_compiler=None):
+    """Four steps: losses, weights, graphs after the second and the last, graph breaks, and what backward did in turn.
+
+    That is "part" for a compiled part of the backward pass, and "bucket" where the exchange of gradients begins.
+    """
+    torch._dynamo.reset()
+    counters.clear()
+    backend = aot_autograd(fw_compiler=lambda graph, _: make_boxed_func(graph), bw_compiler=bw_compiler)
+    options = {"backend": backend, "fullgraph": True, "dynamic": False}
+    with patch("torch.compile", lambda module, _compile=torch.compile, **_: _compile(module, **options)):
+        taken = tiny_steps.step_of(learner_of(method), compile="on" if bw_compiler else "off", processes=2)
+    taken.must_compile = False
+    taken.model.register_comm_hook(None, lambda _, bucket: (EVENTS.append("bucket"), allreduce_hook(None, bucket))[1])
+    taken.probe(*tiny_steps.batch(rank))
+    losses, graphs = [], []
+    for i in range(4):
+        EVENTS.clear()
+        with torch._dynamo.config.patch(error_on_recompile=i >= 2):
+            result = taken(*tiny_steps.batch(2 * i + rank), global_step=i, progress=(i + 1) / 10)
+        losses.append(result.loss.detach())
+        graphs.append(counters["stats"]["unique_graphs"])
+    breaks = sum(counters["graph_break"].values())
+    return torch.stack(losses), tiny_steps.tensors(taken), (graphs[1], graphs[3], breaks), list(EVENTS)
+
+
+EVENTS = []
+
+
+def backward_part(graph, inputs):
+    def run(*arguments):
+        EVENTS.append("part")
+        return graph(*arguments)
+
+    return make_boxed_func(run)
+
+
+def no_backward_part(graph, inputs):
+    raise RuntimeError("no compiler here")
+
+
+def compile_on_two(folder):
+    compiling.DistributedDataParallel = SmallBuckets
+    method = SwAV(dim=512, hidden=1024, prototypes=300, freeze_steps=2, queue=0)  # 3 MiB of gradients
+    compilers = {"eager": None, "compiled": backward_part, "broken": no_backward_part}
+
+    def work(world):
+        found = {kind: steps_of(method, world.rank, compiler) for kind, compiler in compilers.items()}
+        torch.save(found, f"{folder}/{world.rank}.pt")
+
+    on_ranks(2, work)
+
+
+def compile_fails_on_one(folder):
+    compiling.DistributedDataParallel = SmallBuckets
+    distributed.PATIENCE = datetime.timedelta(seconds=3)
+
+    def work(world):
+        try:
+            steps_of(SwAV(dim=512, hidden=1024, queue=0), world.rank, no_backward_part if world.rank else backward_part)
+            text = "no error"
+        except RunError as error:
+            text = str(error)
+        Path(folder, f"{world.rank}.txt").write_text(text)
+        os._exit(0)  # the exchange that one process waits for never comes
+
+    on_ranks(2, work)
+
+
+def differ(beton, folder, what):
+    """Two processes that do not go together; each leaves RANK.txt, what it is told."""
+    config = run_config(Path(beton), Path(folder) / "run")
+    config.run.mkdir()
+    if what == "step":
+        on_ranks(1, sitting(config, 3))
+
+    def work(world):
+        own = config
+        if world.rank and what == "options":
+            own = dataclasses.replace(config, optim=dataclasses.replace(config.optim, lr=0.5))
+        if world.rank and what == "photos":
+            own = dataclasses.replace(config, data=dataclasses.replace(config.data, train=Path(folder) / "other.beton"))
+        if world.rank and what == "step":
+            own = dataclasses.replace(config, run=Path(folder) / "disk-of-another-node")
+        try:
+            Trainer(own, world)
+            text = "no error"
+        except UsageError as error:
+            text = str(error)
+        Path(folder, f"{world.rank}.txt").write_text(text)
+
+    on_ranks(2, work)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    commands = {"train": train, "compile": compile_on_two, "compile-one": compile_fails_on_one, "differ": differ}
+    commands[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,16 @@
+"""What `write_photos` has stored of a collection. Used by the tests of what can be written."""
+
+from fastaugself.data.beton import manifest, sidecar
+from fastaugself.data.beton.format import Beton
+from fastaugself.data.inputs.convert import write_photos
+from fastaugself.data.inputs.samples import Columns
+
+
+def written(source, tmp_path, **columns):
+    """What is stored of a source: bytes, labels, source names, class names."""
+    out = tmp_path / "out.beton"
+    result = write_photos(source, out, progress=False, overwrite=True, columns=Columns(**columns))
+    with Beton(out) as beton:
+        names = [manifest.source_name(beton, i) for i in range(len(beton))]
+        described = sidecar.read(beton)
+        return [beton.read(i) for i in range(len(beton))], beton.labels_N.tolist(), names, described.classes, result

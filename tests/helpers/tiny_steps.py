@@ -1,0 +1,79 @@
+"""Single training steps of every method on random views, for tests."""
+
+import torch
+from torch import Tensor, nn
+
+from fastaugself import BYOL, CASSLE, AugSelf, BarlowTwins, MoCo, MoCoV3, Optim, SimCLR, SimSiam, Supervised, SwAV
+from fastaugself.aware.augself import AugSelfLoss
+from fastaugself.aware.cassle import projector_type
+from fastaugself.aware.learner import Learner
+from fastaugself.methods.base import BuildContext, Views
+from fastaugself.training.optim import make_optimizer, set_learning_rate
+from fastaugself.training.trainer import TrainStep
+from fastaugself_kernels import ViewPolicy, augself_targets, descriptors, sample_params
+
+B, D = 8, 12
+METHODS = {
+    "moco": MoCo(queue=32, dim=8),
+    "moco-shuffle": MoCo(queue=32, dim=8, shuffle=True),
+    "simsiam": SimSiam(dim=16, predictor_hidden=8),
+    "simclr": SimCLR(dim=8),
+    "byol": BYOL(dim=8, hidden=16),
+    "mocov3": MoCoV3(dim=8, hidden=16),
+    "barlow": BarlowTwins(dim=16),
+    "swav": SwAV(dim=8, hidden=16, prototypes=6, freeze_steps=2, queue=0),
+    "supervised": Supervised(),
+}
+CPU = torch.device("cpu")
+
+
+class Small(nn.Sequential):
+    """A backbone of one convolution."""
+
+    def __init__(self, *, norm=True):
+        super().__init__(
+            nn.Conv2d(3, D, 3), nn.BatchNorm2d(D) if norm else nn.Identity(), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )  # fmt: skip
+
+
+def learner_of(method, *, norm=True, cassle=None, weights=None):
+    torch.manual_seed(0)
+    augself = AugSelf(hidden=8, **({"crop": 0.5, "color": 0.5} if weights is None else weights))
+    parts = BuildContext(Small(norm=norm), D, num_classes=4, projector_type=projector_type(cassle or CASSLE()))
+    return Learner(method.build(parts), AugSelfLoss(augself, D))
+
+
+def batch(seed=0, cassle=None):
+    random = torch.Generator().manual_seed(seed)
+    policies, sizes = (ViewPolicy.moco_v2(16),) * 2, torch.tensor([[40, 30]] * B, dtype=torch.int32)
+    params = sample_params(torch.arange(B) + seed * B, sizes, policies, seed=0, epoch=0)
+    x = torch.randn(2, B, 3, 16, 16, generator=random)
+    omega = None
+    if cassle:
+        omega = descriptors(params, sizes, policies, torch.zeros(2, B, 3), include=cassle.include)
+    labels = torch.randint(4, (B,), generator=random)
+    return Views(x, labels, omega), augself_targets(params, sizes, policies)
+
+
+def step_of(learner, **options):
+    optimizer = make_optimizer(learner, Optim(lr=0.1), constant_lr=learner.method.constant_lr)
+    return TrainStep(learner, optimizer, device=CPU, **options)
+
+
+def take(step, count, first=0, cassle=None):
+    results = []
+    for i in range(first, first + count):
+        set_learning_rate(step.optimizer, 0.1 / (i + 1), 0.1)
+        results.append(step(*batch(i, cassle), global_step=i, progress=(i + 1) / 10))
+    return results
+
+
+def tensors(step):
+    return {name: value for name, value in step.learner.state_dict().items() if isinstance(value, Tensor)}
+
+
+def assert_same(a, b, **tolerance):
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], msg=lambda text, name=name: f"{name}: {text}", **tolerance)

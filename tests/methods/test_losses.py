@@ -1,0 +1,439 @@
+"""Every method's loss against a formula written here from its paper, its gradients, its momentum and its processes."""
+
+import copy
+import itertools
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fastaugself.aware.cassle import CASSLE, PUBLISHED, ConditionedProjector, projector_type
+from fastaugself.errors import UsageError
+from fastaugself.methods import BYOL, METHODS, BarlowTwins, MoCo, MoCoV3, SimCLR, SimSiam, Supervised, SwAV
+from fastaugself.methods.barlow import redundancy_loss
+from fastaugself.methods.base import BuildContext, Views
+from fastaugself.methods.simclr import nt_xent
+from fastaugself.methods.swav import sinkhorn
+from fastaugself.models.build import Backbone, build_backbone
+from fastaugself.models.ema import cosine_momentum
+
+SMALL = {
+    "moco": MoCo(queue=24, dim=16),
+    "mocov3": MoCoV3(dim=16, hidden=32),
+    "simsiam": SimSiam(dim=32, predictor_hidden=16),
+    "simclr": SimCLR(dim=16),
+    "byol": BYOL(dim=16, hidden=32, predictor_hidden=32),
+    "swav": SwAV(dim=16, hidden=32, prototypes=12, freeze_steps=2),
+    "barlow": BarlowTwins(dim=32),
+    "supervised": Supervised(),
+}
+
+
+def build(name, cassle=None, **options):
+    torch.manual_seed(0)
+    backbone, width = build_backbone(Backbone(name="resnet18", width=8, stem="small"))
+    config = METHODS[name](**options) if options else SMALL[name]
+    return config.build(BuildContext(backbone, width, num_classes=5, projector_type=projector_type(cassle or CASSLE())))
+
+
+def views(B=6, omega=None, small=0, seed=0):
+    random = torch.Generator().manual_seed(seed)
+    x = torch.rand(2, B, 3, 16, 16, generator=random)
+    more = torch.rand(small, B, 3, 8, 8, generator=random) if small else None
+    return Views(x, torch.arange(B) % 5, omega, more)
+
+
+def cosine(a, b):
+    return (a.double() * b.double()).sum(1) / (a.double().norm(dim=1) * b.double().norm(dim=1))
+
+
+def test_all_methods_are_covered():
+    assert SMALL.keys() == METHODS.keys()
+    assert all(type(SMALL[name]) is METHODS[name] for name in METHODS)
+
+
+def test_simsiam_is_equation_1():
+    method, batch = build("simsiam"), views()
+    loss = method(batch).loss
+    twin = copy.deepcopy(method)
+    z = [twin.projector(twin.backbone(x)) for x in batch.x_VBCHW]
+    p = [twin.predictor(a) for a in z]
+    expected = -0.5 * (cosine(p[0], z[1]) + cosine(p[1], z[0])).mean()
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+def test_simsiam_stops_the_gradient_at_the_target():
+    method, batch = build("simsiam"), views()
+    targets = []
+    distance_targets = method.projector.register_forward_hook(lambda m, i, o: targets.append(o) or o)
+    method(batch).loss.backward()
+    distance_targets.remove()
+    # With the predictor cut off, nothing may reach the encoder: all of its gradient comes through predictions.
+    cut = copy.deepcopy(method)
+    cut.zero_grad()
+    cut.predictor = torch.nn.Sequential(cut.predictor, _Stop())
+    loss = cut(batch).loss
+    assert not loss.requires_grad or all(p.grad is None for p in cut.backbone.parameters())
+
+
+class _Stop(torch.nn.Module):
+    def forward(self, x):
+        return x.detach()
+
+
+def test_byol_is_equation_2_and_its_target_follows():
+    method, batch = build("byol"), views()
+    twin = copy.deepcopy(method)
+    loss = method(batch).loss
+    p = [twin.predictor(twin.projector(twin.backbone(x))) for x in batch.x_VBCHW]
+    t = [twin.target_projector(twin.target_backbone(x)) for x in batch.x_VBCHW]
+    unit = [[F.normalize(v.double(), dim=1) for v in side] for side in (p, t)]
+    expected = sum((unit[0][i] - unit[1][1 - i]).square().sum(1).mean() for i in (0, 1))
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-4)
+    loss.backward()
+    assert all(param.grad is None for param in method.target_backbone.parameters())
+    with torch.no_grad():
+        for param in method.projector.parameters():
+            param.add_(1.0)
+    before = copy.deepcopy(list(method.target_projector.parameters()))
+    method.after_optimizer_step()
+    method.update_ema(0.25)
+    method.update_queue((), 0.25)
+    m = 1 - 0.004 * (math.cos(math.pi * 0.25) + 1) / 2
+    leaders = method.projector.parameters()
+    for own, was, leader in zip(method.target_projector.parameters(), before, leaders, strict=True):
+        torch.testing.assert_close(own, m * was + (1 - m) * leader)
+
+
+def test_momentum_rises_from_its_start_to_one():
+    assert cosine_momentum(0.99, 0.0) == pytest.approx(0.99) and cosine_momentum(0.99, 1.0) == 1.0
+
+
+def plain_nt_xent(z1, z2, temperature):
+    """Equation 1 of SimCLR, pair by pair."""
+    z = torch.cat([z1, z2]).double()
+    n, losses = len(z1), []
+    for i in range(2 * n):
+        j = (i + n) % (2 * n)
+        similarity = [torch.exp(z[i] @ z[k] / temperature) for k in range(2 * n) if k != i]
+        losses.append(-torch.log(torch.exp(z[i] @ z[j] / temperature) / sum(similarity)))
+    return sum(losses) / (2 * n)
+
+
+def test_simclr_is_equation_1():
+    method, batch = build("simclr"), views()
+    loss = method(batch).loss
+    twin = copy.deepcopy(method)
+    z = [F.normalize(twin.projector(twin.backbone(x)), dim=1) for x in batch.x_VBCHW]
+    assert loss.item() == pytest.approx(plain_nt_xent(*z, 0.2).item(), abs=1e-5)
+
+
+def test_barlow_is_equation_1():
+    method, batch = build("barlow"), views(8)
+    loss = method(batch).loss
+    twin = copy.deepcopy(method)
+    z = [twin.projector(twin.backbone(x)).double() for x in batch.x_VBCHW]
+    z = [(a - a.mean(0)) / a.var(0, unbiased=False).add(1e-5).sqrt() for a in z]  # a no-op up to eps: ends in a norm
+    c = z[0].T @ z[1] / 8
+    expected = sum(
+        (1 - c[i, i]) ** 2 if i == j else 0.0051 * c[i, j] ** 2 for i, j in itertools.product(range(32), repeat=2)
+    )
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-2)
+    exact = redundancy_loss(z[0].float(), z[1].float(), 0.0051)
+    assert exact.item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_mocov3_is_algorithm_1():
+    method, batch = build("mocov3"), views()
+    loss = method(batch).loss
+    twin = copy.deepcopy(method)
+    q = [F.normalize(twin.predictor(twin.projector(twin.backbone(x))).double(), dim=1) for x in batch.x_VBCHW]
+    k = [F.normalize(twin.key_projector(twin.key_backbone(x)).double(), dim=1) for x in batch.x_VBCHW]
+    labels = torch.arange(6)
+    expected = sum(F.cross_entropy(q[i] @ k[1 - i].T / 0.2, labels) * 2 * 0.2 for i in (0, 1))
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+def test_supervised_is_cross_entropy_on_both_views():
+    method, batch = build("supervised"), views()
+    loss = method(batch).loss
+    twin = copy.deepcopy(method)
+    logits = [twin.classifier(twin.backbone(x)).double() for x in batch.x_VBCHW]
+    expected = sum(-a.log_softmax(1)[torch.arange(6), batch.labels_B].mean() for a in logits) / 2
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+def plain_sinkhorn(scores, epsilon, iterations):
+    """Algorithm 1 of the SwAV paper, in float64."""
+    Q = torch.exp(scores.double() / epsilon).T
+    K, B = Q.shape
+    Q /= Q.sum()
+    for _ in range(iterations):
+        Q = Q / Q.sum(1, keepdim=True) / K
+        Q = Q / Q.sum(0, keepdim=True) / B
+    return (Q * B).T
+
+
+def test_swav_swaps_balanced_assignments_over_all_crops():
+    method, batch = build("swav"), views(small=3)
+    loss = method(batch).loss
+    twin = copy.deepcopy(method)
+    features = [twin.backbone(x) for x in batch.x_VBCHW] + [twin.backbone(x) for x in batch.local_LBCHW]
+    z = [F.normalize(twin.projector(f), dim=1) for f in features]
+    weights = F.normalize(method.prototypes.weight, dim=1)
+    scores = [a.double() @ weights.double().T for a in z]
+    terms = []
+    for s in (0, 1):
+        q = plain_sinkhorn(scores[s], 0.05, 3)
+        terms += [-(q * (scores[v] / 0.1).log_softmax(1)).sum(1).mean() for v in range(5) if v != s]
+    assert loss.item() == pytest.approx((sum(terms) / len(terms)).item(), abs=1e-4)
+
+
+def test_sinkhorn_uses_all_prototypes_equally():
+    scores = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    Q = sinkhorn(scores, 0.5, 50)
+    torch.testing.assert_close(Q.sum(1), torch.ones(64))
+    torch.testing.assert_close(Q.sum(0), torch.full((8,), 8.0), atol=0.05, rtol=0)
+    torch.testing.assert_close(sinkhorn(scores, 0.05, 3), plain_sinkhorn(scores, 0.05, 3).float(), atol=1e-5, rtol=1e-4)
+
+
+def test_swav_freezes_prototypes_then_normalises_them_and_fills_its_queue():
+    method = build("swav", dim=16, hidden=32, prototypes=12, freeze_steps=1, queue=10, queue_start=0.5)
+    for step, filled in ((0, 0), (1, 6), (2, 10)):
+        output = method(views(seed=step))
+        output.loss.backward()
+        method.after_backward(step)
+        assert (method.prototypes.weight.grad is None) == (step == 0)
+        with torch.no_grad():
+            method.prototypes.weight.mul_(3)
+        method.after_optimizer_step()
+        method.update_ema(step / 2)
+        method.update_queue(output.queue_update, step / 2)
+        assert method.filled == filled
+        torch.testing.assert_close(method.prototypes.weight.norm(dim=1), torch.ones(12))
+        method.zero_grad()
+    twin = build("swav", dim=16, hidden=32, prototypes=12, freeze_steps=1, queue=10, queue_start=0.5)
+    twin.load_state_dict(method.state_dict())
+    assert twin.filled == 10 and torch.equal(twin.queue_2LE, method.queue_2LE)
+
+
+# Inputs and outputs of each layer of the projector with features of 64, as SPEC and the papers give them.
+@pytest.mark.parametrize(
+    ("config", "widths"),
+    [
+        (MoCo(), [(64, 64), (64, 128)]),
+        (SimSiam(), [(64, 2048), (2048, 2048), (2048, 2048)]),
+        (SimSiam(layers=2), [(64, 2048), (2048, 2048)]),
+        (SimCLR(), [(64, 64), (64, 128)]),
+        (BYOL(), [(64, 4096), (4096, 256)]),
+        (SwAV(), [(64, 2048), (2048, 128)]),
+        (BarlowTwins(), [(64, 8192), (8192, 8192), (8192, 8192)]),
+        (MoCoV3(projector_layers=3), [(64, 4096), (4096, 4096), (4096, 256)]),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, list) else "",
+)
+def test_projectors_have_the_published_shapes(config, widths):
+    with torch.device("meta"):
+        backbone, width = build_backbone(Backbone(name="resnet18", width=8))
+        method = config.build(BuildContext(backbone, width))
+    linear = [m for m in method.projector.modules() if isinstance(m, torch.nn.Linear)]
+    assert [(m.in_features, m.out_features) for m in linear] == widths
+
+
+CONDITIONED = ["moco", "mocov3", "simsiam", "simclr", "byol", "swav", "barlow"]
+
+
+@pytest.mark.parametrize("name", CONDITIONED)
+@pytest.mark.parametrize("inject", ["concat", "add", "multiply", "hypernetwork"])
+def test_a_conditioned_projector_uses_its_own_views_condition(name, inject):
+    cassle = CASSLE(conditioning=inject, depth=2, width=8)
+    method = build(name, cassle)
+    omega = torch.randn(2, 6, 13, generator=torch.Generator().manual_seed(1))
+    output = method(views(omega=omega))
+    output.loss.backward()
+    gamma = [p.grad for p in method.projector.condition_encoder.parameters()]
+    assert gamma and all(g is not None and torch.isfinite(g).all() for g in gamma)
+    other = omega.clone()
+    other[0] = omega[0].flip(0)
+    assert copy.deepcopy(method)(views(omega=other)).loss.item() != output.loss.item()
+
+
+def test_gamma_has_the_published_shape():
+    projector = ConditionedProjector(CASSLE(conditioning="concat"), [512, 512, 128], hidden_norm=True)
+    linear = [m for m in projector.condition_encoder if isinstance(m, torch.nn.Linear)]
+    assert [(m.in_features, m.out_features) for m in linear] == [(13, 64)] + [(64, 64)] * 5
+    assert isinstance(projector.condition_encoder[-1], torch.nn.BatchNorm1d) and all(m.bias is None for m in linear)
+    assert projector.hidden[0].in_features == 512 + 64
+    assert CASSLE(conditioning="concat").condition_dim == 13
+    assert CASSLE(conditioning="concat", include=(*PUBLISHED, "flip")).condition_dim == 14
+
+
+def test_momentum_networks_have_their_own_gamma():
+    method = build("moco", CASSLE(conditioning="concat", depth=2, width=8))
+    own = dict(method.key_projector.named_parameters())
+    assert any(name.startswith("condition_encoder.") for name in own) and not any(p.requires_grad for p in own.values())
+
+
+@pytest.mark.parametrize(
+    "options", [{"include": ("colour",)}, {"include": ()}, {"conditioning": "add", "condition_encoder": "raw"}]
+)
+def test_conditions_that_make_no_sense_are_refused(options):
+    with pytest.raises(UsageError, match="--cassle"):
+        CASSLE(**options)
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_every_method_trains_its_backbone_and_survives_its_checkpoint(name):
+    method = build(name)
+    parameters = [p for p in method.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(parameters, lr=0.05)
+    before = copy.deepcopy(method.backbone.state_dict())
+    for step in range(3):
+        output = method(views(seed=step))
+        optimizer.zero_grad()
+        output.loss.backward()
+        method.after_backward(step)
+        optimizer.step()
+        method.after_optimizer_step()
+        method.update_ema(step / 3)
+        method.update_queue(output.queue_update, step / 3)
+        assert all(not c.requires_grad for c in output.queue_update)
+    assert any(not torch.equal(before[k], v) for k, v in method.backbone.state_dict().items())
+    twin = build(name)
+    twin.load_state_dict(method.state_dict())
+    a, b = method(views(seed=9)).loss, twin(views(seed=9)).loss
+    assert a.item() == b.item()
+
+
+WORKER = """
+import sys
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch.nn import Identity
+from fastaugself.methods.barlow import redundancy_loss
+from fastaugself.methods.base import BuildContext, Views
+from fastaugself.aware.cassle import CASSLE
+from fastaugself.methods.mocov3 import contrastive_loss
+from fastaugself.methods.simclr import nt_xent
+from fastaugself.methods.swav import SwAV, sinkhorn
+
+folder, rank, world = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous{world}", rank=rank, world_size=world)
+z1, z2 = torch.load(f"{folder}/inputs.pt")
+results = {}
+for name, loss in {
+    "simclr": lambda a, b: nt_xent(F.normalize(a, dim=1), F.normalize(b, dim=1), 0.2, gather=True),
+    "barlow": lambda a, b: redundancy_loss(a, b, 0.0051),
+    "mocov3": lambda a, b: contrastive_loss(a, b, 0.2),
+}.items():
+    a, b = (z.chunk(world)[rank].clone().requires_grad_() for z in (z1, z2))
+    value = loss(a, b)
+    (value / world).backward()  # DDP averages over processes
+    results[name] = (value.detach(), a.grad, b.grad)
+results["swav"] = sinkhorn(z1.chunk(world)[rank], 0.5, 3)
+torch.manual_seed(0)
+method = SwAV(dim=6, hidden=8, prototypes=5, queue=16, queue_start=0.0).build(BuildContext(Identity(), 6, sync=True))
+for step in range(4):  # the queue is full after two
+    x = torch.stack([z1.roll(step, 0), z2.roll(step, 1)]).chunk(world, 1)[rank]
+    output = method(Views(x, torch.zeros(8 // world).long()))
+    method.after_optimizer_step()
+    method.update_ema(0.5)
+    method.update_queue(output.queue_update, 0.5)
+results["swav queue"] = (output.loss.detach(), method.queue_2LE)
+torch.save(results, f"{folder}/{world}-{rank}.pt")
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_losses_over_processes_equal_the_loss_of_the_whole_batch(world, tmp_path):
+    random = torch.Generator().manual_seed(0)
+    z1, z2 = (torch.randn(8, 6, generator=random) for _ in range(2))
+    torch.save((z1, z2), tmp_path / "inputs.pt")
+    results = {}
+    for size in (1, world):
+        command = [sys.executable, "-c", WORKER, str(tmp_path)]
+        processes = [subprocess.Popen([*command, str(rank), str(size)]) for rank in range(size)]
+        assert [process.wait(timeout=120) for process in processes] == [0] * size
+        results[size] = [torch.load(tmp_path / f"{size}-{rank}.pt") for rank in range(size)]
+    for name in ("simclr", "barlow", "mocov3"):
+        whole, parts = results[1][0][name], [part[name] for part in results[world]]
+        torch.testing.assert_close(sum(part[0] for part in parts) / world, whole[0], atol=1e-5, rtol=1e-5)
+        for i in (1, 2):
+            if whole[i] is not None:
+                torch.testing.assert_close(torch.cat([part[i] for part in parts]), whole[i], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(torch.cat([part["swav"] for part in results[world]]), results[1][0]["swav"])
+    loss, queue = results[1][0]["swav queue"]
+    torch.testing.assert_close(
+        sum(part["swav queue"][0] for part in results[world]) / world, loss, atol=1e-5, rtol=1e-5
+    )
+    for part in results[world]:  # each holds the whole, in the order of the whole batch
+        torch.testing.assert_close(part["swav queue"][1], queue, atol=1e-5, rtol=1e-5)
+
+
+def expected_loss(name, m, batch):
+    """The paper's loss, with every stop-gradient written out, on the modules of `m`."""
+    x = batch.x_VBCHW
+    f = [m.backbone(view) for view in x]
+    if name == "supervised":
+        return sum(F.cross_entropy(m.classifier(a), batch.labels_B) for a in f) / 2
+    z = [m.projector(a) for a in f]
+    if name == "moco":
+        with torch.no_grad():
+            k = F.normalize(m.key_projector(m.key_backbone(x[1])), dim=1)
+        q = F.normalize(z[0], dim=1)
+        logits = torch.cat([(q * k).sum(1, keepdim=True), q @ m.queue_KE.T], 1) / 0.2
+        return -logits.log_softmax(1)[:, 0].mean()
+    if name == "mocov3":
+        with torch.no_grad():
+            k = [F.normalize(m.key_projector(m.key_backbone(view)), dim=1) for view in x]
+        q = [F.normalize(m.predictor(a), dim=1) for a in z]
+        return sum(-0.4 * (q[i] @ k[1 - i].T / 0.2).log_softmax(1).diagonal().mean() for i in (0, 1))
+    if name == "simsiam":
+        p = [F.normalize(m.predictor(a), dim=1) for a in z]
+        t = [F.normalize(a.detach(), dim=1) for a in z]
+        return -0.5 * sum((p[i] * t[1 - i]).sum(1).mean() for i in (0, 1))
+    if name == "byol":
+        with torch.no_grad():
+            t = [F.normalize(m.target_projector(m.target_backbone(view)), dim=1) for view in x]
+        p = [F.normalize(m.predictor(a), dim=1) for a in z]
+        return sum((p[i] - t[1 - i]).square().sum(1).mean() for i in (0, 1))
+    if name == "simclr":
+        return plain_nt_xent(*(F.normalize(a, dim=1) for a in z), 0.2)
+    if name == "barlow":
+        c = z[0].T @ z[1] / len(z[0])
+        eye = torch.eye(len(c), dtype=c.dtype)
+        return ((c - eye).square() * (eye + 0.0051 * (1 - eye))).sum()
+    scores = [F.normalize(a, dim=1) @ m.prototypes.weight.T for a in z]
+    q = [plain_sinkhorn(a.detach(), 0.05, 3) for a in scores]
+    return sum(-(q[i] * (scores[1 - i] / 0.1).log_softmax(1)).sum(1).mean() for i in (0, 1)) / 2
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_gradients_flow_where_the_paper_says_and_nowhere_else(name):
+    """Every parameter's gradient is that of the paper's loss in float64, with its stop-gradients; others have none."""
+    method, batch = build(name), views(8)
+    twin = copy.deepcopy(method).double()
+    method(batch).loss.backward()
+    expected = expected_loss(name, twin, batch._replace(x_VBCHW=batch.x_VBCHW.double()))
+    expected.backward()
+    compared = 0
+    for (key, p), q in zip(method.named_parameters(), twin.parameters(), strict=True):
+        frozen = key.startswith(("key_", "target_"))
+        assert p.requires_grad != frozen and (p.grad is None) == frozen, key
+        if not frozen:
+            compared += 1
+            scale = float(q.grad.abs().max()) + 1e-6
+            assert float((p.grad.double() - q.grad).abs().max()) < 2e-3 * scale + 2e-6, key
+    assert compared == sum(p.requires_grad for p in method.parameters())
+    assert all(b.grad_fn is None for b in method.buffers())
+
+
+def test_nt_xent_matches_the_plain_formula_alone():
+    random = torch.Generator().manual_seed(3)
+    z1, z2 = (F.normalize(torch.randn(5, 7, generator=random), dim=1) for _ in range(2))
+    assert nt_xent(z1, z2, 0.5, gather=True).item() == pytest.approx(plain_nt_xent(z1, z2, 0.5).item(), abs=1e-5)

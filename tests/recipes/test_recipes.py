@@ -1,0 +1,174 @@
+"""Every recipe gives a complete configuration whose method takes steps on real photos."""
+
+import dataclasses
+import json
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+from fastaugself import CASSLE, Augment, Backbone, Data, Log, Pretrain
+from fastaugself.config.serialize import from_dict, to_dict
+from fastaugself.distributed import World
+from fastaugself.training.trainer import Trainer
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.py"))
+NARROW = {"dim": 32, "hidden": 32, "prototypes": 12, "predictor_hidden": 16, "freeze_steps": 1, "queue": 32}
+
+
+def recipe(path):
+    return runpy.run_path(str(path))[path.stem]
+
+
+def presets(path):
+    """Every configuration that the recipe's command offers, by its preset."""
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fastaugself.run", lambda recipe, **presets: found.update({"paper": recipe, **presets}))
+        runpy.run_path(str(path), run_name="__main__")
+    return {name: preset() for name, preset in found.items()}
+
+
+def tiny(config, beton, run, **changes):
+    """The recipe at the size of a test: its method, views, optimizer and heads, on 64 small photos."""
+    fields = {f.name for f in dataclasses.fields(config.method)}
+    method = dataclasses.replace(config.method, **{k: v for k, v in NARROW.items() if k in fields})
+    return dataclasses.replace(
+        config,
+        data=Data(train=beton, source="native", workers=1),
+        view=dataclasses.replace(config.view, size=24),
+        view2=config.view2 and dataclasses.replace(config.view2, size=24),
+        local_crop=dataclasses.replace(config.local_crop, size=16),
+        augment=Augment(blur_kernel=5),
+        backbone=Backbone(name="resnet18", width=8, stem="small"),
+        method=method,
+        augself=dataclasses.replace(config.augself, hidden=16),
+        log=Log(every=1, tensorboard=False),
+        run=run,
+        epochs=1,
+        batch_size=16,
+        max_steps=2,
+        **changes,
+    )
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipe_is_documented_and_survives_its_file(path):
+    found, text = presets(path), path.read_text()
+    for config in found.values():
+        assert from_dict(Pretrain, json.loads(json.dumps(to_dict(config)))) == config
+    assert f"recipes/{path.name}" in text and "run of" in text.lower()
+    assert found["paper"].run == Path("runs") / path.stem
+    # A preset has a folder of its own, unless it is the recipe itself by another name.
+    folders = {}
+    for config in found.values():
+        assert folders.setdefault(config.run, config) == config
+    said = re.findall(r"--preset ([\w-]+)", text)
+    families = ("METHOD", "METHOD-augself")  # one word for many
+    assert said or len(found) == 1
+    assert all(name in found or name in families for name in said)
+    assert len(found) > 10 or all(name == "paper" or f"--preset {name}" in text for name in found)
+
+
+@pytest.mark.parametrize("stem", ["stl10", "imagenet100_moco_augself", "study"])
+def test_baseline_augself_and_cassle_differ_in_nothing_else(stem):
+    found = presets(RECIPES[0].parent / f"{stem}.py")
+    compared = [name for name in found if "-" not in name and name not in ("paper", "supervised")]
+    assert len(compared) >= 6
+    for name in compared:
+        baseline = found[name]
+        assert not baseline.augself.weights and not baseline.cassle.condition_dim
+        for parts in ("-augself", "-cassle", "-augself-cassle"):
+            other = found[name + parts]
+            assert bool(other.augself.weights) == ("augself" in parts)
+            assert other.cassle.condition_dim == (13 if "cassle" in parts else 0)
+            same = {"augself": baseline.augself, "cassle": baseline.cassle, "run": baseline.run}
+            assert dataclasses.replace(other, **same) == baseline  # learning rate and all
+
+
+# SPEC of the published settings, value by value.
+@pytest.mark.parametrize(
+    ("stem", "preset", "expected"),
+    [
+        ("stl10", "simsiam-augself", {"view.size": 96, "augment.mean": [0.43, 0.42, 0.39],
+            "augment.std": [0.27, 0.26, 0.27], "backbone.name": "resnet18", "backbone.zero_init_residual": True,
+            "backbone.init": "torch", "method.layers": 2, "method.affine": True, "optim.lr": 0.03,
+            "optim.weight_decay": 5e-4, "optim.schedule_by": "epoch", "optim.warmup_epochs": 0, "epochs": 200,
+            "batch_size": 256, "augself.crop": 1.0, "augself.color": 1.0, "optim.decay_norm_bias": True}),
+        ("stl10", "moco-augself", {"method.projector_norm": True, "method.queue": 65536, "method.momentum": 0.999,
+            "method.temperature": 0.2, "optim.lr": 0.03}),
+        ("stl10", "swav", {"method.prototypes": 100, "method.freeze_steps": 410, "method.epsilon": 0.05,
+            "method.temperature": 0.1, "num_local_crops": 0, "method.queue": 0, "method.gather": False}),
+        ("stl10", "byol", {"method.hidden": 4096, "method.dim": 256, "method.momentum": 0.996}),
+        ("stl10", "simsiam-augself-rotation", {"view.rotation": 0.5, "augself.rotation": 1.0}),
+        ("stl10", "simsiam-augself-solarize", {"view.solarize": 0.5, "view.solarize_threshold": [0, 1],
+            "augment.solarize_before_gray": True}),
+        ("imagenet100_moco_augself", "paper", {"view.size": 224, "optim.lr": 0.03,
+            "optim.weight_decay": 1e-4, "epochs": 500, "augself.crop": 0.5, "augself.color": 0.5,
+            "method.projector_norm": True, "batch_size": 256}),
+        ("imagenet100_moco_augself", "simsiam", {"optim.lr": 0.05, "method.layers": 3, "method.affine": True}),
+        ("imagenet100_moco_augself", "moco-cassle", {"optim.lr": 0.03, "cassle.depth": 6, "cassle.width": 64,
+            "cassle.conditioning": "concat"}),
+        ("imagenet100_moco_augself", "byol-cassle", {"method.hidden": 2048}),
+        ("imagenet100_moco_augself", "barlow-cassle", {"optim.norm_bias_lr_scale": 0.024, "optim.warmup_epochs": 10,
+            "method.redundancy": 0.0051, "method.dim": 8192, "epochs": 300, "optim.lr": 0.05}),
+        ("imagenet100_moco_augself", "mocov3-cassle", {"method.momentum": 0.999, "method.momentum_schedule": False,
+            "method.projector_layers": 3, "method.predictor_norm": True, "optim.name": "adamw",
+            "backbone.freeze_patch_embed": True}),
+        ("imagenet_moco_invariances", "paper", {"view.jitter": 0.8, "view.flip": 0.5, "method.projector_norm": False}),
+        ("imagenet_moco_invariances", "ventral", {"view.jitter": 0, "view.gray": 0, "view.blur": 0, "view.flip": 0.5,
+            "view.scale": [0.2, 1.0]}),
+        ("imagenet_moco_invariances", "dorsal", {"view.jitter": 0.8, "view.gray": 0.2, "view.blur": 0.5,
+            "view.flip": 0, "view.scale": [1, 1]}),
+        ("imagenet_moco_invariances", "wide", {"backbone.width": 192, "method.dim": 384, "view.jitter": 0.8}),
+        ("imagenet_barlow_augself", "paper", {"optim.name": "lars", "optim.lr": 0.2, "optim.weight_decay": 1e-6,
+            "batch_size": 2048, "epochs": 1000, "view.blur": 1.0, "view2.solarize": 0.2}),
+        ("imagenet_swav_augself", "paper", {"num_local_crops": 6, "view.scale": [0.14, 1], "local_crop.size": 96,
+            "local_crop.scale": [0.05, 0.14], "view.brightness": 0.8, "view.hue": 0.2, "method.queue": 3840,
+            "optim.lr": 0.6, "optim.weight_decay": 1e-6, "method.freeze_steps": 5005}),
+        ("imagenet_mocov3_augself", "vit", {"optim.name": "adamw", "optim.lr": 1.5e-4, "optim.weight_decay": 0.1,
+            "optim.warmup_epochs": 40, "epochs": 300, "method.projector_layers": 3, "view.scale": [0.08, 1.0]}),
+        ("imagenet_mocov3_augself", "paper", {"view.scale": [0.2, 1.0], "view.saturation": 0.2, "view2.blur": 0.1}),
+    ],
+)  # fmt: skip
+def test_recipe_has_the_published_values(stem, preset, expected):
+    config = presets(RECIPES[0].parent / f"{stem}.py")[preset]
+    assert config.augment.blur_kernel_at(config.view.size) == {96: 9, 224: 23}[config.view.size]
+    for option, value in expected.items():
+        found = to_dict(config)
+        for name in option.split("."):
+            found = found[name]
+        assert found == value, option
+
+
+# With CASSLE too in one recipe of each method that has a projector.
+CONDITIONED = [path for path in RECIPES if re.fullmatch(r"imagenet_(?!supervised)\w+_augself", path.stem)]
+
+
+@pytest.mark.parametrize(
+    ("path", "conditioned"),
+    [*((path, False) for path in RECIPES), *((path, True) for path in CONDITIONED)],
+    ids=[*(path.stem for path in RECIPES), *(path.stem + "+cassle" for path in CONDITIONED)],
+)
+def test_recipe_takes_steps_on_real_photos(path, conditioned, beton, tmp_path):
+    config = recipe(path)()
+    cassle = CASSLE(conditioning="concat", depth=2, width=8) if conditioned else CASSLE()
+    trainer = Trainer(tiny(config, beton, tmp_path, cassle=cassle), World.single())
+    try:
+        trainer.fit()
+    finally:
+        trainer.close()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2]
+    expected = {"loss", "loss_ssl", *("loss_" + name for name in config.augself.weights)}
+    assert all(expected <= line.keys() for line in lines)
+
+
+def test_help_begins_with_the_files_own_words(monkeypatch, capsys):
+    path = next(path for path in RECIPES if path.stem == "stl10")
+    monkeypatch.setattr("sys.argv", [str(path), "--help"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(path), run_name="__main__")
+    shown, words = " ".join(capsys.readouterr().out.split()), runpy.run_path(str(path))["__doc__"]
+    assert end.value.code == 0 and words.split("\n\n")[0] in shown and " ".join(words.split()[-6:]) in shown

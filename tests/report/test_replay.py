@@ -1,0 +1,123 @@
+"""`fastaugself replay`: where a loss that is not finite comes from."""
+
+import pytest
+import torch
+from tiny_runs import config, train
+
+from fastaugself import Checkpoint, Optim
+from fastaugself.cli.main import main as cli
+from fastaugself.errors import RunError, UsageError
+from fastaugself.report import replay as replay_module
+from fastaugself.report.replay import replay
+from fastaugself.runs import checkpoint
+from fastaugself.training.trainer import TrainStep
+
+SPOILED = "method.backbone.layer2.0.conv1"
+
+
+@pytest.fixture(scope="module")
+def diverged(beton, tmp_path_factory):
+    """The record of a run whose weights explode in the first step, with the batch that met them."""
+    run = tmp_path_factory.mktemp("runs") / "diverged"
+    with pytest.raises(RunError, match=r"fastaugself replay .*not-finite\.json"):
+        train(config(beton, run, optim=Optim(lr=1e30), checkpoint=Checkpoint(minutes=60)))
+    return run / "not-finite.json"
+
+
+def with_checkpoint(record, change):
+    """A run folder like that of `record`, with a checkpoint of step 1 whose learner `change` was applied to."""
+    run = record.parent.with_name(f"with_{change.__name__}")
+    run.mkdir()
+    for name in ("config.json", "environment.json", "not-finite.json"):
+        (run / name).write_bytes((record.parent / name).read_bytes())
+    trainer = replay_module.reopen(run)
+    with torch.no_grad():
+        change(trainer.learner)
+    trainer.global_step = 1
+    checkpoint.save(run / "checkpoints", 1, trainer.state(), trainer.identity, keep=1)
+    trainer.close()
+    return run / "not-finite.json"
+
+
+def test_a_good_batch_on_the_first_weights_is_finite_and_the_steps_between_are_to_blame(diverged):
+    files = sorted(diverged.parent.rglob("*"))
+    found = replay(diverged)
+    assert found.culprit is None and found.before == found.step - 1 == 1
+    assert set(found.losses) == {"loss", "loss_ssl", "loss_crop", "loss_color"} and all(
+        value == value for value in found.losses.values()
+    )
+    assert "--rerun" in str(found)
+    again = replay(diverged, rerun=True)
+    assert again.culprit is not None and again.before == 0 and "--rerun" not in str(again)
+    assert again.losses["loss"] != again.losses["loss"]
+    assert sorted(diverged.parent.rglob("*")) == files
+
+
+def test_the_samples_and_their_views_are_those_of_the_run(diverged, beton, monkeypatch):
+    """The run itself, taken to the same step, makes the same views of the same photos."""
+    trainer = replay_module.reopen(diverged.parent)
+    batches = trainer.batches()
+    next(batches)
+    theirs = next(batches)  # of step 2
+    seen = []
+    forward = TrainStep.forward
+    monkeypatch.setattr(
+        TrainStep, "forward", lambda self, v, t: (seen.append(v.x_VBCHW.clone()), forward(self, v, t))[1]
+    )
+    found = replay(diverged)
+    assert [i for i, _ in found.samples] == theirs.ids_B.tolist()
+    assert torch.equal(seen[0], theirs.views.x_VBCHW)
+    expected = [(float(x.min()), float(x.max()), 0) for x in theirs.views.x_VBCHW]
+    assert found.views == expected
+    assert all(name.startswith(f"{beton}: sample {i} (") and name.endswith(".jpg)") for i, name in found.samples)
+    batches.close()
+    trainer.close()
+
+
+def test_a_planted_weight_is_named(diverged, capsys):
+    def inf_weight(learner):
+        learner.get_submodule(SPOILED).weight[0, 0, 0, 0] = float("inf")
+
+    def no_harm(learner):
+        learner.get_submodule(SPOILED).weight[0, 0, 0, 0] = 0.0
+
+    record = with_checkpoint(diverged, inf_weight)
+    culprit = replay(record).culprit
+    assert (culprit.module, culprit.kind, culprit.inputs, culprit.weights) == (SPOILED, "Conv2d", True, False)
+    assert culprit.rows == tuple(range(16)) and 0 < culprit.bad < culprit.values
+    cli(["replay", str(record)])
+    out = capsys.readouterr().out
+    assert f"first    {SPOILED} (Conv2d)" in out and out.count(".jpg)") == 16 and "step-000000001.pt" in out
+    healthy = replay(with_checkpoint(diverged, no_harm))
+    assert healthy.culprit is None and healthy.before == 0
+
+
+def test_a_planted_pixel_is_named_with_its_sample(diverged, monkeypatch):
+    make_batch = replay_module.make_batch
+
+    def planted(*arguments):
+        views, targets, ids_B = make_batch(*arguments)
+        views.x_VBCHW[0, 3, 1, 5, 5] = float("nan")
+        return views, targets, ids_B
+
+    monkeypatch.setattr(replay_module, "make_batch", planted)
+    found = replay(diverged)
+    assert [bad for *_, bad in found.views] == [1, 0]
+    assert (found.culprit.module, found.culprit.inputs, found.culprit.rows) == ("method.backbone.conv1", False, (3,))
+    marked = [line for line in str(found).splitlines() if line.endswith("<- not finite here")]
+    assert len(marked) == 1 and found.samples[3][1] in marked[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "pass the not-finite.json"),
+        ('{"step": 2, "rank": 0, "epoch": 0, "sample_ids": []}', "are not numbers"),
+        ('{"step": 2, "rank": 0, "epoch": 0, "sample_ids": [64]}', "has samples 0 to 63, not 64"),
+    ],
+)
+def test_what_is_no_record_is_refused(diverged, text, message):
+    (diverged.parent / "other.json").write_text(text)
+    with pytest.raises(UsageError, match=message):
+        replay(diverged.parent / "other.json")
+    (diverged.parent / "other.json").unlink()

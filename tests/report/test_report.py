@@ -1,0 +1,378 @@
+"""The report of a run: correct numbers, one file, and never the reason why a finished training fails."""
+
+import functools
+import html
+import importlib.util
+import json
+import logging
+import math
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import tiny_runs
+import torch
+from tiny_runs import train
+
+from fastaugself import AugSelf, Data, Log, ViewPolicy
+from fastaugself.aware.cassle import CASSLE
+from fastaugself.cli.pretrain import parse
+from fastaugself.html.charts import MAX_POINTS, Level, line_chart
+from fastaugself.methods.byol import BYOL
+from fastaugself.methods.simsiam import SimSiam
+from fastaugself.methods.supervised import Supervised
+from fastaugself.report import predictions, report
+from fastaugself.report import text as report_text
+from fastaugself.report.report import Report, write_report
+from fastaugself.report.text import compare
+from fastaugself.runs.records import final_mean, read_lines, without_stub
+from fastaugself_kernels import augself_targets, sample_params
+
+ROOT = Path(__file__).parents[2]
+ALL_HEADS = AugSelf(crop=1, color=1, flip=1, blur=1, rotation=1, solarize=1, hidden=16, mode="fixed")
+
+
+@pytest.fixture(autouse=True)
+def warnings_arrive(monkeypatch, caplog):
+    monkeypatch.setattr(logging.getLogger("fastaugself"), "propagate", True)
+    caplog.set_level(logging.WARNING)
+
+
+@pytest.fixture(autouse=True)
+def fewer_pairs(monkeypatch):
+    monkeypatch.setattr(report, "judge", functools.partial(predictions.judge, count=32))
+
+
+def config(beton, run, **changes):
+    """Checks every epoch, on the photos it trains on."""
+    data, log = Data(train=beton, val=beton, source="native", workers=1), Log(every=1, tensorboard=False, knn_epochs=1)
+    return tiny_runs.config(beton, run, **{"data": data, "log": log, **changes})
+
+
+@pytest.fixture(scope="module")
+def finished(beton, tmp_path_factory):
+    """A finished run with checks."""
+    return train(config(beton, tmp_path_factory.mktemp("runs") / "finished"))
+
+
+def written(trainer):
+    path = write_report(trainer.config.run, trainer)
+    assert path == trainer.config.run / "report.html"
+    return path.read_text()
+
+
+def text_of(page):
+    return html.unescape(re.sub(r"<[^>]+>", " ", page))
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_report_is_one_file_that_needs_nothing_else(finished, caplog):
+    page = written(finished)
+    assert not re.search(r"https?:|<script|<link|@import|url\(", page)
+    assert all(target.startswith("#") for target in re.findall(r"href=.([^'\"]+)", page))
+    assert set(re.findall(r'src="([^:]+):', page)) == {"data"}
+    assert "is missing" not in page and caplog.records == []
+    assert re.findall(r"<h2[^>]*>([^<]+)", page) == [
+        "Losses", "What the heads predict", "Checks while training", "What this shows, and what it does not",
+        "What to do next", "Configuration and environment",
+    ]  # fmt: skip
+
+
+def test_the_report_says_what_was_trained_and_where_the_weights_are(finished):
+    page = text_of(written(finished))
+    assert "MoCo v2 + AugSelf (crop, colour) trained a ResNet-18 of width 4 on 64 photos at 16 px" in page
+    assert str(finished.config.run / "export" / "model.safetensors") in page
+    assert "8 steps" in page and "It ended at step" not in page
+
+
+def test_the_levels_are_those_of_environment_json(finished):
+    levels = json.loads((finished.config.run / "environment.json").read_text())["baseline_losses"]
+    page = text_of(written(finished))
+    assert f"predict nothing {levels['crop']:.3f}" in page and f"predict nothing {levels['color']:.3f}" in page
+    assert "0.133" in page and "0.032" in page  # the published ones
+
+
+def test_an_unfinished_run_says_so(beton, tmp_path):
+    assert "It ended at step 3 of 8." in text_of(written(train(config(beton, tmp_path, max_steps=3))))
+
+
+def test_a_resumed_run_is_told_once(beton, tmp_path):
+    train(config(beton, tmp_path, max_steps=3))
+    trainer = train(config(beton, tmp_path))
+    found = Report(tmp_path, trainer)
+    assert [m["step"] for m in found.metrics] == list(range(1, 9))
+    by_hand = sum(16 / m["pairs_per_s"] for m in found.metrics)
+    assert found._seconds() == pytest.approx(by_hand)
+    assert "is missing" not in written(trainer)
+
+
+@pytest.mark.parametrize("val", [False, True])
+def test_a_run_without_heads_shows_its_views(beton, tmp_path, val, caplog):
+    data = Data(train=beton, val=beton if val else None, source="native", workers=1)
+    page = written(train(config(beton, tmp_path, augself=AugSelf(crop=0, color=0), data=data, max_steps=2)))
+    assert "Pairs of views" in page and "What the heads predict" not in page and "px at (" in page
+    assert f"views of its {'validation' if val else 'training'} photos" in text_of(page)
+    assert ("k-NN accuracy" in page) == val
+    assert "MoCo v2 trained" in text_of(page) and caplog.records == []
+
+
+def test_every_head_is_reported(beton, tmp_path, caplog):
+    view = ViewPolicy(size=24, rotation=0.5, solarize=0.5)
+    page = text_of(written(train(config(beton, tmp_path, augself=ALL_HEADS, view=view, max_steps=2))))
+    for name in ("crop", "colour", "flip", "blur", "rotation", "solarize"):
+        assert f"AugSelf {name} loss" in page
+    for name in ("crop: centre y", "colour: hue", "blur: sigma", "solarize: threshold", "same flip", "quarter turns"):
+        assert name in page
+    assert "% by naming the most frequent" in page and caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"method": SimSiam(), "cassle": CASSLE(conditioning="concat", width=8)}, "SimSiam + CASSLE + AugSelf"),
+        ({"method": BYOL(), "view2": ViewPolicy(size=16, solarize=0.2)}, "BYOL + AugSelf"),
+        ({"method": Supervised(), "augself": AugSelf(crop=0, color=0)}, "Supervised"),
+    ],
+    ids=["simsiam", "byol", "supervised"],
+)
+def test_other_methods_are_reported_under_their_names(beton, tmp_path, changes, name, caplog):
+    page = text_of(written(train(config(beton, tmp_path, max_steps=2, **changes))))
+    assert f"{name} on photos.beton" in page and f"{name.split(' + ')[0]} loss" in page
+    assert "InfoNCE" not in page and caplog.records == []
+
+
+def test_photos_without_labels_and_few_photos(photo_folder, tmp_path, caplog):
+    from fastaugself.data.inputs.convert import write_photos
+
+    beton = tmp_path / "few.beton"
+    write_photos(photo_folder / "rocket", beton, progress=False)
+    trainer = train(config(beton, tmp_path / "run", batch_size=8, max_steps=2))
+    page = written(trainer)
+    assert "Effective rank" in page and "k-NN accuracy" not in page and caplog.records == []
+    judged = predictions.judge(trainer, cases=20, count=40, seconds=math.inf)
+    assert judged.total == 40 and len(judged.cases) == 16  # 16 photos, in three epochs
+
+
+def test_no_line_of_metrics_and_no_check(beton, tmp_path, caplog):
+    data, log = Data(train=beton, source="native", workers=1), Log(every=1000, tensorboard=False)
+    trainer = train(config(beton, tmp_path, data=data, log=log, max_steps=1))
+    (tmp_path / "metrics.jsonl").unlink(missing_ok=True)
+    page = text_of(written(trainer))
+    assert "No line of metrics was logged" in page and "No check of the features was made" in page
+    assert caplog.records == []
+
+
+def test_names_are_escaped(beton, tmp_path):
+    page = written(train(config(beton, tmp_path / "<b>run", max_steps=1)))
+    assert "<b>run" not in page and "&lt;b&gt;run" in page
+
+
+# --- failures ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_part_that_fails_is_named_and_the_rest_is_there(beton, tmp_path, caplog, monkeypatch):
+    trainer = train(config(beton, tmp_path, max_steps=1))
+    monkeypatch.setattr(report, "judge", lambda trainer: 1 / 0)
+    page = written(trainer)
+    assert "The part about the predictions is missing: ZeroDivisionError" in page
+    assert "<h2>Losses</h2>" in page and "What to do next" in page
+    assert any("predictions is missing (ZeroDivisionError" in r.message for r in caplog.records)
+
+
+def test_lost_photos_and_damaged_records_do_not_stop_it(beton, tmp_path, caplog):
+    copy = tmp_path / "copy.beton"
+    copy.write_bytes(beton.read_bytes())
+    run = tmp_path / "run"
+    trainer = train(config(copy, run, max_steps=2))
+    copy.unlink()
+    (run / "environment.json").write_text("{")
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write('{"step": 3, "epoch": 0.5, "loss_ssl": NaN, "pairs_per_s": Infinity}\n[1]\n{"step": 4, "ep')
+    page = written(trainer)
+    assert "copy.beton: no such file" in text_of(page) and "AugSelf crop loss" in page
+    assert "nan" not in text_of(page).split("Configuration and")[0].lower()
+
+
+def test_a_report_that_cannot_be_written_is_a_warning(finished, tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    assert write_report(tmp_path / "file", finished) is None
+    assert [r.levelname for r in caplog.records] == ["WARNING"]
+    assert "the report was not written" in caplog.text and "the weights are not affected" in caplog.text
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------------
+
+
+def sampled_targets(beton, count=64):
+    sizes_B2 = torch.tensor([[40, 60]] * count, dtype=torch.int32)
+    policies = (ViewPolicy(size=24, rotation=0.5, solarize=0.5),) * 2
+    params_VBP = sample_params(torch.arange(count), sizes_B2, policies, seed=0, epoch=0)
+    return augself_targets(params_VBP, sizes_B2, policies, mode="fixed")[0]
+
+
+def test_perfect_heads_remove_all_of_the_error_and_silent_ones_none(beton):
+    targets = sampled_targets(beton)
+    perfect = {head: torch.atanh(getattr(targets, field).clamp(-0.999999, 0.999999)) for head, field in
+               predictions.FIELDS.items()}  # fmt: skip
+    perfect["flip"] = 20 * (targets.flip_B1 - 0.5)
+    perfect["rotation"] = torch.nn.functional.one_hot(targets.rotation_B, 4).float()
+    sums = predictions._Sums()
+    sums.add(perfect, targets)
+    for score in sums.scores():
+        if score.regression:
+            assert score.removed == pytest.approx(1, abs=1e-4) and score.nothing > 0
+        else:
+            assert score.error == 1
+    silent = predictions._Sums()
+    silent.add({head: torch.zeros_like(value) for head, value in perfect.items()}, targets)
+    for score in silent.scores():
+        assert not score.regression or score.removed == 0
+
+
+def test_scores_over_batches_are_the_means_that_the_loss_takes(beton):
+    targets = sampled_targets(beton)
+    torch.manual_seed(0)
+    raw = {"crop": torch.randn(64, 4), "color": torch.randn(64, 4), "flip": torch.randn(64, 1)}
+    sums = predictions._Sums()
+    for part in (slice(0, 10), slice(10, 64)):
+        sums.add({k: v[part] for k, v in raw.items()}, type(targets)(*(t[part] for t in targets)))
+    by_label = {s.label: s for s in sums.scores()}
+    error = (torch.tanh(raw["color"]) - targets.color_B4).square().mean(0)
+    assert [by_label[n].error for n in predictions.LABELS["color"]] == pytest.approx(error.tolist(), rel=1e-5)
+    assert by_label["centre x"].nothing == pytest.approx(float(targets.crop_B4[:, 1].square().mean()), rel=1e-5)
+    right = ((raw["flip"] > 0) == (targets.flip_B1 > 0.5)).float().mean()
+    share = targets.flip_B1.mean()
+    assert by_label["same flip"].error == pytest.approx(float(right))
+    assert by_label["same flip"].nothing == pytest.approx(float(max(share, 1 - share)))
+
+
+def test_pairs_are_unseen_fixed_and_leave_the_model_as_it_was(finished):
+    before = {name: value.clone() for name, value in finished.learner.state_dict().items()}
+    finished.learner.train()
+    first, second = (predictions.judge(finished, cases=4, count=80, seconds=math.inf) for _ in range(2))
+    assert finished.learner.training
+    after = finished.learner.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert first.total == 80 and first.epoch == finished.config.epochs and first.held_out
+    assert first.scores == second.scores
+    assert [c.values for c in first.cases] == [c.values for c in second.cases]
+    assert len(first.cases) == 4
+
+
+def test_the_gallery_shows_what_training_would_compute(finished):
+    """The predictions beside a pair are those of the method's own forward on its views, in evaluation mode."""
+    from fastaugself.data.beton.format import Beton
+    from fastaugself.report.samples import Sample, pack, read_stored, spread
+    from fastaugself.training.batch import make_batch
+
+    judged = predictions.judge(finished, cases=4, count=1)
+    with Beton(finished.config.data.val) as beton:
+        samples = [Sample("", i, read_stored(beton, i)) for i in spread(beton.labels_N, 4)]
+    batch = pack(samples)
+    views, _, _ = make_batch(finished.config, batch, finished.config.epochs, torch.float32)
+    finished.learner.eval()
+    with torch.no_grad():
+        f1_BD, f2_BD = finished.learner.method(views).features
+        said = torch.tanh(finished.learner.augself.predict(f1_BD, f2_BD)["crop"][:4])
+    shown = torch.tensor([[guess for _, _, guess in case.values["crop"]] for case in judged.cases])
+    torch.testing.assert_close(shown, said, atol=1e-5, rtol=1e-4)
+    for case in judged.cases:  # and the true values are those that `views` names for the same pair
+        named = [d.value for d in case.pair.differences["crop"]]
+        assert [true for _, true, _ in case.values["crop"]] == pytest.approx(named)
+
+
+def test_chance_is_the_share_of_the_largest_class(finished):
+    assert Report(finished.config.run, finished)._chance() == 0.25
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.066, "50% below"), (0.132, "at"), (0.1325, "at"), (0.198, "50% above")])
+def test_comparisons_in_words(value, text):
+    assert compare(value, 0.132) == text
+
+
+def test_the_later_of_two_lines_for_a_step_counts(tmp_path):
+    (tmp_path / "m").write_text('{"step": 2, "x": 1}\n{"step": 1, "x": 2}\n{"step": 2, "x": 3}\nnonsense\n{"a": 1}\n')
+    assert read_lines(tmp_path / "m") == [{"step": 1, "x": 2}, {"step": 2, "x": 3}]
+    assert read_lines(tmp_path / "missing") == []
+
+
+def test_final_losses_weigh_lines_by_their_steps():
+    assert final_mean([(50, 9.0), (90, 5.0), (95, 1.0), (96, 7.0)]) == pytest.approx((3.6 * 5 + 5 * 1 + 1 * 7) / 9.6)
+    assert final_mean([(3, 2.0)]) == 2
+
+
+def test_a_last_line_over_few_steps_is_left_out_of_curves():
+    lines = [{"step": step} for step in (10, 20, 30, 32)]
+    assert without_stub(lines) == lines[:-1]
+    assert without_stub(lines[:-1]) == lines[:-1]
+    assert without_stub(lines[:1]) == lines[:1] and without_stub([]) == []
+
+
+# --- charts -----------------------------------------------------------------------------------------------------------
+
+
+def curve(svg):
+    return [tuple(map(float, p.split(","))) for p in re.search(r'points="([^"]+)"', svg)[1].split()]
+
+
+def level_of(svg):
+    return float(re.search(r'class="reference"[^>]* y1="([\d.]+)"', svg)[1])
+
+
+def test_a_curve_and_its_level_share_one_scale():
+    svg = line_chart([0, 1, 2], [0.0, 0.5, 1.0], name="n", x_label="epoch", levels=[Level(0.5, "half")])
+    (x0, y0), (x1, y1), (x2, y2) = curve(svg)
+    assert y1 == pytest.approx((y0 + y2) / 2, abs=0.1) and x1 == pytest.approx((x0 + x2) / 2, abs=0.1)
+    assert y0 > y1 > y2 and level_of(svg) == pytest.approx(y1, abs=0.1)
+    assert ">half<" in svg and ">1.00<" in svg
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[3.0], [2.0, 2.0, 2.0], [0.0, 0.0], [-1.0, -5.0], [1e-7, 2e-7], [1e6, 3e6], [1.0, math.nan, math.inf, 0.5]],
+    ids=["one", "constant", "zero", "negative", "tiny", "huge", "not finite"],
+)
+def test_charts_of_odd_curves_are_finite_and_inside(values):
+    svg = line_chart(range(len(values)), values, name="n", x_label="step", levels=[Level(values[0], "<level>")])
+    assert "nan" not in svg and "inf" not in svg and "&lt;level&gt;" in svg
+    for x, y in curve(svg):
+        assert 0 <= x <= 340 and 0 <= y <= 214
+
+
+def test_a_curve_without_a_finite_point_is_refused():
+    with pytest.raises(ValueError, match="no finite point"):
+        line_chart([1.0], [math.nan], name="n", x_label="step")
+
+
+def test_a_long_curve_is_averaged_and_ends_at_its_last_step():
+    n = 10_001
+    svg = line_chart(range(n), [float(i % 2) for i in range(n)], name="n", x_label="step", low=0.0, high=1.0)
+    points = curve(svg)
+    assert len(points) <= MAX_POINTS
+    top, bottom = curve(line_chart([0, 1], [1.0, 0.0], name="n", x_label="s", low=0.0, high=1.0))
+    middle = (top[1] + bottom[1]) / 2
+    assert all(abs(y - middle) < 0.05 * (bottom[1] - top[1]) for _, y in points[:-1])
+    assert points[-1][0] == pytest.approx(top[0] + (bottom[0] - top[0]), abs=0.5)
+
+
+# --- what it tells the reader to do -----------------------------------------------------------------------------------
+
+
+def recipe_module():
+    spec = importlib.util.spec_from_file_location("recipe", ROOT / "recipes" / "imagenet_moco_augself.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("commands", [report_text.OWN_PHOTOS, report_text.IMAGENET], ids=["own", "imagenet"])
+def test_the_commands_it_gives_are_accepted(commands):
+    recipe = recipe_module()
+    lines = [shlex.split(line, comments=True) for line in commands.replace("\\\n", " ").splitlines()]
+    script = "recipes/imagenet_moco_augself.py"
+    runs = [line[line.index(script) + 1 :] for line in lines if script in line]
+    assert len(runs) == 1
+    assert parse(recipe.imagenet_moco_augself, {"demo": recipe.demo}, runs[0]).data.train is not None

@@ -1,0 +1,248 @@
+"""Several processes: four, compiled, killed one by one, signalled, and on two nodes: two network namespaces."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_runs import metrics, saved_weights
+
+from fastaugself.data.inputs.convert import write_photos
+from fastaugself.runs import checkpoint
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "imagenet_moco_augself.py"
+STEPS = 20
+
+
+def options(beton, run, *more):
+    return [
+        str(RECIPE), "--preset", "demo", "--data.train", str(beton), "--data.val", "None", "--data.source", "native",
+        "--data.workers", "1", "--backbone.width", "4", "--backbone.batch-norm", "sync", "--view.size", "16",
+        "--method.queue", "32", "--method.dim", "16", "--augself.hidden", "16", "--batch-size", "16", "--epochs", "5",
+        "--optim.lr", "0.0025", "--log.every", "1", "--log.no-tensorboard", "--checkpoint.minutes", "0.00001",
+        "--run-dir", str(run), *more,
+    ]  # fmt: skip
+
+
+def torchrun(*arguments):
+    return [sys.executable, "-m", "torch.distributed.run", *arguments]
+
+
+def environment():
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@contextmanager
+def started(command, log):
+    """A command in the background, ended with everything it started."""
+    with open(log, "w") as out:
+        process = subprocess.Popen(
+            command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+            env=environment(),
+        )  # fmt: skip
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def ranks(parent):
+    """Process id of every rank that torchrun has running."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and int(entry.joinpath("stat").read_text().rsplit(")", 1)[1].split()[1]) == parent:
+                environment = entry.joinpath("environ").read_bytes().split(b"\0")
+                for variable in environment:
+                    if variable.startswith(b"RANK="):
+                        found[int(variable[5:])] = int(entry.name)
+        except (OSError, ValueError, IndexError):
+            continue
+    return found
+
+
+def newest(run):
+    found = checkpoint.checkpoints(run / "checkpoints")
+    return int(found[-1].stem.removeprefix("step-")) if found else 0
+
+
+def wait_for(condition, log, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, log.read_text()[-3000:]
+        time.sleep(0.01)
+
+
+def losses(run):
+    return {m["step"]: [m["loss_ssl"], m["loss_crop"], m["loss_color"]] for m in metrics(run)}
+
+
+def assert_same_losses(one, other):
+    """Every step once, and computed alike: at this learning rate rounding grows to 1e-5 in all these steps, while
+    another momentum (0.8) changes losses by 1e-2 within six; at twice the rate it reaches 1e-3 after 18."""
+    assert list(one) == list(other) == list(range(1, STEPS + 1))
+    for step in one:
+        assert other[step] == pytest.approx(one[step], abs=1e-4), step
+
+
+@pytest.fixture(scope="module")
+def alone(beton, tmp_path_factory):
+    """The losses of one process."""
+    run = tmp_path_factory.mktemp("alone") / "run"
+    command = [sys.executable, *options(beton, run)]
+    subprocess.run(command, check=True, capture_output=True, env=environment())
+    return losses(run)
+
+
+def test_ranks_killed_one_by_one_and_one_signalled_alone_lose_nothing(beton, tmp_path, alone):
+    """torchrun starts all again after each kill; the signal stops all at one step; one process takes it to the end."""
+    run, log = tmp_path / "run", tmp_path / "log"
+    command = torchrun("--standalone", "--nproc-per-node=2", "--max-restarts=2", "--monitor-interval=0.1")
+    with started([*command, *options(beton, run)], log) as process:
+        for victim, number, enough in ((1, signal.SIGKILL, 2), (0, signal.SIGKILL, 5), (1, signal.SIGUSR1, 8)):
+            wait_for(lambda enough=enough: newest(run) >= enough, log)
+            assert newest(run) < STEPS - 2, "the run was nearly over before a rank could be signalled"
+            pid = ranks(process.pid)[victim]
+            os.kill(pid, number)
+            wait_for(lambda pid=pid: pid not in ranks(process.pid).values(), log)
+        wait_for(lambda: process.poll() is not None, log)
+    assert process.returncode != 0  # the signal came when no restart was left
+    stopped = newest(run)
+    text = log.read_text()
+    assert 8 <= stopped < STEPS and f"stopped at step {stopped}" in text and text.count("resume ") >= 2, text[-3000:]
+    again = subprocess.run([sys.executable, *options(beton, run)], capture_output=True, text=True, env=environment())
+    assert again.returncode == 0, again.stderr
+    assert_same_losses(alone, losses(run))
+
+
+def forked_ranks(*arguments):
+    script = Path(__file__).parents[2] / "tests" / "helpers" / "ranks.py"
+    command = [sys.executable, str(script), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment())
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_four_processes_then_two_then_one_compute_what_one_does(beton, tmp_path):
+    """Each sitting ends in the middle of an epoch of four steps."""
+    names = ("alone", "several")
+    forked_ranks("train", beton, tmp_path, "alone=1x20", "several=4x6,2x13,1x20")
+    views = {name: {} for name in names}
+    for name in names:
+        for path in (tmp_path / name).glob("*-?.json"):
+            digests = json.loads(path.read_text())
+            assert not views[name].keys() & digests.keys()  # no sample on two ranks
+            views[name].update(digests)
+    assert len(views["alone"]) == STEPS * 16 and views["several"] == views["alone"]
+    assert_same_losses(*(losses(tmp_path / name) for name in names))
+    one, several = (saved_weights(tmp_path / name) for name in names)
+    for key in one:
+        torch.testing.assert_close(
+            several[key], one[key], rtol=1e-3, atol=1e-3, msg=lambda text, key=key: f"{key}: {text}"
+        )
+
+
+@pytest.mark.slow
+def test_compiled_steps_on_two_processes_are_the_eager_ones_in_one_graph_cut_at_the_buckets(tmp_path):
+    """Synchronised statistics, gathers and sums over processes are inside the graph; nothing is compiled twice.
+
+    Where the backward pass does not compile, which shows when DDP waits for it already, steps go on eagerly.
+    """
+    forked_ranks("compile", tmp_path)
+    for rank in (0, 1):
+        found = torch.load(tmp_path / f"{rank}.pt")
+        losses, weights, _, _ = found["eager"]
+        for kind in ("compiled", "broken"):
+            torch.testing.assert_close(found[kind][0], losses)
+            for key in weights:
+                torch.testing.assert_close(found[kind][1][key], weights[key])
+        graphs, events = found["compiled"][2:]
+        assert graphs == (1, 1, 0), "graphs after the second step and the last, and breaks"
+        last = len(events) - 1 - events[::-1].index("part")
+        assert events.index("bucket") < last, f"no exchange of gradients began beside the backward pass: {events}"
+
+
+def test_a_compiler_that_fails_on_one_process_alone_ends_the_run_on_all(tmp_path):
+    forked_ranks("compile-one", tmp_path)
+    said = [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)]
+    assert all(f"failed on rank {rank} and not on all processes" in text for rank, text in enumerate(said)), said
+    assert "no compiler here" in said[1] and "pass --compile off" in said[1]
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("options", "process 1 was started with --optim.lr 0.5, process 0 with 0.0005; pass the same options"),
+        ("photos", "process 1 has other photos than process 0 under the names of"),
+        ("step", "process 0 found that of step 3 as the newest checkpoint in"),
+    ],
+)
+def test_processes_that_do_not_go_together_are_told_before_the_first_step(beton, photo_folder, tmp_path, what, message):
+    write_photos(photo_folder / "coffee", tmp_path / "other.beton", progress=False)
+    forked_ranks("differ", beton, tmp_path, what)
+    for rank in (0, 1):
+        assert message in (tmp_path / f"{rank}.txt").read_text()
+
+
+def ip(*arguments):
+    return subprocess.run(["ip", *arguments], capture_output=True, text=True)
+
+
+@pytest.fixture()
+def two_nodes():
+    """Names and addresses of two network namespaces with a cable between them."""
+    names = [f"fas{os.getpid()}{side}" for side in "ab"]
+    try:
+        made = ip("netns", "add", names[0])
+    except FileNotFoundError:
+        pytest.skip("there is no ip command (iproute2) here")
+    if made.returncode:
+        pytest.skip(f"no network namespaces may be made here: {made.stderr.strip()}")
+    try:
+        ip("netns", "add", names[1])
+        cable = ip(
+            "link", "add", "node0", "netns", names[0], "type", "veth", "peer", "name", "node1", "netns", names[1]
+        )
+        if cable.returncode:
+            pytest.skip(f"no pair of virtual network cards may be made here: {cable.stderr.strip()}")
+        for i, name in enumerate(names):
+            for command in (f"addr add 10.77.0.{i + 1}/24 dev node{i}", f"link set node{i} up", "link set lo up"):
+                done = ip("-n", name, *command.split())
+                assert done.returncode == 0, done.stderr
+        yield [(name, f"10.77.0.{i + 1}", f"node{i}") for i, name in enumerate(names)]
+    finally:
+        for name in names:
+            ip("netns", "del", name)
+
+
+def test_two_nodes_of_which_one_is_killed_compute_what_one_process_does(beton, tmp_path, alone, two_nodes):
+    run = tmp_path / "run"
+    master = two_nodes[0][1]
+    meeting = ("--nnodes=2", "--nproc-per-node=1", f"--master-addr={master}", "--master-port=29577")
+    commands = [
+        [
+            *("ip", "netns", "exec", name, "env", f"GLOO_SOCKET_IFNAME={card}"),
+            *torchrun(*meeting, f"--node-rank={i}", "--max-restarts=1", "--monitor-interval=0.1"),
+            *options(beton, run),
+        ]
+        for i, (name, _, card) in enumerate(two_nodes)
+    ]
+    logs = [tmp_path / "log0", tmp_path / "log1"]
+    with started(commands[0], logs[0]) as first, started(commands[1], logs[1]) as second:
+        wait_for(lambda: newest(run) >= 3, logs[0])
+        assert newest(run) < STEPS - 2, "the run was nearly over before a node could be killed"
+        os.kill(ranks(second.pid)[1], signal.SIGKILL)
+        for process, log in ((first, logs[0]), (second, logs[1])):
+            wait_for(lambda process=process: process.poll() is not None, log)
+    assert (first.returncode, second.returncode) == (0, 0), logs[0].read_text()[-2000:] + logs[1].read_text()[-2000:]
+    assert "2 processes" in logs[0].read_text() and "lr 0.00015625 = 0.0025 x 16/256" in logs[0].read_text()
+    assert logs[0].read_text().count("resume ") == 1
+    assert_same_losses(alone, losses(run))

@@ -1,0 +1,274 @@
+"""The step by itself: no wait for the device, no recompilation, one graph, falling back, parts of a batch, overlap."""
+
+import contextlib
+import copy
+import logging
+
+import pytest
+import torch
+from tiny_steps import CPU, METHODS, B, assert_same, batch, learner_of, step_of, take, tensors
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fastaugself import CASSLE, Backbone, SwAV
+from fastaugself.config.optim import Optim
+from fastaugself.methods.base import Views
+from fastaugself.models.build import build_backbone
+from fastaugself.training.optim import make_optimizer, set_learning_rate
+from fastaugself.training.prefetch import prefetch
+from fastaugself.training.trainer import TrainStep, keep_compiled_code
+from fastaugself_kernels import Targets
+
+
+class Syncs(TorchDispatchMode):
+    """Counts what would wait for a device: values that go to the host, and shapes that depend on values."""
+
+    NAMES = ("_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "equal", "unique", "repeat_interleave")
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        masked = name.startswith("index") and any(getattr(i, "dtype", None) == torch.bool for i in _indices(args))
+        if masked or any(known in name for known in self.NAMES):
+            self.found.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def _indices(args):
+    return args[1] if len(args) > 1 and isinstance(args[1], list | tuple) else ()
+
+
+@contextlib.contextmanager
+def counted_syncs(monkeypatch):
+    """The dispatched waits, and calls of Tensor methods that read memory without being dispatched."""
+    with monkeypatch.context() as patch, Syncs() as syncs:
+        for name in ("tolist", "numpy", "cpu"):
+            original = getattr(Tensor, name)
+
+            def counted(self, *args, name=name, original=original, **kwargs):
+                syncs.found.append(name)
+                return original(self, *args, **kwargs)
+
+            patch.setattr(Tensor, name, counted)
+        yield syncs.found
+
+
+def test_the_counter_of_syncs_counts(monkeypatch):
+    x = torch.arange(3.0)
+    waits = (
+        x[0].item,
+        lambda: bool(x[0] > 1),
+        lambda: x.tolist(),
+        lambda: x.nonzero(),
+        lambda: x[x > 1],
+        x[1].__float__,
+    )
+    for wait in waits:
+        with counted_syncs(monkeypatch) as found:
+            wait()
+        assert found
+    with counted_syncs(monkeypatch) as found:
+        x.mul(2).sum()
+    assert found == []
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("optimizer", ["sgd", "lars"])
+def test_a_step_never_waits_for_the_device(name, optimizer, monkeypatch):
+    waits_of(METHODS[name], optimizer, torch.float32, monkeypatch)
+
+
+@pytest.mark.parametrize("optimizer", ["lars", "lamb"])  # and the fused ones of torch, which are CUDA's
+def test_nor_does_one_with_a_scaled_loss(optimizer, monkeypatch):
+    waits_of(METHODS["moco"], optimizer, torch.float16, monkeypatch)
+
+
+def waits_of(method, optimizer, dtype, monkeypatch):
+    """Takes three steps, of which the last must not wait."""
+    learner = learner_of(method)
+    step = TrainStep(learner, make_optimizer(learner, Optim(name=optimizer)), device=CPU, dtype=dtype)
+    take(step, 2)
+    made = batch(2)
+    with counted_syncs(monkeypatch) as found:
+        set_learning_rate(step.optimizer, 0.01, 0.1)
+        result = step(*made, global_step=2, progress=0.3)
+        torch.stack([value.float() for value in result.metrics.values()])
+    assert found == []
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_forward_and_loss_are_one_graph_that_is_compiled_once(name, monkeypatch):
+    from torch._dynamo.utils import counters
+
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda m, **k: compile_(m, backend="eager", fullgraph=True, dynamic=False))
+    torch._dynamo.reset()
+    counters.clear()
+    cassle = None if name == "supervised" else CASSLE(conditioning="concat", depth=1, width=4)
+    plain, step = (step_of(learner_of(METHODS[name], cassle=cassle), compile=c) for c in ("off", "on"))
+    take(step, 2, cassle=cassle)
+    assert counters["stats"]["unique_graphs"] == 1
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        take(step, 3, first=2, cassle=cassle)
+    assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
+    take(plain, 5, cassle=cassle)
+    assert_same(tensors(plain), tensors(step))
+
+
+def test_swav_is_compiled_once_more_when_its_queue_is_full(monkeypatch):
+    from torch._dynamo.utils import counters
+
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda m, **k: compile_(m, backend="eager", fullgraph=True, dynamic=False))
+    torch._dynamo.reset()
+    counters.clear()
+    options = SwAV(dim=8, hidden=16, prototypes=6, queue=3 * B, queue_start=0.0)
+    graphs, step = [], step_of(learner_of(options), compile="on")
+    for i in range(6):
+        take(step, 1, first=i)
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert graphs == [1, 1, 1, 2, 2, 2]
+
+
+@pytest.mark.parametrize("where", ["forward", "backward"])
+def test_a_compiler_that_fails_costs_one_line_and_no_step(where, monkeypatch):
+    from torch._dynamo.backends.common import aot_autograd
+
+    def broken(graph, inputs):
+        raise RuntimeError("no compiler here\nand more lines")
+
+    def whole(graph, inputs):
+        return graph
+
+    parts = {"fw_compiler": broken if where == "forward" else whole, "bw_compiler": broken}
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda m, **k: compile_(m, backend=aot_autograd(**parts), dynamic=False))
+    torch._dynamo.reset()
+    expected = step_of(learner_of(METHODS["moco"]), compile="off")
+    insisting = step_of(learner_of(METHODS["moco"]), compile="on")
+    with pytest.raises(Exception, match="no compiler here"):
+        take(insisting, 1)
+    torch._dynamo.reset()
+    step = step_of(learner_of(METHODS["moco"]), compile="on")
+    step.must_compile = False  # as "auto" is on CUDA
+    lines = []
+    logger = logging.getLogger("fastaugself.training.compile")
+    monkeypatch.setattr(logger, "warning", lambda text, *values: lines.append(text % values))
+    step.probe(*batch())
+    take(step, 3)
+    (line,) = lines
+    assert "torch.compile failed" in line and "no compiler here" in line and "\n" not in line
+    assert not step.compiled
+    take(expected, 3)
+    assert_same(tensors(expected), tensors(step), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["moco", "supervised"])
+def test_parts_of_a_batch_add_up_to_the_whole_without_batch_norm(name):
+    options = {"norm": False, "weights": {"crop": 0.0, "color": 0.0}}
+    whole, parts = (step_of(learner_of(METHODS[name], **options), accumulate=n) for n in (1, 4))
+    for a, b in zip(take(whole, 3), take(parts, 3), strict=True):
+        assert b.metrics.keys() == a.metrics.keys()
+        torch.testing.assert_close(b.loss, a.loss)
+    assert_same(tensors(whole), tensors(parts))  # the queue too: every key of the batch, in order
+
+
+def test_parts_of_a_batch_have_their_own_statistics_of_batch_norm():
+    """Gradients are the mean of those of the parts: what as many processes with plain batch norm compute."""
+    step = step_of(learner_of(METHODS["simsiam"]), accumulate=2)
+    alone = copy.deepcopy(step.learner)
+    views, targets = batch()
+    step.forward_backward(views, targets)
+    expected = None
+    for part in (slice(0, 4), slice(4, 8)):
+        own = copy.deepcopy(alone)
+        cut = tuple(Targets(*(x[part] for x in t)) for t in targets)
+        own(Views(views.x_VBCHW[:, part], views.labels_B[part]), cut).loss.backward()
+        grads = [p.grad for p in own.parameters() if p.grad is not None]
+        expected = grads if expected is None else [a + b for a, b in zip(expected, grads, strict=True)]
+    got = [p.grad for p in step.learner.parameters() if p.grad is not None]
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a, b / 2)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_only_losses_that_are_means_over_samples_may_be_cut(name):
+    """A loss is per_sample_loss exactly if the mean over halves is the loss of the whole, batch norm set aside."""
+    learner = learner_of(METHODS[name], weights={"crop": 0.0, "color": 0.0}).eval()
+    views, targets = batch()
+    views = views._replace(x_VBCHW=30 * views.x_VBCHW)  # far from where a curved loss looks straight
+    halves = [learner(Views(views.x_VBCHW[:, s], views.labels_B[s]), targets).loss for s in (slice(0, 4), slice(4, 8))]
+    same = torch.isclose(learner(views, targets).loss, sum(halves) / 2, rtol=1e-4)
+    assert bool(same) == METHODS[name].per_sample_loss
+
+
+class Recorder:
+    """A stream that writes down what it is told."""
+
+    def __init__(self, events):
+        self.events = events
+
+    def enter(self):
+        @contextlib.contextmanager
+        def inside():
+            self.events.append("enter")
+            yield
+            self.events.append("leave")
+
+        return inside()
+
+    def hand_over(self, tensors):
+        self.events.append(f"hand over {sorted(int(t[0]) for t in tensors)}")
+
+
+def test_batches_are_taken_and_made_inside_the_stream_and_handed_over_outside():
+    events, closed = [], []
+
+    def items():
+        try:
+            for i in range(3):
+                events.append(f"take {i}")
+                yield i
+        finally:
+            closed.append(True)
+
+    def make(i):
+        events.append(f"make {i}")
+        return (i, torch.tensor([i]), (torch.tensor([10 + i]), None))
+
+    for i, *_ in prefetch(items(), make, Recorder(events)):
+        events.append(f"step {i}")
+        if i == 1:
+            break
+    each = ["enter", "take {i}", "make {i}", "leave", "hand over [{i}, 1{i}]", "step {i}"]
+    assert events == [line.format(i=i) for i in range(2) for line in each]
+    assert closed == [True]
+    events.clear()
+    assert [i for i, *_ in prefetch(items(), make, None)] == [0, 1, 2]
+    assert events == [f"{what} {i}" for i in range(3) for what in ("take", "make")]
+
+
+def test_compiled_code_stays_with_the_run_unless_the_environment_says_where(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRITON_CACHE_DIR", "elsewhere")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    keep_compiled_code(tmp_path)
+    import os
+
+    assert os.environ["TRITON_CACHE_DIR"] == "elsewhere"
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "inductor")
+
+
+def test_a_resnet_is_one_graph_too(monkeypatch):
+    from torch._dynamo.utils import counters
+
+    torch._dynamo.reset()
+    counters.clear()
+    model, _ = build_backbone(Backbone(name="resnet18", width=8, stem="small"))
+    compiled = torch.compile(model, backend="eager", fullgraph=True, dynamic=False)
+    for _ in range(3):
+        compiled(torch.randn(2, 3, 16, 16).contiguous(memory_format=torch.channels_last))
+    assert counters["stats"]["unique_graphs"] == 1

@@ -1,0 +1,224 @@
+"""Nothing is lost: kills at random moments, full disks, losses that are not finite, signals, files from elsewhere."""
+
+import dataclasses
+import json
+import logging
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_runs
+import torch
+from tiny_runs import ALONE, metrics, saved_steps, saved_weights, train
+
+from fastaugself import Checkpoint, Log, environment
+from fastaugself.cli.pretrain import pretrain
+from fastaugself.config.serialize import to_dict
+from fastaugself.errors import RunError, UsageError
+from fastaugself.runs import checkpoint
+from fastaugself.training.signals import Stopped
+from fastaugself.training.trainer import Trainer, TrainStep
+
+KILLS = int(os.environ.get("FASTAUGSELF_KILLS", "3"))
+
+
+def config(beton, run, **changes):
+    """Saves after every step."""
+    return tiny_runs.config(beton, run, **{"checkpoint": Checkpoint(minutes=1e-6), **changes})
+
+
+@pytest.fixture()
+def messages(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("fastaugself"), "propagate", True)
+    caplog.set_level(logging.WARNING, logger="fastaugself")
+    return lambda: [r.getMessage() for r in caplog.records if r.name.startswith("fastaugself")]
+
+
+def test_kills_at_random_moments_lose_nothing(beton, tmp_path):
+    """FASTAUGSELF_KILLS=60 for more of them; the run is made long enough to be killed that often."""
+    epochs = 4 * KILLS
+    whole = train(config(beton, tmp_path / "whole", epochs=epochs))
+    killed = config(beton, tmp_path / "killed", epochs=epochs)
+    killed.run.mkdir()
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(killed)))
+    script = Path(__file__).parents[2] / "tests" / "helpers" / "killed_runs.py"
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "config.json"), str(KILLS), "7"],
+        capture_output=True, text=True, timeout=280, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    kills, reached = done.stdout.split(maxsplit=1)
+    print(f"{kills} kills")
+    assert int(kills) >= KILLS // 2, "the run was over before it was killed"
+    assert json.loads(reached) == sorted(json.loads(reached)), "a kill cost steps that had been saved"
+    a, b = saved_weights(whole.config.run), saved_weights(killed.run)
+    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a if isinstance(a[k], torch.Tensor))
+    assert [m["step"] for m in metrics(killed.run)] == list(range(1, whole.total_steps + 1))
+
+
+def test_a_full_disk_keeps_the_run_going_and_the_older_checkpoint(beton, tmp_path, messages):
+    size = checkpoint.save(tmp_path / "size", 1, train(config(beton, tmp_path / "a", max_steps=1)).state(), {}, keep=1)
+    run = tmp_path / "run"
+    train(config(beton, run, max_steps=2))
+    before = saved_steps(run)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size.stat().st_size // 2, hard))  # every write beyond it fails
+        with pytest.raises(RunError, match=r"no checkpoint of step 4 was written.*free disk space"):
+            train(config(beton, run, max_steps=4))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert saved_steps(run) == before and not list((run / "checkpoints").glob("*.partial"))
+    (line, *_) = messages()
+    assert "no checkpoint of step 3" in line and "step-000000002.pt" in line and "training goes on" in line
+    train(config(beton, run, max_steps=3))
+    assert saved_steps(run) == [2, 3]  # with room again, it went on from where it was
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_work(beton, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"--run .*file/run cannot be written to .* pass another folder"):
+        pretrain(config(beton, tmp_path / "file" / "run"), ALONE)
+
+
+def test_a_log_that_cannot_be_written_does_not_end_the_run(beton, tmp_path, messages):
+    run = tmp_path / "run"
+    run.mkdir()
+    trainer = Trainer(config(beton, run, max_steps=3), ALONE)
+    original = TrainStep.__call__
+
+    def blocked(self, *args, **kwargs):
+        path = run / "metrics.jsonl"
+        if not path.is_dir():
+            path.unlink(missing_ok=True)
+            path.mkdir()  # cannot be opened for writing from now on
+        return original(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainStep, "__call__", blocked)
+        trainer.fit()
+    trainer.close()
+    assert trainer.global_step == 3 and len([m for m in messages() if "cannot be written" in m]) == 1
+
+
+def spoiled(at):
+    """TrainStep whose loss is NaN at step number `at` (from 1), gradients and all."""
+    original = TrainStep.forward
+
+    def forward(self, views, targets):
+        self.calls = getattr(self, "calls", 0) + 1
+        step = original(self, views, targets)
+        return step._replace(loss=step.loss * float("nan")) if self.calls == at else step
+
+    return forward
+
+
+def test_a_loss_that_is_not_finite_is_named_with_step_rank_and_samples(beton, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    configuration = config(
+        beton, run, log=Log(every=6, tensorboard=False), checkpoint=Checkpoint(minutes=60, milestone=0.5)
+    )
+    run.mkdir()
+    trainer = Trainer(configuration, ALONE)
+    seen = []
+    train_step = Trainer.train_step
+    monkeypatch.setattr(
+        Trainer, "train_step", lambda self, batch: (seen.append(batch.ids_B), train_step(self, batch))[1]
+    )
+    monkeypatch.setattr(TrainStep, "forward", spoiled(3))
+    message = "the loss is NaN or Inf at step 3 on rank 0; "
+    with pytest.raises(RunError, match=message + r"the last good checkpoint is .*02.pt.*`fastaugself replay .*json`"):
+        trainer.fit()
+    trainer.close()
+    assert len(seen) == 5, "the checkpoint of step 4 was not written, and ended the run a step later"
+    assert saved_steps(run) == [2]
+    assert all(v.isfinite().all() for v in saved_weights(run).values() if isinstance(v, torch.Tensor))
+    dumped = json.loads((run / "not-finite.json").read_text())
+    assert dumped["sample_ids"] == seen[2].tolist() and (dumped["step"], dumped["rank"], dumped["epoch"]) == (3, 0, 0)
+
+    run = tmp_path / "logged"
+    with pytest.raises(RunError, match=message + "there is no checkpoint yet"):
+        train(dataclasses.replace(configuration, run=run, checkpoint=Checkpoint(minutes=60)))
+    assert saved_steps(run) == []
+
+
+def test_weights_that_are_not_finite_end_the_run_where_the_losses_are(beton, tmp_path, monkeypatch):
+    train_step = Trainer.train_step
+
+    def unseen(self, batch):
+        step = train_step(self, batch)
+        with torch.no_grad():
+            self.learner.unused = torch.nn.Parameter(torch.full((1,), float("nan")))
+        return step
+
+    monkeypatch.setattr(Trainer, "train_step", unseen)
+    with pytest.raises(RunError, match="the weights are NaN or Inf at step 2; there is no checkpoint yet"):
+        train(config(beton, tmp_path))
+    assert saved_steps(tmp_path) == [] and not (tmp_path / "not-finite.json").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(beton, tmp_path, monkeypatch, number):
+    run = tmp_path / "run"
+    train_step = Trainer.train_step
+
+    def signalled(self, batch):
+        if self.global_step == 4:
+            os.kill(os.getpid(), number)
+        return train_step(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_step", signalled)
+        with pytest.raises(Stopped) as stopped:
+            train(config(beton, run, checkpoint=Checkpoint(minutes=60)))
+    assert stopped.value.exit_code == 128 + number
+    assert saved_steps(run) == [5]
+
+
+def test_the_newest_checkpoints_and_the_milestones_stay(beton, tmp_path):
+    train(config(beton, tmp_path, epochs=4, checkpoint=Checkpoint(minutes=1e-6, keep=2, milestone=1.5)))
+    assert saved_steps(tmp_path) == [6, 12, 15, 16]
+    train(config(beton, tmp_path / "rare", epochs=4, checkpoint=Checkpoint(minutes=60, keep=1, milestone=1.5)))
+    assert saved_steps(tmp_path / "rare") == [6, 12, 16]
+
+
+def test_a_run_that_goes_on_under_other_versions_says_so(beton, tmp_path, monkeypatch, messages):
+    train(config(beton, tmp_path, max_steps=1))
+    train(config(beton, tmp_path, max_steps=2))
+    assert messages() == []
+    monkeypatch.setattr(checkpoint, "versions", lambda: {**environment.versions(), "torch": "9.0"})
+    train(config(beton, tmp_path, max_steps=3))
+    (line,) = messages()
+    assert f"step-000000002.pt was written with torch {environment.versions()['torch']} (here 9.0)" in line
+    assert saved_steps(tmp_path) == [2, 3]
+
+
+class Bomb:
+    def __reduce__(self):
+        return (os.mkdir, ("exploded",))
+
+
+def test_a_checkpoint_from_elsewhere_runs_no_code(beton, tmp_path, monkeypatch, messages):
+    run = tmp_path / "run"
+    train(config(beton, run, max_steps=2))
+    monkeypatch.chdir(tmp_path)
+    torch.save({"format": 1, "step": 99, "config": Bomb()}, run / "checkpoints" / "step-000000099.pt")
+    trainer = Trainer(config(beton, run), ALONE)
+    trainer.close()
+    assert trainer.global_step == 2 and not (tmp_path / "exploded").exists()
+    assert any("step-000000099.pt cannot be read" in m and "trying the one before" in m for m in messages())
+
+
+def test_leftovers_of_a_killed_write_are_removed(beton, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "step-000000001.pt.partial").write_bytes(b"half")
+    (tmp_path / "config.json.123-abc.partial").write_bytes(b"half")
+    pretrain(config(beton, tmp_path, max_steps=1), ALONE)
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-000000001.pt"]
+    assert not list(tmp_path.glob("*.partial"))
