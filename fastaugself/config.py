@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 
 from fastaugself_kernels import ViewPolicy
-from fastaugself_kernels.params import IMAGENET_MEAN, IMAGENET_STD, Backend, Rounding
+from fastaugself_kernels.backends import Backend, Rounding
+from fastaugself_kernels.params import IMAGENET_MEAN, IMAGENET_STD
 
 from .combinations import check_combinations
 from .data.order import Order
