@@ -184,11 +184,11 @@ POLICY = _packed_columns()
 
 def pack_policies(policies: tuple[ViewPolicy, ...]) -> Tensor:
     """The packed policies, float64 [V, 32], columns as in `POLICY`."""
-    packed_V32 = torch.zeros(len(policies), POLICY_COLUMNS, dtype=torch.float64)
-    for row, policy in zip(packed_V32, policies, strict=True):
+    rows = []
+    for policy in policies:
         values = [value for field in _packed_fields(policy).values() for value in field]
-        row[: len(values)] = torch.tensor(values, dtype=torch.float64)
-    return packed_V32
+        rows.append(values + [0.0] * (POLICY_COLUMNS - len(values)))
+    return torch.tensor(rows, dtype=torch.float64)
 
 
 @lru_cache(maxsize=64)
@@ -223,13 +223,13 @@ class Draw:
     column: str
     kind: int
     """CONSTANT: always `identity`. ONE: 1. UNIFORM: uniform between the bounds `between` of the policy. WHOLE: whole
-    number in [0, below). PERMUTATION: order of the four jitter operations, packed as in the column "order"."""
+    number in [0, below). PERMUTATION: one of the orders of the jitter operations, packed as in the column "order"."""
     word: tuple[int, int] | None = None
     """Word that the value is made of."""
     between: str = ""
     """UNIFORM: name of the range in `POLICY`."""
     below: int = 0
-    """WHOLE: number of values, at most 256."""
+    """WHOLE, PERMUTATION: number of values, at most 256."""
     gate: Gate | None = None
     """None: the operation is always applied."""
     identity: float = 0.0
@@ -242,7 +242,7 @@ DRAWS = (
     Draw("flip", ONE, gate=Gate((12, 2), "flip")),
     Draw("rotation", WHOLE, (13, 1), below=4, gate=Gate((13, 0), "rotation")),
     Draw("jitter", ONE, gate=_JITTERED),
-    Draw("order", PERMUTATION, (10, 1)),
+    Draw("order", PERMUTATION, (10, 1), below=24),
     Draw("brightness", UNIFORM, (10, 2), "brightness", gate=_JITTERED, identity=1.0),
     Draw("contrast", UNIFORM, (10, 3), "contrast", gate=_JITTERED, identity=1.0),
     Draw("saturation", UNIFORM, (11, 0), "saturation", gate=_JITTERED, identity=1.0),
@@ -262,7 +262,7 @@ class DrawNumbers(NamedTuple):
     word: tuple[int, ...]
     """Position among the words of slots CROP_ATTEMPTS to SLOTS - 1, four per slot; 0 where there is none."""
     argument: tuple[int, ...]
-    """UNIFORM: column of the lower bound in the packed policy. WHOLE: number of values. Else 0."""
+    """UNIFORM: column of the lower bound in the packed policy. WHOLE, PERMUTATION: number of values."""
     gate: tuple[int, ...]
     """Position of the gate's word, -1 where the operation is always applied."""
     probability: tuple[int, ...]

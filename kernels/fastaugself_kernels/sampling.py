@@ -89,7 +89,7 @@ def sample_params_torch(sample_ids_B: Tensor, sizes_B2: Tensor, packed_V32: Tens
         elif kind == WHOLE:
             value = torch.floor(u_W[word] * argument)
         else:
-            value = _order((u_W[word] * 24).to(torch.int64)).double()
+            value = _order((u_W[word] * argument).to(torch.int64)).double()
         if gate >= 0:
             value = torch.where(u_W[gate] < policy[probability], value, one * identity)
         columns[column] = value

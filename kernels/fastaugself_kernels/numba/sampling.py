@@ -154,7 +154,7 @@ def _make_fill(n: int) -> Any:
         elif kind == WHOLE:
             value = np.float64(math.floor(_uniform(words[word]) * argument))
         else:
-            value = np.float64(_order(int(_uniform(words[word]) * 24)))
+            value = np.float64(_order(int(_uniform(words[word]) * argument)))
         # The value is computed in either case: a branch on a random number would be mispredicted half of the time.
         applied = gate < 0 or _uniform(words[gate]) < policy[probability]
         row[column] = value if applied else identity

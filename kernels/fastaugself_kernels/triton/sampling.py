@@ -147,7 +147,7 @@ def _value(words, p_policy, n: tl.constexpr):
     elif KIND[n] == WHOLE:
         value = _whole(word, ARGUMENT[n]).to(tl.float32)
     elif KIND[n] == PERMUTATION:
-        value = _order(_whole(word, 24)).to(tl.float32)
+        value = _order(_whole(word, ARGUMENT[n])).to(tl.float32)
     elif KIND[n] == ONE:
         value = 1.0
     else:
