@@ -137,7 +137,7 @@ def _driver() -> str:
 
 def _augmentation(config: Pretrain) -> Iterator[Finding]:
     from fastaugself_kernels import ViewPolicy, augment, sample_params
-    from fastaugself_kernels.params import INSTALLED
+    from fastaugself_kernels.backends import INSTALLED
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     backend = "triton" if device.type == "cuda" else "numba"

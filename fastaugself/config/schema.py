@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 import tyro
 
 from fastaugself_kernels import ViewPolicy
-from fastaugself_kernels.params import IMAGENET_MEAN, IMAGENET_STD, Backend, Rounding, default_blur_kernel
+from fastaugself_kernels.backends import Backend, Rounding
+from fastaugself_kernels.params import IMAGENET_MEAN, IMAGENET_STD, default_blur_kernel
 
 from ..aware.augself import AugSelf
 from ..aware.cassle import CASSLE

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fastaugself_kernels import ViewPolicy, augment, sample_params
-from fastaugself_kernels.params import Backend
+from fastaugself_kernels.backends import Backend
 
 from ..data.loader import Loader
 

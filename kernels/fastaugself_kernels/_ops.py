@@ -1,6 +1,6 @@
 """The namespace under which this package registers its operations with torch.
 
-`export_hub.py` replaces it, so that a copy loaded from the Hugging Face Hub lives beside an installed one.
+`export_hub.py` replaces it, so that a copy loaded from the Hugging Face Hub can be used beside an installed one.
 """
 
 NAMESPACE = "fastaugself"

@@ -1,4 +1,4 @@
-"""Applying parameters: one registered operation over explicit rows, with a back-end per device.
+"""Applying parameters: one operation registered with torch, with several back-ends.
 
 The operation is opaque to torch.compile (cast, layout and normalisation happen inside, nothing is left to fuse), so
 `augment` works under `fullgraph=True`, in FakeTensor tracing and in CUDA graphs.
@@ -13,24 +13,23 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
+from . import memory
 from ._ops import op_name
+from .backends import INSTALLED, Backend, Options, Rounding
 from .params import (
     HEIGHT,
     IMAGENET_MEAN,
     IMAGENET_STD,
-    INSTALLED,
     LEFT,
     ROTATION,
     TOP,
     WIDTH,
-    Backend,
     P,
-    Rounding,
 )
 from .reference import augment_reference
 
 DEBUG = os.environ.get("FASTAUGSELF_DEBUG", "0") not in ("", "0")
-"""Whether rows are checked on a GPU too, by assertions on the device (an extra launch or two for each of them)."""
+"""Whether to check parameter rows on a GPU too, by device-side assertions (one or two extra launches per check)."""
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -104,7 +103,7 @@ def augment(
     size: side of the output in pixels, or (height, width).
     mean, std: three values each, of images in [0, 1].
     dtype: torch.float32, float16 or bfloat16; everything inside is float32.
-    channels: 3, or 4 for a fourth channel of zeros, for first convolutions that want pixels of whole words.
+    channels: 3, or 4 for a fourth channel of zeros, with which some first convolutions are faster.
     color_shift: also return the mean colour [V, B, 3] before the jitter minus after it, in [0, 1] (0 where the jitter
         is off): CASSLE's `color_diff`.
     rounding: "uint8" rounds the resized image to whole 1/255, as PIL and the published recipes do; "none" does not.
@@ -116,8 +115,8 @@ def augment(
     Returns views_VBCHW of `dtype`, each view channels-last contiguous, and with `color_shift` also shift_VB3 float32.
     Raises ValueError for a wrong dtype, shape, layout or device, and on the CPU for rows that cannot be applied (a
     crop outside its image, NaN). On CUDA the values of rows are not read, to keep the call free of host syncs; with
-    FASTAUGSELF_DEBUG=1 in the environment they are checked on the device, where a wrong one ends the process with
-    PyTorch's device-side assertion that says which.
+    FASTAUGSELF_DEBUG=1 in the environment they are checked on the device: a wrong one ends the process with a
+    device-side assertion that says what is wrong.
     """
     height, width = (size, size) if isinstance(size, int) else size
     _check(pixels, offsets_B, sizes_B2, params_VBP, height, width, mean, std, dtype, channels, rounding, blur_kernel)
@@ -170,7 +169,7 @@ def _augment(
     solarize_before_gray: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    """The registered operation: views [V, B, H, W, C] and colour shift ([V, B, 3], or [0, B, 3] when not asked for)."""
+    """The registered operation: views [V, B, H, W, C] and colour shift [V, B, 3], or [0, B, 3] if not wanted."""
     rows = (pixels, offsets_B, strides_B, sizes_B2, params_VBP, height, width)
     if (not pixels.is_cuda or DEBUG) and not (backend == "numba" and _rows_fit(*rows)):
         check_rows(*rows)
@@ -187,10 +186,7 @@ def _augment(
         shift_VB3 if color_shift else None,
         mean=mean,
         std=std,
-        antialias=antialias,
-        rounding=rounding,
-        blur_kernel=blur_kernel,
-        solarize_before_gray=solarize_before_gray,
+        options=Options(antialias, rounding, blur_kernel, solarize_before_gray),
     )
     return views_VBHWC, shift_VB3
 
@@ -214,12 +210,9 @@ def _implementation(backend: str) -> Callable[..., None]:
 
 
 def _allocate(backend: str, *shape: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Memory for the views; on the CPU that of an earlier batch, because touching fresh pages takes longer than all
-    the arithmetic."""
+    """Uninitialised memory for the views."""
     if backend == "numba":
-        from .numba.memory import empty
-
-        return empty(*shape, dtype=dtype)
+        return memory.empty(*shape, dtype=dtype)
     return torch.empty(*shape, dtype=dtype, device=device)
 
 
@@ -239,7 +232,7 @@ def _(  # type: ignore[no-untyped-def]
 
 
 def _resolve(backend: str, device: torch.device) -> str:
-    """The back-end to run, or a ValueError that says what to install or pass."""
+    """The back-end to run; a ValueError says what to install or to pass instead."""
     if backend == "auto":
         if device.type == "cuda":
             backend = "triton"
@@ -268,7 +261,7 @@ def _check(
     rounding: str,
     blur_kernel: int,
 ) -> None:
-    """What can be refused without reading a value from the device."""
+    """Checks of the arguments that read no value from the device."""
     if params_VBP.ndim != 3 or params_VBP.shape[2] != P or params_VBP.dtype != torch.float32:
         raise ValueError(
             f"params_VBP must be float32 [V, B, {P}], got {params_VBP.dtype} {list(params_VBP.shape)}; "
@@ -324,7 +317,7 @@ def check_rows(
     height: int,
     width: int,
 ) -> None:
-    """What only the values show: rows that would read outside their image."""
+    """Checks of the values: images must be inside `pixels`, crops inside their images."""
     ends_B = offsets_B + strides_B.long() * (sizes_B2[:, 0].long() - 1) + sizes_B2[:, 1].long() * 3
     wrong_B = (offsets_B < 0) | (sizes_B2.amin(1) < 1) | (ends_B > pixels.numel())
     if _any(wrong_B, "an image does not fit the bytes of pixels: see offsets_B and sizes_B2"):
@@ -334,9 +327,9 @@ def check_rows(
             f"{pixels.numel()} bytes of pixels"
         )
     unknown_VBP = ~torch.isfinite(params_VBP)
-    if _any(unknown_VBP, "params_VBP has a column that is not finite"):
+    if _any(unknown_VBP, "params_VBP contains NaN or Inf"):
         v, b, p = unknown_VBP.nonzero()[0].tolist()
-        raise ValueError(f"params_VBP[{v}, {b}, {p}] is {params_VBP[v, b, p].item()}; every column must be finite")
+        raise ValueError(f"params_VBP[{v}, {b}, {p}] is {params_VBP[v, b, p].item()}; NaN and Inf cannot be applied")
     y, x, h, w = (params_VBP[..., column] for column in (TOP, LEFT, HEIGHT, WIDTH))
     H, W = sizes_B2.float().unbind(1)
     outside_VB = (y < 0) | (x < 0) | (h < 1) | (w < 1) | (y + h > H) | (x + w > W)
@@ -352,7 +345,7 @@ def check_rows(
 
 
 def _any(wrong: Tensor, message: str) -> bool:
-    """Whether one is True; on a GPU, where reading it would wait, an assertion on the device that it is not."""
+    """Whether any is True. On a GPU, to avoid a host sync: False, and a device-side assertion that none is."""
     if wrong.device.type == "cpu":
         return bool(wrong.any())
     torch._assert_async(~wrong.any(), message)

@@ -1,10 +1,10 @@
-"""Compiles every shipped kernel for GPUs that need not be there, and refuses what would be slow on them.
+"""Compiles every shipped kernel for several GPUs, none of which is needed, and fails on slow code.
 
     python -m fastaugself_kernels.check [--targets sm_90,gfx942] [--only TEXT] [--jobs N]
 
 ptxas, the disassemblers and AMD's code generator are inside the Triton wheel, so neither a GPU, a driver nor a CUDA
 toolkit is needed. A kernel fails the check if registers spill, if it uses local memory, or if the stores of its
-output are narrower than 16 bytes. Exit code 1 if one does.
+output are narrower than 16 bytes. The exit code is then 1.
 """
 
 import argparse
@@ -26,12 +26,14 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from .backends import Options
 from .params import POLICY_COLUMNS, P
+from .targets import DESCRIPTORS, columns_of_parts
 from .triton.augment import augment_launches
 from .triton.configs import Config, shipped
-from .triton.emit import descriptors_launch, targets_launch
 from .triton.launch import Launch
 from .triton.sampling import sample_launch
+from .triton.targets import descriptors_launch, empty_targets, targets_launch
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),  # A100
@@ -54,7 +56,7 @@ NVIDIA_TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 @dataclass(frozen=True)
 class Report:
-    """What a compiled kernel uses, per thread unless said otherwise."""
+    """Resources of a compiled kernel, per thread unless said otherwise."""
 
     registers: int
     spilled: int
@@ -79,12 +81,12 @@ class Report:
 
 @dataclass(frozen=True)
 class Case:
-    """One compilation: what the user would have asked for, and the launch that answers it."""
+    """One compilation: a launch, and the `augment` call that makes it."""
 
     name: str
     launch: Launch
     stores_views: bool
-    """Whether this launch writes views of a width that 16-byte stores fit."""
+    """Whether this launch writes views whose width allows 16-byte stores."""
 
     @property
     def kernel(self) -> str:
@@ -95,15 +97,12 @@ def launches(
     shapes: Config,
     size: int | tuple[int, int],
     dtype: torch.dtype = torch.bfloat16,
+    options: Options | None = None,
     *,
-    rounding: bool = True,
-    antialias: bool = True,
-    blur_kernel: int = 23,
-    solarize_first: bool = False,
     shift: bool = False,
     channels: int = 3,
 ) -> list[Launch]:
-    """The launches of one augmentation, on tensors without memory."""
+    """The launches of one `augment` call, on meta tensors."""
     V, B = 2, 256
     height, width = (size, size) if isinstance(size, int) else size
     with torch.device("meta"):
@@ -116,27 +115,29 @@ def launches(
             torch.empty(V, B, height, width, channels, dtype=dtype).permute(0, 1, 4, 2, 3),
             torch.empty(V, B, 3) if shift else None,
             norm=[0.5] * 6,
-            antialias=antialias,
-            rounding=rounding,
-            radius=blur_kernel // 2,
-            solarize_first=solarize_first,
+            options=options or Options(),
         )
 
 
 def cases(shapes: Config) -> Iterator[Case]:
-    """What is shipped: every kernel, output dtype and option, at the sizes of the published recipes."""
+    """Every kernel, output dtype and option, at the sizes of the published recipes."""
     half, bfloat16, single = torch.float16, torch.bfloat16, torch.float32
+    defaults = Options()._asdict()
+    switched = [
+        (f"{name.replace('_', ' ')} {'off' if default else 'on'}", Options(**defaults | {name: not default}))
+        for name, default in defaults.items()
+        if isinstance(default, bool) and name != "rounding"  # which has cases of its own
+    ]
     calls: list[tuple[str, int | tuple[int, int], torch.dtype, dict[str, Any]]] = [
         ("224 bf16", 224, bfloat16, {}),
         ("224 fp16", 224, half, {}),
         ("224 fp32", 224, single, {}),
-        ("224 fp32, not rounded", 224, single, {"rounding": False}),
+        ("224 fp32, not rounded", 224, single, {"options": Options(rounding=False)}),
         ("224 bf16, shift", 224, bfloat16, {"shift": True}),
         ("224 fp32, shift", 224, single, {"shift": True}),
-        ("224 bf16, no antialias", 224, bfloat16, {"antialias": False}),
-        ("224 bf16, solarize first", 224, bfloat16, {"solarize_first": True}),
-        ("224 bf16, 33 taps", 224, bfloat16, {"blur_kernel": 33}),
-        ("96 bf16, 9 taps, shift", 96, bfloat16, {"blur_kernel": 9, "shift": True}),
+        *((f"224 bf16, {name}", 224, bfloat16, {"options": options}) for name, options in switched),
+        ("224 bf16, 33 taps", 224, bfloat16, {"options": Options(blur_kernel=33)}),
+        ("96 bf16, 9 taps, shift", 96, bfloat16, {"options": Options(blur_kernel=9), "shift": True}),
         ("225x150 bf16, shift", (225, 150), bfloat16, {"shift": True}),
         ("224 bf16, 4 channels", 224, bfloat16, {"channels": 4}),
         ("224 fp32, 4 channels", 224, single, {"channels": 4}),
@@ -145,7 +146,7 @@ def cases(shapes: Config) -> Iterator[Case]:
         ("32 bf16, shift", 32, bfloat16, {"shift": True}),
         ("32 fp32, shift", 32, single, {"shift": True}),
         ("32 fp16, 4 channels", 32, half, {"channels": 4}),
-        ("32 bf16, not rounded", 32, bfloat16, {"rounding": False}),
+        ("32 bf16, not rounded", 32, bfloat16, {"options": Options(rounding=False)}),
     ]
     seen = set()
     for name, size, dtype, options in calls:
@@ -162,12 +163,11 @@ def cases(shapes: Config) -> Iterator[Case]:
         policies_V32 = torch.empty(V, POLICY_COLUMNS, dtype=torch.float64)
         launch = sample_launch(shapes, ids_B, sizes_B2, policies_V32, torch.empty(V, B, P), 0, 0)
         yield Case("any size", launch, False)
-        targets = (torch.empty(2, B, 4), torch.empty(2, B, 4), torch.empty(2, B, 1), torch.empty(2, B, 1),
-                   torch.empty(2, B, dtype=torch.int64), torch.empty(2, B, 1))  # fmt: skip
+        targets = empty_targets(B, ids_B.device)
         rows = (torch.empty(V, B, P), sizes_B2, policies_V32)
         yield Case("any size", targets_launch(*rows, targets, fixed=True), False)
-        starts = {"blur": 0, "color": 1, "color_diff": 5, "crop": 8, "flip": 12, "grayscale": 13}
-        omega_VBn, shift_VB3 = torch.empty(V, B, 14), torch.empty(V, B, 3)
+        starts, width = columns_of_parts(DESCRIPTORS)
+        omega_VBn, shift_VB3 = torch.empty(V, B, width), torch.empty(V, B, 3)
         yield Case("any size", descriptors_launch(*rows, shift_VB3, omega_VBn, starts), False)
 
 
@@ -190,7 +190,7 @@ def signature(launch: Launch) -> tuple[dict[str, str], dict[str, Any], dict[tupl
 
 
 def compile_for(launch: Launch, target: GPUTarget) -> Report:
-    """Compiles a launch and reads from the machine code what it uses."""
+    """Compiles a launch and reads its resources from the machine code."""
     types, constants, alignments = signature(launch)
     source = ASTSource(fn=launch.kernel, signature=types, constexprs=constants, attrs=alignments)
     compiled = triton.compile(source, target=target, options=launch.options)
@@ -232,7 +232,7 @@ def _tool(name: str, *arguments: str) -> str:
 
 
 def faults(case: Case, report: Report) -> list[str]:
-    """What keeps a compiled kernel from being shipped."""
+    """Reasons why a compiled kernel must not be shipped."""
     found = []
     if report.spilled:
         found.append(f"spills ({report.spilled})")
@@ -283,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"no case contains {options.only!r}")
     print(f"triton {triton.__version__}")
     print(
-        f"{'configuration':14s} {'kernel':11s} {'call':26s} {'target':7s} {'registers':>9s} {'warps':>5s} "
+        f"{'configuration':14s} {'kernel':11s} {'call':34s} {'target':7s} {'registers':>9s} {'warps':>5s} "
         f"{'shared':>7s} {'instructions':>12s} {'16-byte stores':>14s} {'seconds':>7s}"
     )
     failed = 0
@@ -293,7 +293,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             wrong = faults(case, report)
             failed += bool(wrong)
             print(
-                f"{job.configuration:14s} {case.kernel:11s} {case.name:26s} {job.target:7s} {report.registers:9d} "
+                f"{job.configuration:14s} {case.kernel:11s} {case.name:34s} {job.target:7s} {report.registers:9d} "
                 f"{case.launch.options['num_warps']:5d} {report.shared:7d} {report.instructions:12d} "
                 f"{report.wide_stores if case.stores_views else '-':>14} {seconds:7.1f}  "
                 f"{'FAILS: ' + ', '.join(wrong) if wrong else 'ok'}",

@@ -1,14 +1,14 @@
-"""The parameter row of one view of one sample, and the policy it is drawn from.
+"""The parameters of a view: their columns, the policy that they are drawn from, and how each column is drawn.
 
-A row is 16 float32 columns; a batch of them is `params_VBP` (V views, B samples, P = 16 columns). It is everything
-an augmentation does: who holds the row can replay the view, invert it, or train on it.
+The parameters of one view of one sample are a row of 16 float32 columns; those of a batch are `params_VBP` (V views, B
+samples, P = 16 columns). A row determines the augmentation completely, so a view can be replayed, inverted or predicted
+from it.
 """
 
-import importlib.util
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ COLUMNS: tuple[str, ...] = (
     "flip",  # 0 or 1: mirrored left-right, after the rotation
     "rotation",  # quarter turns counter-clockwise, 0..3
     "jitter",  # 0 or 1: whether brightness, contrast, saturation and hue are applied
-    "order",  # four 2-bit op ids, first op in the low bits (0 brightness, 1 contrast, 2 saturation, 3 hue)
+    "order",  # four 2-bit operation ids, first in the low bits (0 brightness, 1 contrast, 2 saturation, 3 hue)
     "brightness",  # factor, 1 = identity
     "contrast",  # factor, 1 = identity
     "saturation",  # factor, 1 = identity
@@ -42,11 +42,7 @@ IDENTITY_ORDER = OP_BRIGHTNESS | OP_CONTRAST << 2 | OP_SATURATION << 4 | OP_HUE 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-POLICY_COLUMNS = 32  # float64 columns of the packed policy that the samplers read
-# Draws of a view: its slots 0-9 are the attempts of the random resized crop, 10-13 everything else.
-CROP_ATTEMPTS = 10
-SLOTS = 14
-SLOTS_PER_VIEW = 64
+PROBABILITIES = ("flip", "rotation", "jitter", "gray", "blur", "solarize")  # fields of a ViewPolicy
 
 
 @dataclass(frozen=True)
@@ -101,7 +97,7 @@ class ViewPolicy:
         check(0 < self.sigma[0] <= self.sigma[1] < math.inf, "sigma", "0 < min <= max (pixels of the output)")
         low, high = self.solarize_threshold
         check(0 <= low <= high <= 1, "solarize_threshold", "0 <= min <= max <= 1")
-        for field in ("flip", "rotation", "jitter", "gray", "blur", "solarize"):
+        for field in PROBABILITIES:
             check(0 <= getattr(self, field) <= 1, field, "0 <= probability <= 1")
         for field in ("brightness", "contrast", "saturation"):
             check(0 <= getattr(self, field) < math.inf, field, "strength >= 0")
@@ -161,24 +157,142 @@ def default_blur_kernel(size: int) -> int:
     return max(3, size // 10 | 1) if size > 1 else 1
 
 
+# ---- The packed policy: the numbers of a ViewPolicy that the samplers read, as one row of float64.
+
+POLICY_COLUMNS = 32  # more than there are, so that the row need not grow with the next operation
+
+
+def _packed_fields(policy: ViewPolicy) -> dict[str, tuple[float, ...]]:
+    """Probabilities (one number) and ranges (lower bound, upper bound) in the order of the packed policy."""
+    low, high = policy.ratio
+    brightness, contrast, saturation, hue = policy.factor_ranges()
+    return {
+        "scale": policy.scale,
+        "log_ratio": (math.log(low), math.log(high)),
+        "ratio": policy.ratio,
+        "brightness": brightness,
+        "contrast": contrast,
+        "saturation": saturation,
+        "hue": hue,
+        "sigma": policy.sigma,
+        "solarize_threshold": policy.solarize_threshold,
+        **{name: (getattr(policy, name),) for name in PROBABILITIES},
+    }
+
+
+def _packed_columns() -> dict[str, int]:
+    columns, count = {}, 0
+    for name, values in _packed_fields(ViewPolicy()).items():
+        columns[name], count = count, count + len(values)
+    return columns
+
+
+POLICY = _packed_columns()
+"""Column of every field in the packed policy; of a range, that of its lower bound, which the upper bound follows."""
+
+
 def pack_policies(policies: tuple[ViewPolicy, ...]) -> Tensor:
-    """The policies as float64 [V, 32], in the column order that the samplers read."""
+    """The packed policies, float64 [V, 32], columns as in `POLICY`."""
     rows = []
-    for p in policies:
-        row = [*p.scale, math.log(p.ratio[0]), math.log(p.ratio[1]), *p.ratio, p.jitter]
-        for bounds in p.factor_ranges():
-            row.extend(bounds)
-        row += [p.gray, p.blur, *p.sigma, p.solarize, *p.solarize_threshold, p.flip, p.rotation]
-        rows.append(row + [0.0] * (POLICY_COLUMNS - len(row)))
+    for policy in policies:
+        values = [value for field in _packed_fields(policy).values() for value in field]
+        rows.append(values + [0.0] * (POLICY_COLUMNS - len(values)))
     return torch.tensor(rows, dtype=torch.float64)
 
 
 @lru_cache(maxsize=64)
 def packed(policies: tuple[ViewPolicy, ...], device: torch.device) -> Tensor:
-    """The same on a device, copied there once."""
+    """The packed policies on `device`, float64 [V, 32]; copied there once and kept."""
     return pack_policies(policies).to(device)
 
 
-Rounding = Literal["uint8", "none"]
-Backend = Literal["auto", "triton", "numba", "reference"]
-INSTALLED = {name: importlib.util.find_spec(name) is not None for name in ("triton", "numba")}  # not imported yet
+# ---- The draws. Every view of a sample has SLOTS_PER_VIEW Philox counters ("slots") of four 32-bit words each. Slots
+# 0 to 9 are the ten attempts of the random resized crop, which the samplers implement; DRAWS lists all the others.
+
+CROP_ATTEMPTS = 10
+SLOTS_PER_VIEW = 64
+CONSTANT, ONE, UNIFORM, WHOLE, PERMUTATION = range(5)  # kinds of draws
+
+
+class Gate(NamedTuple):
+    """An operation is applied where the uniform number made of `word` is below the policy's `probability`."""
+
+    word: tuple[int, int]
+    probability: str
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How a column is drawn: a value of the given kind where the operation is applied, else `identity`.
+
+    A word is addressed as (slot, position 0 to 3). To add a column, use words that no other draw uses: all other
+    columns then keep their values.
+    """
+
+    column: str
+    kind: int
+    """CONSTANT: always `identity`. ONE: 1. UNIFORM: uniform between the bounds `between` of the policy. WHOLE: whole
+    number in [0, below). PERMUTATION: one of the orders of the jitter operations, packed as in the column "order"."""
+    word: tuple[int, int] | None = None
+    """Word that the value is made of."""
+    between: str = ""
+    """UNIFORM: name of the range in `POLICY`."""
+    below: int = 0
+    """WHOLE, PERMUTATION: number of values, at most 256."""
+    gate: Gate | None = None
+    """None: the operation is always applied."""
+    identity: float = 0.0
+    """Value of the column where the operation is not applied."""
+
+
+_JITTERED = Gate((10, 0), "jitter")
+
+DRAWS = (
+    Draw("flip", ONE, gate=Gate((12, 2), "flip")),
+    Draw("rotation", WHOLE, (13, 1), below=4, gate=Gate((13, 0), "rotation")),
+    Draw("jitter", ONE, gate=_JITTERED),
+    Draw("order", PERMUTATION, (10, 1), below=24),
+    Draw("brightness", UNIFORM, (10, 2), "brightness", gate=_JITTERED, identity=1.0),
+    Draw("contrast", UNIFORM, (10, 3), "contrast", gate=_JITTERED, identity=1.0),
+    Draw("saturation", UNIFORM, (11, 0), "saturation", gate=_JITTERED, identity=1.0),
+    Draw("hue", UNIFORM, (11, 1), "hue", gate=_JITTERED),
+    Draw("gray", ONE, gate=Gate((11, 2), "gray")),
+    Draw("sigma", UNIFORM, (12, 0), "sigma", gate=Gate((11, 3), "blur")),
+    Draw("solarize", UNIFORM, (12, 3), "solarize_threshold", gate=Gate((12, 1), "solarize"), identity=SOLARIZE_OFF),
+    Draw("spare", CONSTANT),
+)
+
+
+class DrawNumbers(NamedTuple):
+    """`DRAWS` as one tuple of numbers per field, all of the same length: what the samplers of all back-ends read."""
+
+    column: tuple[int, ...]
+    kind: tuple[int, ...]
+    word: tuple[int, ...]
+    """Position among the words of slots CROP_ATTEMPTS to SLOTS - 1, four per slot; 0 where there is none."""
+    argument: tuple[int, ...]
+    """UNIFORM: column of the lower bound in the packed policy. WHOLE, PERMUTATION: number of values."""
+    gate: tuple[int, ...]
+    """Position of the gate's word, -1 where the operation is always applied."""
+    probability: tuple[int, ...]
+    """Column of the gate's probability in the packed policy, 0 where there is no gate."""
+    identity: tuple[float, ...]
+
+
+def _number_draws() -> DrawNumbers:
+    def position(word: tuple[int, int]) -> int:
+        return 4 * (word[0] - CROP_ATTEMPTS) + word[1]
+
+    return DrawNumbers(
+        column=tuple(COLUMNS.index(draw.column) for draw in DRAWS),
+        kind=tuple(draw.kind for draw in DRAWS),
+        word=tuple(position(draw.word) if draw.word else 0 for draw in DRAWS),
+        argument=tuple(POLICY[draw.between] if draw.kind == UNIFORM else draw.below for draw in DRAWS),
+        gate=tuple(position(draw.gate.word) if draw.gate else -1 for draw in DRAWS),
+        probability=tuple(POLICY[draw.gate.probability] if draw.gate else 0 for draw in DRAWS),
+        identity=tuple(draw.identity for draw in DRAWS),
+    )
+
+
+DRAW_NUMBERS = _number_draws()
+SLOTS = CROP_ATTEMPTS + 1 + max(*DRAW_NUMBERS.word, *DRAW_NUMBERS.gate) // 4  # slots in use

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .backends import Options
 from .params import (
     BRIGHTNESS,
     CONTRAST,
@@ -114,20 +115,28 @@ def solarize(x_CHW: Tensor, threshold: float) -> Tensor:
     return torch.where(x_CHW >= threshold, 1 - x_CHW, x_CHW)
 
 
+def before_gray(x_CHW: Tensor, row_P: Sequence[float], options: Options) -> Tensor:
+    """The point operations between jitter and gray."""
+    if options.solarize_before_gray and row_P[SOLARIZE] <= 1:
+        x_CHW = solarize(x_CHW, row_P[SOLARIZE])
+    return x_CHW
+
+
+def after_blur(x_CHW: Tensor, row_P: Sequence[float], options: Options) -> Tensor:
+    """The point operations between blur and normalisation."""
+    if not options.solarize_before_gray and row_P[SOLARIZE] <= 1:
+        x_CHW = solarize(x_CHW, row_P[SOLARIZE])
+    return x_CHW
+
+
 def augment_view(
-    image_HWC: Tensor,
-    row_P: Sequence[float],
-    size: tuple[int, int],
-    *,
-    antialias: bool,
-    rounding: bool,
-    blur_kernel: int,
-    solarize_before_gray: bool,
+    image_HWC: Tensor, row_P: Sequence[float], size: tuple[int, int], options: Options
 ) -> tuple[Tensor, Tensor]:
-    """One view, before normalisation, and the mean colour that jitter took away (3 values, 0 where it is off)."""
+    """One view before normalisation, and the mean colour before the jitter minus after it (3 values, 0 if off)."""
     box = [int(row_P[column]) for column in (TOP, LEFT, HEIGHT, WIDTH)]
     turns = int(row_P[ROTATION])
-    x_CHW = resize_crop(image_HWC, box, size[::-1] if turns % 2 else size, antialias=antialias, rounding=rounding)
+    upright = size[::-1] if turns % 2 else size
+    x_CHW = resize_crop(image_HWC, box, upright, antialias=options.antialias, rounding=options.rounding)
     x_CHW = torch.rot90(x_CHW, turns, (1, 2))
     if row_P[FLIP] > 0.5:
         x_CHW = x_CHW.flip(2)
@@ -136,16 +145,12 @@ def augment_view(
         jittered_CHW = color_jitter(x_CHW, row_P)
         shift_3 = x_CHW.mean((1, 2)) - jittered_CHW.mean((1, 2))
         x_CHW = jittered_CHW
-    threshold = row_P[SOLARIZE]
-    if solarize_before_gray and threshold <= 1:
-        x_CHW = solarize(x_CHW, threshold)
+    x_CHW = before_gray(x_CHW, row_P, options)
     if row_P[GRAY] > 0.5:
         x_CHW = grayscale(x_CHW).expand(3, -1, -1)
     if row_P[SIGMA] > 0:
-        x_CHW = gaussian_blur(x_CHW, row_P[SIGMA], blur_kernel)
-    if not solarize_before_gray and threshold <= 1:
-        x_CHW = solarize(x_CHW, threshold)
-    return x_CHW, shift_3
+        x_CHW = gaussian_blur(x_CHW, row_P[SIGMA], options.blur_kernel)
+    return after_blur(x_CHW, row_P, options), shift_3
 
 
 def augment_reference(
@@ -158,10 +163,7 @@ def augment_reference(
     *,
     mean: Sequence[float],
     std: Sequence[float],
-    antialias: bool,
-    rounding: bool,
-    blur_kernel: int,
-    solarize_before_gray: bool,
+    options: Options,
 ) -> None:
     """Fills `views_VBCHW` (any float dtype, any layout) and `shift_VB3` from flat uint8 `pixels`.
 
@@ -176,15 +178,7 @@ def augment_reference(
         rows = (pixels.numel() - offset) // stride
         image_HWC = pixels[offset : offset + rows * stride].view(rows, stride // 3, 3)
         for v in range(V):
-            x_CHW, shift_3 = augment_view(
-                image_HWC,
-                rows_VBP[v][b],
-                (H, W),
-                antialias=antialias,
-                rounding=rounding,
-                blur_kernel=blur_kernel,
-                solarize_before_gray=solarize_before_gray,
-            )
+            x_CHW, shift_3 = augment_view(image_HWC, rows_VBP[v][b], (H, W), options)
             views_VBCHW[v, b, :3].copy_((x_CHW - mean_C11) / std_C11)
             views_VBCHW[v, b, 3:] = 0
             if shift_VB3 is not None:

@@ -1,10 +1,11 @@
 """Drawing parameters: a pure function of (seed, epoch, sample id, view) and the policy.
 
-Counter of a draw: (sample id low, sample id high, epoch, 64 * view + slot), key = seed; params.py says what a slot is.
-Batch, order, device and number of processes do not enter.
-All arithmetic that is rounded to a whole number is float64, so that an ulp of exp or sqrt cannot move a crop.
+The random words of a view are Philox4x32-10 of the key `seed` and the counters (sample id low, sample id high, epoch,
+64 * view + slot); the table `DRAWS` in params.py says which word each column is made of. The batch, its order, the
+device and the number of processes have no influence.
+Arithmetic whose result is rounded to a whole number is float64, so that one ulp of exp or sqrt cannot move a crop.
 
-Shape suffixes: V views, B batch, P parameter columns, S slots.
+Shape suffixes: V views, B batch, P parameter columns, S slots, T crop attempts.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,25 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .params import CROP_ATTEMPTS, INSTALLED, SLOTS, SLOTS_PER_VIEW, SOLARIZE_OFF, P, ViewPolicy, packed
+from .backends import INSTALLED
+from .params import (
+    CONSTANT,
+    CROP_ATTEMPTS,
+    DRAW_NUMBERS,
+    HEIGHT,
+    LEFT,
+    ONE,
+    POLICY,
+    SLOTS,
+    SLOTS_PER_VIEW,
+    TOP,
+    UNIFORM,
+    WHOLE,
+    WIDTH,
+    P,
+    ViewPolicy,
+    packed,
+)
 from .philox import philox4x32, uniform
 
 
@@ -36,63 +55,61 @@ def sample_params(
 
         return sample_params_triton(sample_ids_B, sizes_B2, packed_V32, seed=seed, epoch=epoch)
     if sample_ids_B.device.type == "cpu" and INSTALLED["numba"] and not torch.compiler.is_compiling():
-        from .numba.rows import sample_params_numba
+        from .numba.sampling import sample_params_numba
 
         return sample_params_numba(sample_ids_B, sizes_B2, packed_V32, seed=seed, epoch=epoch)
     return sample_params_torch(sample_ids_B, sizes_B2, packed_V32, seed=seed, epoch=epoch)
 
 
 def sample_params_torch(sample_ids_B: Tensor, sizes_B2: Tensor, packed_V32: Tensor, *, seed: int, epoch: int) -> Tensor:
-    """The same draw in plain PyTorch on any device, bit for bit."""
-    V, B = packed_V32.shape[0], sample_ids_B.shape[0]
-    device = sample_ids_B.device
+    """`sample_params` in plain PyTorch on any device; the numba and Triton samplers give the same bits.
+
+    packed_V32: float64, what `pack_policies` makes of the policies. Other arguments as in `sample_params`.
+    """
+    V, device = packed_V32.shape[0], sample_ids_B.device
     slots = torch.arange(SLOTS, device=device)[None, :, None]
     views = torch.arange(V, device=device)[:, None, None]
     ids = sample_ids_B[None, None, :]
     epochs = torch.full((1, 1, 1), epoch, dtype=torch.int64, device=device)
     words_4VSB = philox4x32(seed, ids, ids >> 32, epochs, views * SLOTS_PER_VIEW + slots)
-    u_4VSB = [uniform(w) for w in words_4VSB]
+    u_4VSB = [uniform(word) for word in words_4VSB]
     policy = packed_V32[:, :, None].unbind(1)  # 32 columns, each [V, 1]
 
-    def between(u_VB: Tensor, column: int) -> Tensor:
-        low, high = policy[column], policy[column + 1]
-        return u_VB * (high - low) + low
+    box = _crop([u[:, :CROP_ATTEMPTS] for u in u_4VSB], sizes_B2, policy)
+    columns = dict(zip((TOP, LEFT, HEIGHT, WIDTH), box, strict=True))
+    u_W = [u_4VSB[i][:, slot] for slot in range(CROP_ATTEMPTS, SLOTS) for i in range(4)]  # each [V, B]
+    one = torch.ones_like(box[0])
+    for column, kind, word, argument, gate, probability, identity in zip(*DRAW_NUMBERS, strict=True):
+        if kind == CONSTANT:
+            value = one * identity
+        elif kind == ONE:
+            value = one
+        elif kind == UNIFORM:
+            value = _between(u_W[word], policy, argument)
+        elif kind == WHOLE:
+            value = torch.floor(u_W[word] * argument)
+        else:
+            value = _order((u_W[word] * argument).to(torch.int64)).double()
+        if gate >= 0:
+            value = torch.where(u_W[gate] < policy[probability], value, one * identity)
+        columns[column] = value
+    return torch.stack([columns[p] for p in range(P)], -1).to(torch.float32)
 
-    top, left, height, width = _crop([u[:, :CROP_ATTEMPTS] for u in u_4VSB], sizes_B2, policy)
-    (a0, b0, d0, e0), (a1, b1, d1, e1), (a2, b2, d2, e2), (a3, b3, d3, _) = (u[:, 10:].unbind(1) for u in u_4VSB)
-    zero, one = torch.zeros_like(top), torch.ones_like(top)
-    jitter = a0 < policy[6]
-    rotated = e0 < policy[23]
-    columns = [
-        top,
-        left,
-        height,
-        width,
-        (d2 < policy[22]).double(),
-        torch.where(rotated, torch.floor(e1 * 4), zero),
-        jitter.double(),
-        _order((a1 * 24).to(torch.int64)).double(),
-        torch.where(jitter, between(a2, 7), one),
-        torch.where(jitter, between(a3, 9), one),
-        torch.where(jitter, between(b0, 11), one),
-        torch.where(jitter, between(b1, 13), zero),
-        (b2 < policy[15]).double(),
-        torch.where(b3 < policy[16], between(d0, 17), zero),
-        torch.where(d1 < policy[19], between(d3, 20), one * SOLARIZE_OFF),
-        zero,
-    ]
-    params_VBP = torch.stack(columns, -1).to(torch.float32)
-    if params_VBP.shape != (V, B, P):
-        raise RuntimeError(f"sampled {tuple(params_VBP.shape)}, expected {(V, B, P)}")
-    return params_VBP
+
+def _between(u: Tensor, policy: Sequence[Tensor], column: int) -> Tensor:
+    low, high = policy[column], policy[column + 1]
+    return u * (high - low) + low
 
 
 def _crop(u_4VTB: Sequence[Tensor], sizes_B2: Tensor, policy: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """torchvision's RandomResizedCrop.get_params: the first of ten attempts that fits, else a central box."""
+    """torchvision's RandomResizedCrop.get_params: the first of ten attempts that fits, else a central box.
+
+    Returns top, left, height, width, float64 [V, B] each.
+    """
     H, W = sizes_B2.double().unbind(1)
-    scale_low, scale_high, log_low, log_high, ratio_low, ratio_high = (p[:, :, None] for p in policy[:6])
-    area = H * W * (u_4VTB[0] * (scale_high - scale_low) + scale_low)
-    ratio = torch.exp(u_4VTB[1] * (log_high - log_low) + log_low)
+    policy_V11 = [column[:, :, None] for column in policy]
+    area = H * W * _between(u_4VTB[0], policy_V11, POLICY["scale"])
+    ratio = torch.exp(_between(u_4VTB[1], policy_V11, POLICY["log_ratio"]))
     w_VTB = torch.floor(torch.sqrt(area * ratio) + 0.5)
     h_VTB = torch.floor(torch.sqrt(area / ratio) + 0.5)
     fits = (w_VTB > 0) & (w_VTB <= W) & (h_VTB > 0) & (h_VTB <= H)
@@ -102,7 +119,7 @@ def _crop(u_4VTB: Sequence[Tensor], sizes_B2: Tensor, policy: Sequence[Tensor]) 
     def pick(x_VTB: Tensor) -> Tensor:
         return x_VTB.gather(1, first).squeeze(1)
 
-    ratio_low, ratio_high = ratio_low[:, 0], ratio_high[:, 0]
+    ratio_low, ratio_high = policy[POLICY["ratio"]], policy[POLICY["ratio"] + 1]
     image_ratio = W / H
     wide, tall = image_ratio > ratio_high, image_ratio < ratio_low
     central_w = torch.where(wide, torch.floor(H * ratio_high + 0.5), W)
@@ -115,7 +132,7 @@ def _crop(u_4VTB: Sequence[Tensor], sizes_B2: Tensor, policy: Sequence[Tensor]) 
 
 
 def _order(index: Tensor) -> Tensor:
-    """Permutation number 0..23 (Lehmer code) to four packed 2-bit op ids."""
+    """Unpacks permutation number 0..23 (Lehmer code) into four packed 2-bit operation ids."""
     remaining = torch.full_like(index, 0b11_10_01_00)
     packed = torch.zeros_like(index)
     for position, radix in enumerate((6, 2, 1)):

@@ -1,9 +1,9 @@
-"""What the methods learn from the parameters: AugSelf's differences of two views, CASSLE's descriptors of each.
+"""What methods learn from the parameters: AugSelf's targets of a pair of views, CASSLE's descriptors of each view.
 
 Shape suffixes: V views, B batch, P parameter columns, 2 = (height, width).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -66,7 +66,7 @@ def augself_targets(
     if mode not in ("published", "fixed"):
         raise ValueError(f'mode must be "published" or "fixed", got {mode!r}')
     if _in_one_launch(params_VBP):
-        from .triton.emit import targets_triton
+        from .triton.targets import targets_triton
 
         packed_V32 = packed(tuple(policies), params_VBP.device)
         fields = targets_triton(params_VBP, sizes_B2, packed_V32, fixed=mode == "fixed")
@@ -77,7 +77,7 @@ def augself_targets(
 
 
 def _in_one_launch(params_VBP: Tensor) -> bool:
-    """Whether the Triton kernel computes it: on CUDA, but for torch.compile, which fuses the plain formulas itself."""
+    """Whether to launch the Triton kernel: on CUDA, except under torch.compile, which fuses the formulas itself."""
     return params_VBP.is_cuda and not torch.compiler.is_compiling()
 
 
@@ -165,12 +165,9 @@ def descriptors(
     if len(policies) != params_VBP.shape[0]:
         raise ValueError(f"policies must be one per view, got {len(policies)} for {params_VBP.shape[0]} views")
     if _in_one_launch(params_VBP):
-        from .triton.emit import descriptors_triton
+        from .triton.targets import descriptors_triton
 
-        starts, n = {}, 0
-        for name, width in DESCRIPTORS.items():
-            if name in include:
-                starts[name], n = n, n + width
+        starts, n = columns_of_parts(include)
         packed_V32 = packed(tuple(policies), params_VBP.device)
         return descriptors_triton(params_VBP, sizes_B2, packed_V32, shift_VB3, starts, n)
     views = []
@@ -188,3 +185,12 @@ def descriptors(
             parts["color_diff"] = shift_VB3[v]
         views.append(torch.cat([parts[name] for name in DESCRIPTORS if name in include], 1))
     return torch.stack(views)
+
+
+def columns_of_parts(include: Collection[str]) -> tuple[dict[str, int], int]:
+    """The first column of each part of omega that is included, and the number of all columns."""
+    starts, n = {}, 0
+    for name, width in DESCRIPTORS.items():
+        if name in include:
+            starts[name], n = n, n + width
+    return starts, n

@@ -1,10 +1,10 @@
-"""Measures launch shapes on the GPU that is there, and writes the best as its configuration.
+"""Measures launch shapes on the GPU of this machine and writes the best as its configuration.
 
     python -m fastaugself_kernels.tune [--out FOLDER] [--seconds LIMIT]
 
-Two views of 256 images of 375 x 500, MoCo v2's policy. Takes a few minutes, most of them compiling; with a limit, what
-there was no time for stays as it was. The file goes to `triton/configs/` and is found by the device's name from then
-on; `make check-kernels` compiles it like the others.
+Workload: two views of 256 images of 375 x 500, MoCo v2's policy. It takes a few minutes, mostly for compiling; with a
+time limit, shapes that were not measured keep their values. The file goes to `triton/configs/`, where it is found by
+the device's name; `make check-kernels` compiles it like the others.
 """
 
 import argparse
@@ -25,6 +25,7 @@ import torch
 import triton
 from torch import Tensor
 
+from .backends import Options
 from .params import ViewPolicy
 from .sampling import sample_params
 from .triton.augment import augment_launches
@@ -83,7 +84,7 @@ def _with(shapes: Config, **fields: Any) -> Config:
 
 
 def _time(timer: Timer, launch: Launch) -> float:
-    """The time of one launch, infinite where its shape does not compile or does not fit the device."""
+    """The time of one launch in microseconds; infinite if its shape does not compile or fit the device."""
     try:
         return timer(launch)
     except Exception as error:  # triton raises a different class for every way not to fit
@@ -127,10 +128,7 @@ def _launches(shapes: Config, size: int, dtype: torch.dtype, device: torch.devic
         views_VBHWC.permute(0, 1, 4, 2, 3),
         None,
         norm=[4.0, 4.0, 4.0, -2.0, -2.0, -2.0],
-        antialias=True,
-        rounding=True,
-        radius=min(11, size // 4),
-        solarize_first=False,
+        options=Options(blur_kernel=2 * min(11, size // 4) + 1),
     )
 
 
@@ -150,7 +148,7 @@ def cuda_microseconds(launch: Launch) -> float:
 
 
 def write(shapes: Config, measured: dict[str, float], device_name: str, target: str, folder: Path) -> Path:
-    """Writes a configuration that `Config.read` reads, with what was measured beside it."""
+    """Writes a configuration for `Config.read`, with the measured times beside it."""
 
     def small(entries: tuple[tuple[int, int], ...]) -> list[dict[str, int]]:
         return [{"up_to": longest, "warps": warps} for longest, warps in entries]

@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from fastaugself_kernels import COLUMNS, ViewPolicy, augment, sample_params
+from fastaugself_kernels import COLUMNS, ViewPolicy, augment, memory, sample_params
 from fastaugself_kernels.augment import check_rows
 from fastaugself_kernels.params import pack_policies
 from fastaugself_kernels.sampling import sample_params_torch
 
 pytest.importorskip("numba")
-memory = pytest.importorskip("fastaugself_kernels.numba.memory")
 rows_fit = pytest.importorskip("fastaugself_kernels.numba").rows_fit
 
 COLUMN = {name: i for i, name in enumerate(COLUMNS)}

@@ -13,10 +13,16 @@ from fastaugself_kernels import (
     descriptors,
     sample_params,
 )
+from fastaugself_kernels.params import CROP_ATTEMPTS, DRAWS, POLICY, SLOTS_PER_VIEW, pack_policies
 from fastaugself_kernels.philox import philox4x32, uniform
 
 TWO = (ViewPolicy.moco_v2(),) * 2
 COLUMN = {name: i for i, name in enumerate(COLUMNS)}
+KNOWN = [
+    [19.0, 29.0, 345.0, 448.0, 0.0, 0.0, 0.0, 177.0, 1.0, 1.0, 1.0, 0.0, 1.0, 1.3589478731155396, 2.0, 0.0],
+    [143.0, 73.0, 218.0, 271.0, 0.0, 3.0, 1.0, 177.0, 0.9454067945480347, 0.6245994567871094, 0.7918843030929565,
+     -0.034133922308683395, 0.0, 1.8100517988204956, 0.39282891154289246, 0.0],
+]  # fmt: skip
 
 
 def draw(count=20_000, policies=TWO, size=(375, 500), seed=0, epoch=0):
@@ -62,6 +68,29 @@ def test_a_draw_depends_on_seed_epoch_id_and_view_and_on_nothing_else():
         changed = sample_params(ids, sizes, TWO, **other)
         assert (changed[:, :, COLUMN["brightness"]] != whole[:, :, COLUMN["brightness"]]).any()
     assert not torch.equal(whole[0], whole[1])
+
+
+def test_the_draws_of_a_known_address_are_known():
+    """The values of one photo in two views, so that no change of the code can move the draws of an address."""
+    policies = (ViewPolicy.moco_v2(), ViewPolicy(rotation=0.9, solarize=0.9, solarize_threshold=(0.2, 0.8)))
+    params = sample_params(torch.tensor([2**33 + 5]), torch.tensor([[375, 500]]), policies, seed=9, epoch=2)
+    assert params[:, 0].tolist() == KNOWN
+
+
+def test_every_column_is_drawn_once_and_no_word_serves_two_draws():
+    assert [*COLUMNS[:4], *(draw.column for draw in DRAWS)] == list(COLUMNS)  # the box is drawn by the crop's attempts
+    words = [draw.word for draw in DRAWS if draw.word] + list({draw.gate.word for draw in DRAWS if draw.gate})
+    assert len(words) == len(set(words))
+    assert all(CROP_ATTEMPTS <= slot < SLOTS_PER_VIEW and 0 <= i < 4 for slot, i in words)
+
+
+def test_the_packed_policy_has_every_field_where_its_name_says():
+    policy = ViewPolicy(scale=(0.1, 0.9), ratio=(0.5, 2.0), hue=0.3, blur=0.25, sigma=(1.0, 3.0), solarize=0.125)
+    (row,) = pack_policies((policy,)).tolist()
+    for name, bounds in {"scale": (0.1, 0.9), "ratio": (0.5, 2.0), "hue": (-0.3, 0.3), "sigma": (1.0, 3.0)}.items():
+        assert tuple(row[POLICY[name] : POLICY[name] + 2]) == bounds
+    assert (row[POLICY["blur"]], row[POLICY["solarize"]]) == (0.25, 0.125)
+    assert row[POLICY["log_ratio"]] == math.log(0.5) and max(POLICY.values()) < len(row)
 
 
 def test_crops_lie_inside_and_follow_scale_and_ratio():

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 
 from fastaugself_kernels import ViewPolicy, augment, augself_targets, sample_params
+from fastaugself_kernels.backends import Options
 from fastaugself_kernels.params import (
     BRIGHTNESS,
     COLUMNS,
@@ -188,7 +189,7 @@ def rows_of_all_kinds():
 @interpreted
 @pytest.mark.parametrize("mode", ["published", "fixed"])
 def test_targets_have_the_bits_of_the_plain_formulas(mode):
-    from fastaugself_kernels.triton.emit import targets_triton
+    from fastaugself_kernels.triton.targets import targets_triton
 
     params, sizes, policies = rows_of_all_kinds()
     fields = targets_triton(params, sizes.int(), pack_policies(policies), fixed=mode == "fixed")
@@ -215,7 +216,8 @@ def test_a_batch_on_a_gpu_takes_few_launches_and_reads_nothing(monkeypatch):
 
     from fastaugself_kernels import targets
     from fastaugself_kernels.triton import augment as backend
-    from fastaugself_kernels.triton import emit, sampling
+    from fastaugself_kernels.triton import sampling
+    from fastaugself_kernels.triton import targets as triton_targets
 
     monkeypatch.undo()  # the poison would be counted
     free = ("aten.select", "aten.slice", "aten.view", "aten.unsqueeze", "aten.permute", "aten.detach", "aten.empty",
@@ -228,7 +230,7 @@ def test_a_batch_on_a_gpu_takes_few_launches_and_reads_nothing(monkeypatch):
                 calls.append(str(function))
             return function(*arguments, **(keywords or {}))
 
-    for module in (backend, emit, sampling):
+    for module in (backend, triton_targets, sampling):
         monkeypatch.setattr(module, "require_device", lambda *_: None)
         monkeypatch.setattr(module, "run", lambda launches, _: calls.extend(x.kernel.__name__ for x in launches))
     operation = importlib.import_module("fastaugself_kernels.augment")
@@ -510,7 +512,7 @@ def test_refuses_what_the_kernels_do_not_take():
     with pytest.raises(ValueError, match=r"channels-last contiguous, got strides .*permute\(0, 1, 4, 2, 3\)"):
         augment_triton(
             pixels, offsets, sizes[:, 1] * 3, rows(sizes), torch.empty(1, 1, 3, 8, 8), None, mean=(0, 0, 0),
-            std=(1, 1, 1), antialias=True, rounding=True, blur_kernel=3, solarize_before_gray=False,
+            std=(1, 1, 1), options=Options(blur_kernel=3),
         )  # fmt: skip
 
 

@@ -55,7 +55,7 @@ class OwnMemory:
         """See Buffers."""
         import torch
 
-        from fastaugself_kernels.numba.memory import empty
+        from fastaugself_kernels.memory import empty
 
         step = max(1, (1 << count.bit_length() - 1) // _SIZES)
         return empty(-(-count // step) * step, dtype=torch.uint8)[:count]

@@ -1,14 +1,29 @@
 """Colour operations in place on three float planes r, g, b of equal length, values in [0, 1].
 
-Plain loops that LLVM vectorises: no branch on a pixel's value, one pass per operation over a strip that stays in the
-first-level cache.
+The first part is one plain loop per operation, which LLVM vectorises: no branch on the value of a pixel, one pass over
+a strip that stays in the first-level cache. The second part applies them as a parameter row says.
 """
 
 import numpy as np
 from numba import njit
 
-from .resize import FAST
-from .simd import widest_vectors
+from ..backends import Options
+from ..params import (
+    BRIGHTNESS,
+    CONTRAST,
+    HUE,
+    OP_BRIGHTNESS,
+    OP_CONTRAST,
+    OP_SATURATION,
+    SATURATION,
+    SOLARIZE,
+)
+from .flags import EXACT, FAST
+from .simd import keep_apart, widest_vectors
+
+SOLARIZE_BEFORE_GRAY = Options._fields.index("solarize_before_gray")
+# Where the float64 scratch holds the sums of the three channels.
+BEFORE_JITTER, BEFORE_CONTRAST, AFTER_JITTER, NOWHERE = 0, 3, 6, -1
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
 _RED, _GREEN, _BLUE = np.float32(0.2989), np.float32(0.587), np.float32(0.114)
@@ -83,7 +98,7 @@ def _rotate_hue(r, g, b, turns):
 
 @njit(**FAST)
 def gray(r, g, b):
-    """Luma into r alone."""
+    """The luma, into r."""
     widest_vectors()
     for i in range(r.size):
         r[i] = _RED * r[i] + _GREEN * g[i] + _BLUE * b[i]
@@ -98,7 +113,7 @@ def solarize(x, threshold):
 
 @njit(**FAST)
 def add_sums(r, g, b, sums, at):
-    """Adds the sums of the planes to float64 sums[at : at + 3], so that their error does not grow with the view."""
+    """Adds the sums of the planes to sums[at : at + 3], float64, so that the error does not grow with the view."""
     widest_vectors()
     for start in range(0, r.size, SUMMED):
         red, green, blue = _ZERO, _ZERO, _ZERO
@@ -115,3 +130,70 @@ def add_sums(r, g, b, sums, at):
 def luma(sums, at, size):
     """The mean luma of `size` pixels whose channels' sums are sums[at : at + 3]."""
     return np.float32((_RED * sums[at] + _GREEN * sums[at + 1] + _BLUE * sums[at + 2]) / size)
+
+
+@njit(**EXACT)
+def next_contrast(order, position):
+    """The first position of the contrast in the order, from `position` on; 4 if there is none."""
+    while position < 4 and (order >> (2 * position)) & 3 != OP_CONTRAST:
+        position += 1
+    return position
+
+
+@njit(**EXACT)
+def jitter(planes, start, plane, n, row, order, first, last, mean, sums, before, after):
+    """The jitter operations at positions first..last of the order, on n pixels of the three planes, in place.
+
+    mean: the mean luma of the view that the contrast blends with.
+    The sums of the channels before and after are added to sums[before : before + 3] and sums[after : after + 3].
+    """
+    keep_apart()
+    r = planes[start : start + n]
+    g = planes[start + plane : start + plane + n]
+    b = planes[start + 2 * plane : start + 2 * plane + n]
+    if before != NOWHERE:
+        add_sums(r, g, b, sums, before)
+    for position in range(first, last):
+        op = (order >> (2 * position)) & 3
+        if op == OP_BRIGHTNESS:
+            brightness(r, g, b, row[BRIGHTNESS])
+        elif op == OP_CONTRAST:
+            contrast(r, g, b, row[CONTRAST], mean)
+        elif op == OP_SATURATION:
+            saturation(r, g, b, row[SATURATION])
+        else:
+            hue(r, g, b, row[HUE])
+    if after != NOWHERE:
+        add_sums(r, g, b, sums, after)
+
+
+@njit(**EXACT)
+def before_gray(planes, start, plane, n, row, options):
+    """The point operations between jitter and gray, on n pixels of the three planes, in place."""
+    if options[SOLARIZE_BEFORE_GRAY] and row[SOLARIZE] <= 1:
+        _solarize_planes(planes, start, plane, 3, n, row[SOLARIZE])
+
+
+@njit(**EXACT)
+def to_gray(planes, start, plane, n):
+    """The luma of n pixels, into the first plane."""
+    keep_apart()
+    gray(
+        planes[start : start + n],
+        planes[start + plane : start + plane + n],
+        planes[start + 2 * plane : start + 2 * plane + n],
+    )
+
+
+@njit(**EXACT)
+def after_blur(planes, start, plane, channels, n, row, options):
+    """The point operations between blur and normalisation, on n pixels of `channels` planes (1 if gray), in place."""
+    if not options[SOLARIZE_BEFORE_GRAY] and row[SOLARIZE] <= 1:
+        _solarize_planes(planes, start, plane, channels, n, row[SOLARIZE])
+
+
+@njit(**EXACT)
+def _solarize_planes(planes, start, plane, channels, n, threshold):
+    keep_apart()
+    for c in range(channels):
+        solarize(planes[start + c * plane : start + c * plane + n], threshold)

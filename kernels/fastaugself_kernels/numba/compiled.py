@@ -1,4 +1,4 @@
-"""Functions that numba compiles once for a machine, when they are first called."""
+"""Functions that numba compiles at their first call, once per machine."""
 
 import logging
 import threading
@@ -9,24 +9,24 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from .. import params
+from .. import backends, params, philox
 
 log = logging.getLogger(__name__)
 _compiling = threading.RLock()
 
 
 class Make(Protocol):
-    """Makes a function that is not yet compiled; `keep` caches it on disk.
+    """Makes a function that is not yet compiled; with `keep`, numba will cache it on disk.
 
-    Numba's cache looks at one file only. `sources`, a non-negative digest of all of them, becomes part of its key when
-    the function mentions it.
+    Numba notices changes of one source file only. `sources` is a non-negative digest of all of them; because the
+    function refers to it, it becomes part of the cache's key.
     """
 
     def __call__(self, sources: int, *, keep: bool) -> Any: ...
 
 
 class Compiled:
-    """Calling it gives the function that `make` makes, compiled for `signature` or read from numba's cache on disk."""
+    """A function of `make`, compiled for `signature` (or loaded from numba's cache on disk) at the first use."""
 
     def __init__(self, make: Make, signature: str):
         self._make, self._signature = make, signature
@@ -55,7 +55,7 @@ class Compiled:
 
 @cache
 def _sources() -> int:
-    """A digest of the code, and of its name: what is cached can only be loaded under the name it had."""
+    """A digest of the sources and of the module's name: a cached function loads only under its old name."""
     here = Path(__file__).resolve()
-    files = [*sorted(here.parent.glob("*.py")), Path(params.__file__)]
+    files = [*sorted(here.parent.glob("*.py")), *map(Path, (backends.__file__, params.__file__, philox.__file__))]
     return zlib.crc32(b"".join(path.read_bytes() for path in files), zlib.crc32(__name__.encode()))

@@ -11,6 +11,7 @@ Shape suffixes: H W of the output, C channels.
 import numpy as np
 from numba import njit
 
+from .flags import EXACT, FAST
 from .simd import (
     LANES,
     WIDE,
@@ -31,10 +32,6 @@ TILE = WIDE  # output columns made together
 BLOCK = 4 * WIDE  # bytes that the vertical pass mixes together
 LINE = 64  # bytes of a cache line
 CHUNK = 256  # source bytes of a row, at most about, from which the horizontal pass makes a group of output columns
-
-EXACT = dict(nogil=True, error_model="numpy", boundscheck=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-"""No fast-math: taps are computed as PyTorch does, to the last bit of a rounding."""
-FAST = dict(**EXACT, fastmath=True)
 
 
 @njit(**EXACT)

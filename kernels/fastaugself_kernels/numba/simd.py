@@ -160,7 +160,7 @@ def store(typing_context, array, index, value):
 
 @intrinsic
 def stream(typing_context, array, index, value):
-    """The same past the caches; the address must be a multiple of the vector's size. Ends with a `fence`."""
+    """Stores a vector past the caches, at an address aligned to it. A `fence` must follow the last one."""
 
     def code(context, builder, signature, args):
         stored = _store(context, builder, signature.args[0], *args)
@@ -335,10 +335,21 @@ def widest_vectors(typing_context):
 
 @intrinsic
 def keep_apart(typing_context):
-    """Keeps the calling function out of its callers: inlining it costs seconds of compilation and gains nothing."""
+    """Never inlines the calling function: inlining it would cost seconds of compilation and gain nothing."""
 
     def code(context, builder, signature, args):
         builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.none(), code
+
+
+@intrinsic
+def inline_always(typing_context):
+    """Inlines the calling function into its callers, whatever its size."""
+
+    def code(context, builder, signature, args):
+        builder.function.attributes.add("alwaysinline")
         return context.get_dummy_value()
 
     return types.none(), code

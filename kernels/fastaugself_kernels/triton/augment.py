@@ -1,4 +1,4 @@
-"""Which kernels make the views, in which shapes, on which memory."""
+"""Launches the kernels that augment a batch: their order, their shapes and their scratch memory."""
 
 from collections.abc import Sequence
 
@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..backends import Options
+from .color import color_constants
 from .configs import Config, config
 from .finish import finish_kernel
 from .launch import Launch, require_device, run
@@ -27,10 +29,7 @@ def augment_triton(
     *,
     mean: Sequence[float],
     std: Sequence[float],
-    antialias: bool,
-    rounding: bool,
-    blur_kernel: int,
-    solarize_before_gray: bool,
+    options: Options,
 ) -> None:
     """Fills `views_VBCHW` and `shift_VB3` as `augment_reference` does, without a host sync.
 
@@ -44,9 +43,9 @@ def augment_triton(
             f"views_VBCHW must be channels-last contiguous, got strides {views_VBCHW.stride()}; "
             "pass torch.empty(V, B, H, W, C).permute(0, 1, 4, 2, 3)"
         )
-    if blur_kernel // 2 > MAX_RADIUS:
+    if options.blur_kernel // 2 > MAX_RADIUS:
         raise ValueError(
-            f'blur_kernel must be at most {2 * MAX_RADIUS + 1} with backend="triton", got {blur_kernel}; '
+            f'blur_kernel must be at most {2 * MAX_RADIUS + 1} with backend="triton", got {options.blur_kernel}; '
             'pass a smaller one, or backend="reference"'
         )
     launches = augment_launches(
@@ -58,10 +57,7 @@ def augment_triton(
         views_VBCHW,
         shift_VB3,
         norm=[*(1 / s for s in std), *(-m / s for m, s in zip(mean, std, strict=True))],
-        antialias=antialias,
-        rounding=rounding,
-        radius=blur_kernel // 2,
-        solarize_first=solarize_before_gray,
+        options=options,
     )
     run(launches, pixels.device)
 
@@ -76,24 +72,21 @@ def augment_launches(
     shift_VB3: Tensor | None,
     *,
     norm: Sequence[float],
-    antialias: bool,
-    rounding: bool,
-    radius: int,
-    solarize_first: bool,
+    options: Options,
 ) -> list[Launch]:
-    """The launches of one call; nothing is computed yet, scratch memory is allocated.
+    """The launches of one `augment` call, with their scratch memory; nothing is computed yet.
 
     norm: red, green and blue factor, then offset, of the normalisation.
     """
     V, B, C, H, W = views_VBCHW.shape
-    VB, shift = V * B, shift_VB3 is not None
+    VB, shift, radius = V * B, shift_VB3 is not None, options.blur_kernel // 2
     half = views_VBCHW.dtype != torch.float32
-    view = {"OH": H, "OW": W, "ROUND": rounding, "SHIFT": shift}
+    view = {"OH": H, "OW": W, "ROUND": options.rounding, "SHIFT": shift}
     # float16 keeps what half outputs keep, at the tensor cores' full rate.
     dot = {"DOT": tl.float16 if half else tl.float32, "PRECISION": "ieee" if half else shapes.float32_products}
-    color = {"CHANNELS": C, "RADIUS": radius, "SOLARIZE_FIRST": solarize_first, **dot}
+    color = {"CHANNELS": C, "RADIUS": radius, **color_constants(options), **dot}
     ptx = {"PTX": shapes.ptx and isinstance(resize_kernel, triton.JITFunction)}
-    gather = {"ANTIALIAS": antialias, **ptx}
+    gather = {"ANTIALIAS": options.antialias, **ptx}
     source = (pixels, offsets_B, strides_B, params_VBP)
 
     for longest, warps in shapes.small if half else shapes.small_float32:
@@ -106,7 +99,7 @@ def augment_launches(
     tiles = triton.cdiv(H, resize.rows) * triton.cdiv(W, resize.columns * resize.steps)
     strips = triton.cdiv(H, finish.rows - 2 * radius)
     device = pixels.device
-    scratch = torch.empty(VB, 3, H, W, dtype=torch.uint8 if rounding else torch.float32, device=device)
+    scratch = torch.empty(VB, 3, H, W, dtype=torch.uint8 if options.rounding else torch.float32, device=device)
     sums = torch.empty(4 if shift else 1, VB, tiles, device=device)
     after = torch.empty(3, VB, strips, device=device) if shift else None
     parts = {"TILES": tiles, "TILES2": triton.next_power_of_2(tiles), "STRIPS": strips}

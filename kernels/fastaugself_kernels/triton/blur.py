@@ -6,7 +6,7 @@ import triton.language as tl
 
 @triton.jit
 def blur_radius(sigma, RADIUS: tl.constexpr):
-    """RADIUS, or less where the taps beyond weigh under 1e-6 together: erfc(4.9 / sqrt 2)."""
+    """RADIUS, or less if the taps beyond weigh less than 1e-6 together: erfc(4.9 / sqrt 2)."""
     return tl.minimum(tl.ceil(4.9 * sigma - 0.5).to(tl.int32), RADIUS)
 
 
@@ -35,7 +35,7 @@ def band(source, output, kernel):
 
 @triton.jit
 def reflected_band(source, output, kernel, SIZE: tl.constexpr):
-    """The same near the borders of 0..SIZE-1: what the reflected padding holds counts for where it comes from."""
+    """`band` near the borders of 0..SIZE-1: the weight of a reflected position is added to the position it mirrors."""
     k = source[:, None]
     o = output[None, :]
     w = weights(k - o, kernel)

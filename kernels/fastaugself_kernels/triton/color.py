@@ -1,8 +1,10 @@
-"""Colour of pixels in [0, 1]: jitter, gray and solarize, as torchvision defines them on float tensors."""
+"""Colour operations on pixels in [0, 1], as torchvision defines them on float tensors."""
 
 import triton
 import triton.language as tl
 
+from .. import params
+from ..backends import Options
 from .columns import (
     BRIGHTNESS,
     CONTRAST,
@@ -15,6 +17,16 @@ from .columns import (
     ORDER,
     SATURATION,
 )
+
+SOLARIZE = tl.constexpr(params.SOLARIZE)
+
+
+def color_constants(options: Options) -> dict[str, bool]:
+    """The compile-time constants of the kernels that depend on an option of a single operation.
+
+    BEFORE_GRAY: whether some point operation is between jitter and gray.
+    """
+    return {"BEFORE_GRAY": options.solarize_before_gray}
 
 
 @triton.jit
@@ -30,7 +42,7 @@ def luma(r, g, b):
 
 @triton.jit
 def _sector(start, turns):
-    """A hexcone sector's first hue in sixths of a turn, moved by `turns`, in [-1, 5)."""
+    """The first hue of a hexcone sector in sixths of a turn, moved by `turns`, in [-1, 5)."""
     moved = start + 6.0 * turns
     return tl.where(moved >= 5.0, moved - 6.0, tl.where(moved < -1.0, moved + 6.0, moved))
 
@@ -101,7 +113,7 @@ def _step(r, g, b, position, order, factors, mean):
 
 @triton.jit
 def color_steps(r, g, b, first, last, order, factors, mean):
-    """The steps from `first` to before `last`, the mean at the contrast step being known."""
+    """The steps from `first` to before `last`, with the mean luma that the contrast step blends with."""
     for position in range(first, last):
         r, g, b = _step(r, g, b, position, order, factors, mean)
     return r, g, b
@@ -118,7 +130,7 @@ def contrast_position(order):
 
 @triton.jit
 def jitter_whole_image(r, g, b, first, order, factors, inside, COUNT: tl.constexpr):
-    """The jitter where one program holds the whole image, `inside` marking its COUNT pixels."""
+    """The jitter of an image that one program holds whole; `inside` marks its COUNT pixels."""
     for position in range(first, 4):
         mean = 0.0
         if ((order >> (2 * position)) & 3) == OP_CONTRAST:
@@ -128,7 +140,27 @@ def jitter_whole_image(r, g, b, first, order, factors, inside, COUNT: tl.constex
 
 
 @triton.jit
-def solarize(r, g, b, threshold):
+def load_points(p_row):
+    """The columns of a row that `before_gray` and `after_blur` need."""
+    return (tl.load(p_row + SOLARIZE),)
+
+
+@triton.jit
+def before_gray(r, g, b, points, BEFORE_GRAY: tl.constexpr):
+    """The point operations between jitter and gray; called only if BEFORE_GRAY."""
+    return _solarize(r, g, b, points[0])
+
+
+@triton.jit
+def after_blur(r, g, b, points, BEFORE_GRAY: tl.constexpr):
+    """The point operations between blur and normalisation."""
+    if not BEFORE_GRAY:
+        r, g, b = _solarize(r, g, b, points[0])
+    return r, g, b
+
+
+@triton.jit
+def _solarize(r, g, b, threshold):
     if threshold <= 1.0:
         r = tl.where(r >= threshold, 1.0 - r, r)
         g = tl.where(g >= threshold, 1.0 - g, g)

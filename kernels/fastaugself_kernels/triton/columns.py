@@ -1,4 +1,7 @@
-"""The parameter columns as compile-time constants: Triton reads no plain global from inside a kernel."""
+"""The parameter columns that describe the geometry, the jitter, the gray and the blur, as compile-time constants.
+
+Triton reads no plain global from inside a kernel. The column of any other operation is defined where it is applied.
+"""
 
 import triton.language as tl
 
@@ -19,11 +22,8 @@ SATURATION = tl.constexpr(params.SATURATION)
 HUE = tl.constexpr(params.HUE)
 GRAY = tl.constexpr(params.GRAY)
 SIGMA = tl.constexpr(params.SIGMA)
-SOLARIZE = tl.constexpr(params.SOLARIZE)
-SPARE = tl.constexpr(params.SPARE)
 
 OP_CONTRAST = tl.constexpr(params.OP_CONTRAST)
 OP_SATURATION = tl.constexpr(params.OP_SATURATION)
 OP_HUE = tl.constexpr(params.OP_HUE)
-SOLARIZE_OFF = tl.constexpr(params.SOLARIZE_OFF)
 POLICY_COLUMNS = tl.constexpr(params.POLICY_COLUMNS)

@@ -4,8 +4,8 @@ import triton
 import triton.language as tl
 
 from .blur import band, blur_radius, gaussian, reflect, reflected_band
-from .color import color_steps, load_color, solarize
-from .columns import SIGMA, SOLARIZE, P
+from .color import after_blur, before_gray, color_steps, load_color, load_points
+from .columns import SIGMA, P
 from .store import store_rgb
 
 
@@ -58,7 +58,7 @@ def _load(p, inside, PLANE: tl.constexpr, ROUND: tl.constexpr, ALL_INSIDE: tl.co
 
 @triton.jit
 def _by_thread(x, inside, RB: tl.constexpr, CB: tl.constexpr, ALL_INSIDE: tl.constexpr):
-    """Sums of eight neighbours in a row, which one thread holds: a running sum of them takes one register."""
+    """Sums of eight neighbours in a row, which one thread holds, so that a running sum is one register."""
     if not ALL_INSIDE:
         x = tl.where(inside, x, 0.0)
     return tl.sum(tl.reshape(x, (RB, CB // 8, 8)), 2)
@@ -82,13 +82,13 @@ def finish_kernel(
     OW: tl.constexpr,
     RB: tl.constexpr,  # rows of a strip, halo included
     CB: tl.constexpr,  # columns of a block, at least RADIUS
-    CHANNELS: tl.constexpr,  # of the output: 3, or 4 for one of zeros
-    RADIUS: tl.constexpr,  # of the blur, 0 = none
+    CHANNELS: tl.constexpr,  # channels of the output: 3, or 4 with a last one of zeros
+    RADIUS: tl.constexpr,  # radius of the blur, 0 = none
     STRIPS: tl.constexpr,  # programs of a view
     TILES: tl.constexpr,
     TILES2: tl.constexpr,  # TILES rounded up to a power of 2
     ROUND: tl.constexpr,
-    SOLARIZE_FIRST: tl.constexpr,
+    BEFORE_GRAY: tl.constexpr,  # see color_constants
     SHIFT: tl.constexpr,
     DOT: tl.constexpr,  # dtype of the blur's products
     PRECISION: tl.constexpr,  # how float32 ones are taken
@@ -107,10 +107,10 @@ def finish_kernel(
     p_image = p_scratch + vb.to(tl.int64) * (3 * PLANE)
     p_view = p_out + vb.to(tl.int64) * (CHANNELS * PLANE)
     sigma = tl.load(p_row + SIGMA)
-    threshold = tl.load(p_row + SOLARIZE)
+    points = load_points(p_row)
     first_step, last_step, order, factors = load_color(p_row)
-    # Between jitter and gray there is sometimes something to do.
-    APART: tl.constexpr = SHIFT or SOLARIZE_FIRST
+    # Whether something happens between jitter and gray, so that they are two calls of color_steps.
+    APART: tl.constexpr = SHIFT or BEFORE_GRAY
     split = 4 if APART else last_step
     mean = 0.0
     if first_step == 0:
@@ -136,12 +136,11 @@ def finish_kernel(
                 sum_r += _by_thread(r, inside, RB, CB, PLANE % RUN == 0)
                 sum_g += _by_thread(g, inside, RB, CB, PLANE % RUN == 0)
                 sum_b += _by_thread(b, inside, RB, CB, PLANE % RUN == 0)
-            if SOLARIZE_FIRST:
-                r, g, b = solarize(r, g, b, threshold)
+            if BEFORE_GRAY:
+                r, g, b = before_gray(r, g, b, points, BEFORE_GRAY)
             if APART:
                 r, g, b = color_steps(r, g, b, 4, last_step, order, factors, mean)
-            if not SOLARIZE_FIRST:
-                r, g, b = solarize(r, g, b, threshold)
+            r, g, b = after_blur(r, g, b, points, BEFORE_GRAY)
             store_rgb(
                 p_view, first, PLANE - first, r, g, b, scale_r, scale_g, scale_b, bias_r, bias_g, bias_b,
                 RB, CB, CHANNELS, (PLANE % 8 == 0) & (CB % 8 == 0),
@@ -182,8 +181,8 @@ def finish_kernel(
                             sum_r += _by_thread(r, inside, RB, CB, OW % CB == 0)
                             sum_g += _by_thread(g, inside, RB, CB, OW % CB == 0)
                             sum_b += _by_thread(b, inside, RB, CB, OW % CB == 0)
-                        if SOLARIZE_FIRST:
-                            r, g, b = solarize(r, g, b, threshold)
+                        if BEFORE_GRAY:
+                            r, g, b = before_gray(r, g, b, points, BEFORE_GRAY)
                         if APART:
                             r, g, b = color_steps(r, g, b, 4, last_step, order, factors, mean)
                         r_r = tl.dot(vertical, r.to(DOT), input_precision=PRECISION).to(DOT)
@@ -207,8 +206,7 @@ def finish_kernel(
                         r = tl.dot(r_r, w_r, r, input_precision=PRECISION)
                         g = tl.dot(g_r, w_r, g, input_precision=PRECISION)
                         b = tl.dot(b_r, w_r, b, input_precision=PRECISION)
-                        if not SOLARIZE_FIRST:
-                            r, g, b = solarize(r, g, b, threshold)
+                        r, g, b = after_blur(r, g, b, points, BEFORE_GRAY)
                         first_x = (block - 1) * CB
                         count = tl.where(complete, OW - first_x, 0)
                         store_rgb(

@@ -57,7 +57,7 @@ def _triangle(distance, inverse):
 
 @triton.jit
 def load_geometry(p_pixels, p_offsets, p_strides, b, p_row):
-    """What the gather needs of image `b` and a row: (pointer to the crop, its sizes and steps, its directions).
+    """What `gather` needs to know about image `b` and a row: pointer to the crop, its sizes, steps and directions.
 
     Sizes and byte steps are those along the rows of the output, then along its columns.
     """

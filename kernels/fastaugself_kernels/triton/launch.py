@@ -22,7 +22,7 @@ class Launch:
 
 
 def run(launches: Sequence[Launch], device: torch.device) -> None:
-    """Puts the launches on the current stream of `device`."""
+    """Launches the kernels on the current stream of `device`."""
     # Triton launches on the current device, which need not be the tensors'.
     with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
         for launch in launches:
@@ -30,7 +30,7 @@ def run(launches: Sequence[Launch], device: torch.device) -> None:
 
 
 def require_device(tensor: Tensor, kernel: Any) -> None:
-    """ValueError where `kernel` cannot reach the tensor's memory."""
+    """Raises ValueError if `kernel` cannot access the tensor's memory."""
     if not tensor.is_cuda and isinstance(kernel, triton.JITFunction):
         raise ValueError(
             f'backend "triton" needs tensors on a CUDA device, got {tensor.device}; move them, pass backend="auto", or '

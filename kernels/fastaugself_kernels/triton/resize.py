@@ -10,7 +10,7 @@ from .gather import gather, load_geometry
 
 @triton.jit
 def _by_thread(x, RB: tl.constexpr, CB: tl.constexpr, WARPS: tl.constexpr):
-    """Sums of what one thread holds, every WARPS-th row of a column: a running sum of them takes one register."""
+    """Sums of the values of a thread (every WARPS-th row of a column), so that a running sum is one register."""
     return tl.sum(tl.reshape(x, (RB // WARPS, WARPS, CB)), 0)
 
 

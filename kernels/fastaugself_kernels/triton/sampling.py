@@ -1,7 +1,7 @@
-"""The parameter kernel: what `sample_params_torch` draws, bit for bit, in one launch.
+"""Parameters drawn on the GPU in one launch, with the bits of `sample_params_torch`.
 
-Everything that is rounded is float64 with one rounding per operation: the launch forbids fused multiply-adds, which
-the CPU's arithmetic does not have.
+Arithmetic whose result is rounded to a whole number is float64 with one rounding per operation: the launch forbids
+fused multiply-adds, which the CPU's arithmetic does not have.
 """
 
 import torch
@@ -10,38 +10,35 @@ import triton.language as tl
 from torch import Tensor
 
 from .. import params
-from .columns import (
-    BRIGHTNESS,
-    CONTRAST,
-    FLIP,
-    GRAY,
-    HEIGHT,
-    HUE,
-    JITTER,
-    LEFT,
-    ORDER,
-    POLICY_COLUMNS,
-    ROTATION,
-    SATURATION,
-    SIGMA,
-    SOLARIZE,
-    SOLARIZE_OFF,
-    SPARE,
-    TOP,
-    WIDTH,
-    P,
-)
+from .columns import HEIGHT, LEFT, POLICY_COLUMNS, TOP, WIDTH, P
 from .configs import Config, config
 from .launch import Launch, require_device, run
 
 CROP_ATTEMPTS = tl.constexpr(params.CROP_ATTEMPTS)
+SLOTS = tl.constexpr(params.SLOTS)
 SLOTS_PER_VIEW = tl.constexpr(params.SLOTS_PER_VIEW)
+SCALE = tl.constexpr(params.POLICY["scale"])
+LOG_RATIO = tl.constexpr(params.POLICY["log_ratio"])
+RATIO = tl.constexpr(params.POLICY["ratio"])
+
+ONE = tl.constexpr(params.ONE)
+UNIFORM = tl.constexpr(params.UNIFORM)
+WHOLE = tl.constexpr(params.WHOLE)
+PERMUTATION = tl.constexpr(params.PERMUTATION)
+DRAWS = tl.constexpr(len(params.DRAWS))
+COLUMN = tl.constexpr(params.DRAW_NUMBERS.column)
+KIND = tl.constexpr(params.DRAW_NUMBERS.kind)
+WORD = tl.constexpr(params.DRAW_NUMBERS.word)
+ARGUMENT = tl.constexpr(params.DRAW_NUMBERS.argument)
+GATE = tl.constexpr(params.DRAW_NUMBERS.gate)
+PROBABILITY = tl.constexpr(params.DRAW_NUMBERS.probability)
+IDENTITY = tl.constexpr(params.DRAW_NUMBERS.identity)
 
 
 def sample_params_triton(
     sample_ids_B: Tensor, sizes_B2: Tensor, packed_V32: Tensor, *, seed: int, epoch: int
 ) -> Tensor:
-    """Draws params_VBP, float32 [V, B, 16], on the device of the ids; arguments as `sample_params_torch`."""
+    """Draws params_VBP, float32 [V, B, 16], on the device of the ids; arguments as in `sample_params_torch`."""
     require_device(sample_ids_B, sample_kernel)
     V, B = packed_V32.shape[0], sample_ids_B.shape[0]
     params_VBP = torch.empty(V, B, P.value, dtype=torch.float32, device=sample_ids_B.device)
@@ -79,14 +76,29 @@ def _signed(word: int) -> int:
 
 
 @triton.jit
+def _words(seed, c0, c1, c2, slots):
+    """The words of slots CROP_ATTEMPTS to SLOTS - 1, four per slot, as one tuple."""
+    words = ()
+    for slot in tl.static_range(CROP_ATTEMPTS, SLOTS):
+        words += tl.philox(seed, c0, c1, c2, slots + slot)
+    return words
+
+
+@triton.jit
 def _uniform(word):
     return (word >> 8).to(tl.float64) * (1.0 / 16777216)
 
 
 @triton.jit
-def _between(word, p_policy):
-    low = tl.load(p_policy)
-    return _uniform(word) * (tl.load(p_policy + 1) - low) + low
+def _between(word, p_low):
+    low = tl.load(p_low)
+    return _uniform(word) * (tl.load(p_low + 1) - low) + low
+
+
+@triton.jit
+def _whole(word, BELOW: tl.constexpr):
+    """floor(BELOW * _uniform(word)) in whole numbers."""
+    return (((word >> 8) * BELOW) >> 24).to(tl.int32)
 
 
 @triton.jit
@@ -100,11 +112,47 @@ def _take(remaining, index):
 
 @triton.jit
 def _order(index):
-    """Permutation number 0..23 (Lehmer code) to four packed 2-bit op ids."""
+    """Unpacks permutation number 0..23 (Lehmer code) into four packed 2-bit operation ids."""
     first, remaining = _take(index * 0 + 0b11_10_01_00, index // 6)
     second, remaining = _take(remaining, index % 6 // 2)
     third, fourth = _take(remaining, index % 2)
     return first | (second << 2) | (third << 4) | (fourth << 6)
+
+
+@triton.jit
+def _applied(words, p_policy, n: tl.constexpr):
+    """Whether the operation of draw n of `params.DRAWS` is applied."""
+    if GATE[n] < 0:
+        applied = words[0] == words[0]
+    else:
+        applied = _uniform(words[GATE[n]]) < tl.load(p_policy + PROBABILITY[n])
+    return applied
+
+
+@triton.jit
+def _gates(words, p_policy):
+    """For every draw of `params.DRAWS`, whether the operation is applied."""
+    gates = ()
+    for n in tl.static_range(DRAWS):
+        gates += (_applied(words, p_policy, n),)
+    return gates
+
+
+@triton.jit
+def _value(words, p_policy, n: tl.constexpr):
+    """The value of draw n of `params.DRAWS` where the operation is applied."""
+    word = words[WORD[n]]
+    if KIND[n] == UNIFORM:
+        value = _between(word, p_policy + ARGUMENT[n])
+    elif KIND[n] == WHOLE:
+        value = _whole(word, ARGUMENT[n]).to(tl.float32)
+    elif KIND[n] == PERMUTATION:
+        value = _order(_whole(word, ARGUMENT[n])).to(tl.float32)
+    elif KIND[n] == ONE:
+        value = 1.0
+    else:
+        value = IDENTITY[n]
+    return value
 
 
 @triton.jit(do_not_specialize=["seed_low", "seed_high", "epoch", "B"])
@@ -140,8 +188,8 @@ def sample_kernel(
     width = H * 0
     for attempt in tl.static_range(CROP_ATTEMPTS):
         u0, u1, u2, u3 = tl.philox(seed, c0, c1, c2, slots + attempt)
-        area = H * W * _between(u0, p_policy)
-        ratio = tl.exp(_between(u1, p_policy + 2))
+        area = H * W * _between(u0, p_policy + SCALE)
+        ratio = tl.exp(_between(u1, p_policy + LOG_RATIO))
         w = tl.floor(tl.sqrt(area * ratio) + 0.5)
         h = tl.floor(tl.sqrt(area / ratio) + 0.5)
         taken = (w > 0) & (w <= W) & (h > 0) & (h <= H) & (found == 0)
@@ -151,8 +199,8 @@ def sample_kernel(
         width = tl.where(taken, w, width)
         found = found | taken
     # Else the largest central box of an allowed ratio.
-    ratio_low = tl.load(p_policy + 4)
-    ratio_high = tl.load(p_policy + 5)
+    ratio_low = tl.load(p_policy + RATIO)
+    ratio_high = tl.load(p_policy + RATIO + 1)
     central_w = tl.where(ratio_high < W / H, tl.floor(H * ratio_high + 0.5), W)
     central_h = tl.where(ratio_low > W / H, tl.floor(W / ratio_low + 0.5), H)
     height = tl.where(found, height, central_h)
@@ -160,30 +208,15 @@ def sample_kernel(
     top = tl.where(found, top, tl.floor((H - central_h) / 2))
     left = tl.where(found, left, tl.floor((W - central_w) / 2))
 
-    a0, a1, a2, a3 = tl.philox(seed, c0, c1, c2, slots + 10)
-    b0, b1, b2, b3 = tl.philox(seed, c0, c1, c2, slots + 11)
-    d0, d1, d2, d3 = tl.philox(seed, c0, c1, c2, slots + 12)
-    e0, e1, _e2, _e3 = tl.philox(seed, c0, c1, c2, slots + 13)
-    jitter = _uniform(a0) < tl.load(p_policy + 6)
-    blur = _uniform(b3) < tl.load(p_policy + 16)
-    solarize = _uniform(d1) < tl.load(p_policy + 19)
-    rotated = _uniform(e0) < tl.load(p_policy + 23)
-    order = _order((((a1 >> 8) * 24) >> 24).to(tl.int32))
+    words = _words(seed, c0, c1, c2, slots)
+    # All gates before the first store, so that the compiler loads what several of them need once.
+    gates = _gates(words, p_policy)
 
     p = p_params + (view.to(tl.int64) * B + i) * P
     tl.store(p + TOP, top.to(tl.float32), mask=valid)
     tl.store(p + LEFT, left.to(tl.float32), mask=valid)
     tl.store(p + HEIGHT, height.to(tl.float32), mask=valid)
     tl.store(p + WIDTH, width.to(tl.float32), mask=valid)
-    tl.store(p + FLIP, tl.where(_uniform(d2) < tl.load(p_policy + 22), 1.0, 0.0), mask=valid)
-    tl.store(p + ROTATION, tl.where(rotated, e1 >> 30, 0).to(tl.float32), mask=valid)
-    tl.store(p + JITTER, tl.where(jitter, 1.0, 0.0), mask=valid)
-    tl.store(p + ORDER, order.to(tl.float32), mask=valid)
-    tl.store(p + BRIGHTNESS, tl.where(jitter, _between(a2, p_policy + 7), 1.0).to(tl.float32), mask=valid)
-    tl.store(p + CONTRAST, tl.where(jitter, _between(a3, p_policy + 9), 1.0).to(tl.float32), mask=valid)
-    tl.store(p + SATURATION, tl.where(jitter, _between(b0, p_policy + 11), 1.0).to(tl.float32), mask=valid)
-    tl.store(p + HUE, tl.where(jitter, _between(b1, p_policy + 13), 0.0).to(tl.float32), mask=valid)
-    tl.store(p + GRAY, tl.where(_uniform(b2) < tl.load(p_policy + 15), 1.0, 0.0), mask=valid)
-    tl.store(p + SIGMA, tl.where(blur, _between(d0, p_policy + 17), 0.0).to(tl.float32), mask=valid)
-    tl.store(p + SOLARIZE, tl.where(solarize, _between(d3, p_policy + 20), SOLARIZE_OFF).to(tl.float32), mask=valid)
-    tl.store(p + SPARE, tl.zeros((BLOCK,), tl.float32), mask=valid)
+    for n in tl.static_range(DRAWS):
+        value = tl.where(gates[n], _value(words, p_policy, n), IDENTITY[n])
+        tl.store(p + COLUMN[n], value.to(tl.float32), mask=valid)

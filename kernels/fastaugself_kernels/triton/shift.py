@@ -1,4 +1,4 @@
-"""Colour shift of large outputs, out of the sums that the other two launches left behind."""
+"""Colour shift of large outputs, from the sums that the other two launches wrote."""
 
 import triton
 import triton.language as tl

@@ -4,8 +4,8 @@ import triton
 import triton.language as tl
 
 from .blur import blur_radius, gaussian, reflected_band
-from .color import color_steps, jitter_whole_image, load_color, solarize
-from .columns import SIGMA, SOLARIZE, P
+from .color import after_blur, before_gray, color_steps, jitter_whole_image, load_color, load_points
+from .columns import SIGMA, P
 from .gather import gather, load_geometry
 from .store import store_rgb
 
@@ -29,12 +29,12 @@ def small_kernel(
     OW: tl.constexpr,
     RB: tl.constexpr,  # OH and OW rounded up to powers of 2, at least 16
     CB: tl.constexpr,
-    CHANNELS: tl.constexpr,  # of the output: 3, or 4 for one of zeros
-    RADIUS: tl.constexpr,  # of the blur, 0 = none
+    CHANNELS: tl.constexpr,  # channels of the output: 3, or 4 with a last one of zeros
+    RADIUS: tl.constexpr,  # radius of the blur, 0 = none
     ROUND: tl.constexpr,
     ANTIALIAS: tl.constexpr,
     PTX: tl.constexpr,  # whether PTX can be inlined: for NVIDIA, and not in the interpreter
-    SOLARIZE_FIRST: tl.constexpr,
+    BEFORE_GRAY: tl.constexpr,  # see color_constants
     SHIFT: tl.constexpr,
     DOT: tl.constexpr,  # dtype of the blur's products
     PRECISION: tl.constexpr,  # how float32 ones are taken
@@ -70,9 +70,9 @@ def small_kernel(
         tl.store(p + 1, (before_g - tl.sum(tl.where(inside, g, 0.0))) * once)
         tl.store(p + 2, (before_b - tl.sum(tl.where(inside, b, 0.0))) * once)
 
-    threshold = tl.load(p_row + SOLARIZE)
-    if SOLARIZE_FIRST:
-        r, g, b = solarize(r, g, b, threshold)
+    points = load_points(p_row)
+    if BEFORE_GRAY:
+        r, g, b = before_gray(r, g, b, points, BEFORE_GRAY)
     r, g, b = color_steps(r, g, b, 4, last, order, factors, 0.0)
     if RADIUS > 0:
         sigma = tl.load(p_row + SIGMA)
@@ -89,8 +89,7 @@ def small_kernel(
             r = tl.dot(r, horizontal, input_precision=PRECISION)
             g = tl.dot(g, horizontal, input_precision=PRECISION)
             b = tl.dot(b, horizontal, input_precision=PRECISION)
-    if not SOLARIZE_FIRST:
-        r, g, b = solarize(r, g, b, threshold)
+    r, g, b = after_blur(r, g, b, points, BEFORE_GRAY)
     store_rgb(
         p_out + vb.to(tl.int64) * (CHANNELS * COUNT), y * OW, tl.where(y < OH, OW, 0), r, g, b,
         scale_r, scale_g, scale_b, bias_r, bias_g, bias_b, RB, CB, CHANNELS, OW % 8 == 0,

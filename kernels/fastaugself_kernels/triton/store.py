@@ -45,7 +45,7 @@ def store_rgb(
     bias_b,
     RB: tl.constexpr,
     CB: tl.constexpr,
-    CHANNELS: tl.constexpr,  # of the image: 3, or 4 for one of zeros
+    CHANNELS: tl.constexpr,  # channels of the output: 3, or 4 with a last one of zeros
     WIDE: tl.constexpr,  # whether every `first` and `count` is a multiple of 8
 ):
     """Stores scale * x + bias.

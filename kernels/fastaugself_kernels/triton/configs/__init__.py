@@ -21,9 +21,9 @@ class Tile:
     columns: int
     warps: int
     steps: int = 1
-    """Times that it goes on to the next columns."""
+    """How many tiles, next to each other in a row, one program works on."""
     registers: int | None = None
-    """At most so many per thread, where the compiler left to itself takes more than pays."""
+    """Maximum number of registers per thread; None: the compiler's choice."""
 
     def constants(self) -> dict[str, int]:
         return {"RB": self.rows, "CB": self.columns}
@@ -38,7 +38,7 @@ class Config:
     """Shapes of the kernels on one device."""
 
     targets: tuple[str, ...]
-    """Architectures that the file is meant for, and that `make check-kernels` compiles it for."""
+    """Architectures that the file is meant for; `make check-kernels` compiles it for them."""
     ptx: bool
     """Whether the kernels may inline PTX."""
     resize: Tile
@@ -77,7 +77,7 @@ class Config:
 
 
 def file_of(device_name: str) -> Path:
-    """Where the configuration of a device stands: its name as the driver gives it, in small letters and dashes."""
+    """The file of a device's configuration: the driver's name for it, in lower case and with dashes."""
     return FOLDER / f"{'-'.join(device_name.lower().split())}.json"
 
 

@@ -1,7 +1,7 @@
-"""What the methods learn from the parameters, one launch each: the values of `..targets`, bit for bit.
+"""Targets and descriptors on the GPU in one launch each, with the bits of `..targets`.
 
-In plain PyTorch it is a hundred launches on a few kilobytes, more than the views take. One rounding per operation, as
-there: the launches forbid fused multiply-adds, and divide to the nearest.
+In plain PyTorch they take about a hundred launches on a few kilobytes, more time than the views. To round once per
+operation as PyTorch does, the launches forbid fused multiply-adds and divide with correct rounding.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .. import params
 from .columns import (
     BRIGHTNESS,
     FLIP,
@@ -21,7 +22,6 @@ from .columns import (
     POLICY_COLUMNS,
     ROTATION,
     SIGMA,
-    SOLARIZE,
     TOP,
     WIDTH,
     P,
@@ -29,27 +29,31 @@ from .columns import (
 from .launch import Launch, require_device, run
 
 BLOCK, WARPS = 128, 4
-FACTORS = tl.constexpr(7)  # column of a packed policy at which the bounds of the four factors begin
-LARGEST_SIGMA = tl.constexpr(18)
+SOLARIZE = tl.constexpr(params.SOLARIZE)
+FACTORS = tl.constexpr(params.POLICY["brightness"])  # bounds of the four factors, two columns each, begin here
+LARGEST_SIGMA = tl.constexpr(params.POLICY["sigma"] + 1)
 PARTS = {"BLUR": "blur", "COLOR": "color", "COLOR_DIFF": "color_diff", "CROP": "crop", "FLIPPED": "flip",
          "GRAYSCALE": "grayscale"}  # fmt: skip
 
 
 def targets_triton(params_VBP: Tensor, sizes_B2: Tensor, packed_V32: Tensor, *, fixed: bool) -> tuple[Tensor, ...]:
-    """The six fields of `Targets`, each with both orders in its first dimension: (1, 2), then (2, 1)."""
+    """The six fields of `Targets`, each with both orders of the views in its first dimension: (1, 2), then (2, 1)."""
     require_device(params_VBP, targets_kernel)
     B = params_VBP.shape[1]
-    widths = (4, 4, 1, 1, 0, 1)  # of the fields, 0 for the class
-    fields = tuple(
-        torch.empty(2, B, width, device=params_VBP.device)
-        if width
-        else torch.empty(2, B, dtype=torch.int64, device=params_VBP.device)
-        for width in widths
-    )
+    fields = empty_targets(B, params_VBP.device)
     if B > 0:
         source = (params_VBP.contiguous(), sizes_B2.contiguous(), packed_V32)
         run([targets_launch(*source, fields, fixed=fixed)], params_VBP.device)
     return fields
+
+
+def empty_targets(B: int, device: torch.device) -> tuple[Tensor, ...]:
+    """Memory for the six fields of `Targets`, each with both orders of the views in its first dimension."""
+    widths = (4, 4, 1, 1, 0, 1)  # 0: the field of classes, one int64 per sample
+    return tuple(
+        torch.empty(2, B, width, device=device) if width else torch.empty(2, B, dtype=torch.int64, device=device)
+        for width in widths
+    )
 
 
 def targets_launch(

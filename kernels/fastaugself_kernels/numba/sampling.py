@@ -1,7 +1,7 @@
-"""Parameter rows on the CPU: drawn, and held against the images they are for, in one pass each.
+"""Parameters drawn on the CPU in one pass.
 
-PyTorch takes some hundred small operations for the same, which cost more between two batches than they should, and wake
-all its threads.
+In PyTorch the same takes about a hundred small operations, which cost more time between two batches than they should
+and wake all of its threads.
 
 Shape suffixes: V views, B batch, P parameter columns.
 """
@@ -16,28 +16,26 @@ from torch import Tensor
 
 from .. import philox
 from ..params import (
-    BRIGHTNESS,
-    CONTRAST,
+    CONSTANT,
     CROP_ATTEMPTS,
-    FLIP,
-    GRAY,
+    DRAW_NUMBERS,
     HEIGHT,
-    HUE,
-    JITTER,
     LEFT,
-    ORDER,
-    ROTATION,
-    SATURATION,
-    SIGMA,
+    ONE,
+    POLICY,
+    SLOTS,
     SLOTS_PER_VIEW,
-    SOLARIZE,
-    SOLARIZE_OFF,
     TOP,
+    UNIFORM,
+    WHOLE,
     WIDTH,
     P,
 )
 from .compiled import Compiled
-from .resize import EXACT
+from .flags import EXACT
+from .simd import inline_always
+
+SCALE, LOG_RATIO, RATIO = POLICY["scale"], POLICY["log_ratio"], POLICY["ratio"]
 
 # Numba computes in float64 where an unsigned number meets a signed one.
 _MASK, _HALF, _EIGHT = np.uint64(philox.MASK), np.uint64(32), np.uint64(8)
@@ -46,7 +44,7 @@ _WEYL_A, _WEYL_B = np.uint64(philox.WEYL_A), np.uint64(philox.WEYL_B)
 
 
 def sample_params_numba(sample_ids_B: Tensor, sizes_B2: Tensor, packed_V32: Tensor, *, seed: int, epoch: int) -> Tensor:
-    """Draws params_VBP, float32 [V, B, 16]: what `sample_params_torch` draws, bit for bit. Arguments as there."""
+    """Draws params_VBP, float32 [V, B, 16], with the bits and arguments of `sample_params_torch`."""
     params_VBP = torch.empty(packed_V32.shape[0], sample_ids_B.shape[0], P)
     _draw()(
         sample_ids_B.contiguous().numpy(),
@@ -60,29 +58,9 @@ def sample_params_numba(sample_ids_B: Tensor, sizes_B2: Tensor, packed_V32: Tens
     return params_VBP
 
 
-def rows_fit(
-    pixels: Tensor,
-    offsets_B: Tensor,
-    strides_B: Tensor,
-    sizes_B2: Tensor,
-    params_VBP: Tensor,
-    height: int,
-    width: int,
-) -> bool:
-    """Whether every row can be applied, as `check_rows` sees it, which says what is wrong where one cannot."""
-    return _fits()(
-        pixels.numel(),
-        offsets_B.contiguous().numpy(),
-        strides_B.to(torch.int64).contiguous().numpy(),
-        sizes_B2.to(torch.int64).contiguous().numpy(),
-        params_VBP.contiguous().numpy(),
-        height == width,
-    )
-
-
 @njit(**EXACT)
 def _philox(k0, k1, c0, c1, c2, c3):
-    """See philox.philox4x32; all are uint64 below 2**32."""
+    """`philox.philox4x32` of scalars, all uint64 below 2**32."""
     for _ in range(10):
         b, a = c2 * _MULTIPLIER_B, c0 * _MULTIPLIER_A
         c0, c1 = (b >> _HALF) ^ c1 ^ k0, b & _MASK
@@ -104,7 +82,7 @@ def _between(word, policy, column):
 
 @njit(**EXACT)
 def _order(index):
-    """Permutation number 0..23 (Lehmer code) to four packed 2-bit op ids."""
+    """Unpacks permutation number 0..23 (Lehmer code) into four packed 2-bit operation ids."""
     remaining, packed, radix = 0b11_10_01_00, 0, 6
     for position in range(3):
         shift = 2 * (index // radix)
@@ -120,19 +98,81 @@ def _crop(row, policy, H, W, k0, k1, c0, c1, c2, slots):
     """torchvision's RandomResizedCrop.get_params: the first of ten attempts that fits, else a central box."""
     for attempt in range(CROP_ATTEMPTS):
         u0, u1, u2, u3 = _philox(k0, k1, c0, c1, c2, slots + np.uint64(attempt))
-        area = H * W * _between(u0, policy, 0)
-        ratio = math.exp(_between(u1, policy, 2))
+        area = H * W * _between(u0, policy, SCALE)
+        ratio = math.exp(_between(u1, policy, LOG_RATIO))
         w = math.floor(math.sqrt(area * ratio) + 0.5)
         h = math.floor(math.sqrt(area / ratio) + 0.5)
         if 0 < w <= W and 0 < h <= H:
             row[TOP], row[LEFT] = math.floor(_uniform(u2) * (H - h + 1)), math.floor(_uniform(u3) * (W - w + 1))
             row[HEIGHT], row[WIDTH] = h, w
             return
-    ratio_low, ratio_high = policy[4], policy[5]
+    ratio_low, ratio_high = policy[RATIO], policy[RATIO + 1]
     w = math.floor(H * ratio_high + 0.5) if ratio_high < W / H else W
     h = math.floor(W / ratio_low + 0.5) if ratio_low > W / H else H
     row[TOP], row[LEFT] = math.floor((H - h) / 2), math.floor((W - w) / 2)
     row[HEIGHT], row[WIDTH] = h, w
+
+
+# The table of draws becomes code with its numbers as constants: one function per slot and per draw, chained by
+# functions that call one and then the rest, all inlined. A loop over the table would take 1.5 times as long.
+
+
+def _make_words(slot: int) -> Any:
+    """A function that returns the words of the slots from `slot` on, four per slot, as one tuple."""
+    number = np.uint64(slot)
+
+    @njit(**EXACT)
+    def words_of_slot(k0, k1, c0, c1, c2, slots):
+        inline_always()
+        return _philox(k0, k1, c0, c1, c2, slots + number)
+
+    if slot + 1 == SLOTS:
+        return words_of_slot
+    words_of_rest = _make_words(slot + 1)
+
+    @njit(**EXACT)
+    def words(k0, k1, c0, c1, c2, slots):
+        inline_always()
+        return words_of_slot(k0, k1, c0, c1, c2, slots) + words_of_rest(k0, k1, c0, c1, c2, slots)
+
+    return words
+
+
+def _make_fill(n: int) -> Any:
+    """A function that fills the columns of the draws from number n of `DRAWS` on."""
+    column, kind, word, argument, gate, probability, identity = (numbers[n] for numbers in DRAW_NUMBERS)
+
+    @njit(**EXACT)
+    def fill_one(row, words, policy):
+        inline_always()
+        if kind == CONSTANT:
+            value = identity
+        elif kind == ONE:
+            value = 1.0
+        elif kind == UNIFORM:
+            value = _between(words[word], policy, argument)
+        elif kind == WHOLE:
+            value = np.float64(math.floor(_uniform(words[word]) * argument))
+        else:
+            value = np.float64(_order(int(_uniform(words[word]) * argument)))
+        # The value is computed in either case: a branch on a random number would be mispredicted half of the time.
+        applied = gate < 0 or _uniform(words[gate]) < policy[probability]
+        row[column] = value if applied else identity
+
+    if n + 1 == len(DRAW_NUMBERS.column):
+        return fill_one
+    fill_rest = _make_fill(n + 1)
+
+    @njit(**EXACT)
+    def fill(row, words, policy):
+        inline_always()
+        fill_one(row, words, policy)
+        fill_rest(row, words, policy)
+
+    return fill
+
+
+_words, _fill = _make_words(CROP_ATTEMPTS), _make_fill(0)
 
 
 def _make_draw(sources: int, *, keep: bool) -> Any:
@@ -143,55 +183,15 @@ def _make_draw(sources: int, *, keep: bool) -> Any:
             slots = np.uint64(v * SLOTS_PER_VIEW)
             for i in range(ids.size):
                 row = params[v, i]
-                row[:] = 0
                 c0, c1 = np.uint64(ids[i]) & _MASK, np.uint64(ids[i]) >> _HALF
                 H, W = np.float64(sizes[i, 0]), np.float64(sizes[i, 1])
                 _crop(row, policy, H, W, k0, k1, c0, c1, epoch, slots)
-                a0, a1, a2, a3 = _philox(k0, k1, c0, c1, epoch, slots + np.uint64(10))
-                b0, b1, b2, b3 = _philox(k0, k1, c0, c1, epoch, slots + np.uint64(11))
-                d0, d1, d2, d3 = _philox(k0, k1, c0, c1, epoch, slots + np.uint64(12))
-                e0, e1, _e2, _e3 = _philox(k0, k1, c0, c1, epoch, slots + np.uint64(13))
-                jitter = _uniform(a0) < policy[6]
-                row[FLIP] = _uniform(d2) < policy[22]
-                row[ROTATION] = math.floor(_uniform(e1) * 4) if _uniform(e0) < policy[23] else 0
-                row[JITTER] = jitter
-                row[ORDER] = _order(int(_uniform(a1) * 24))
-                row[BRIGHTNESS] = _between(a2, policy, 7) if jitter else 1
-                row[CONTRAST] = _between(a3, policy, 9) if jitter else 1
-                row[SATURATION] = _between(b0, policy, 11) if jitter else 1
-                row[HUE] = _between(b1, policy, 13) if jitter else 0
-                row[GRAY] = _uniform(b2) < policy[15]
-                row[SIGMA] = _between(d0, policy, 17) if _uniform(b3) < policy[16] else 0
-                row[SOLARIZE] = _between(d3, policy, 20) if _uniform(d1) < policy[19] else SOLARIZE_OFF
+                words = _words(k0, k1, c0, c1, epoch, slots)
+                _fill(row, words, policy)
 
     return draw
-
-
-def _make_fits(sources: int, *, keep: bool) -> Any:
-    @njit(cache=keep, nogil=True)
-    def fits(size, offsets, strides, sizes, params, square):
-        if sources < 0:
-            return False
-        for b in range(offsets.size):
-            H, W = sizes[b, 0], sizes[b, 1]
-            if offsets[b] < 0 or min(H, W) < 1 or offsets[b] + strides[b] * (H - 1) + W * 3 > size:
-                return False
-            for v in range(params.shape[0]):
-                row = params[v, b]
-                for p in range(P):
-                    if not math.isfinite(row[p]):
-                        return False
-                y, x, h, w = row[TOP], row[LEFT], row[HEIGHT], row[WIDTH]
-                if y < 0 or x < 0 or h < 1 or w < 1 or y + h > H or x + w > W:
-                    return False
-                if not square and int(row[ROTATION]) % 2 != 0:
-                    return False
-        return True
-
-    return fits
 
 
 _draw = Compiled(
     _make_draw, "void(int64[::1], int64[:, ::1], float64[:, ::1], float32[:, :, ::1], uint64, uint64, uint64)"
 )
-_fits = Compiled(_make_fits, "boolean(int64, int64[::1], int64[::1], int64[:, ::1], float32[:, :, ::1], boolean)")

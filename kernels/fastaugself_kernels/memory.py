@@ -1,8 +1,8 @@
-"""Memory for views that is used again.
+"""A pool of CPU memory for large tensors.
 
-A batch of views is tens of megabytes that PyTorch asks the system for, and gives back, at every step; touching fresh
-pages costs as much as all the arithmetic of the augmentation. Here the memory of a batch that nobody refers to any
-more serves the next one.
+PyTorch returns the tens of megabytes of a batch of views to the system at every step and asks for them again, and
+touching fresh pages takes as long as all the arithmetic of the augmentation. Here the memory of a tensor that is no
+longer referred to is kept for the next tensor of the same size.
 """
 
 import threading
@@ -21,7 +21,7 @@ _lock = threading.RLock()  # a block can be freed by the garbage collector while
 
 
 def empty(*shape: int, dtype: torch.dtype) -> Tensor:
-    """`torch.empty(*shape, dtype=dtype)` on the CPU, in memory of an earlier tensor of this size where there is one."""
+    """`torch.empty(*shape, dtype=dtype)` on the CPU, in memory of an earlier tensor of this size if there is any."""
     size = dtype.itemsize
     for side in shape:
         size *= side
@@ -34,7 +34,7 @@ def empty(*shape: int, dtype: torch.dtype) -> Tensor:
 
 
 def _take(size: int) -> np.ndarray:
-    """A block of `size` bytes that starts at a cache line."""
+    """Returns a block of `size` bytes, aligned to a cache line."""
     with _lock:
         for i, block in enumerate(_free):
             if block.size == size:

@@ -1,4 +1,4 @@
-"""From torch tensors to the compiled kernel: scratch memory, threads.
+"""Calls the compiled kernel on torch tensors: scratch memory, threads.
 
 Shape suffixes: V views, B batch, C channels, H W, P parameter columns.
 """
@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 from .. import params as columns
+from ..backends import Options
 from . import view
+from .blur import ROWS, SPAN
 from .compiled import Compiled
-from .finish import BFLOAT16, FLOAT16, FLOAT32, ROWS, SPAN
 from .pool import Pool
 from .resize import CHUNK, STRIP, TILE
 from .simd import LANES, WIDE
+from .store import BFLOAT16, FLOAT16, FLOAT32
 
 KINDS = {torch.float32: FLOAT32, torch.float16: FLOAT16, torch.bfloat16: BFLOAT16}
 CHUNK_MICROSECONDS = 2000.0  # work that a thread takes at a time: much longer than taking it costs
@@ -40,10 +42,7 @@ def augment_numba(
     *,
     mean: Sequence[float],
     std: Sequence[float],
-    antialias: bool,
-    rounding: bool,
-    blur_kernel: int,
-    solarize_before_gray: bool,
+    options: Options,
 ) -> None:
     """Fills `views_VBCHW` (float32, float16 or bfloat16 in channels-last memory) and `shift_VB3`, on the CPU.
 
@@ -60,7 +59,7 @@ def augment_numba(
     halves = np.empty(0, np.uint16) if kind == FLOAT32 else output.view(torch.uint16).numpy()
     shift = np.empty(0, np.float32) if shift_VB3 is None else shift_VB3.view(-1).numpy()
     height, width = params_VBP[..., [columns.HEIGHT, columns.WIDTH]].amax((0, 1)).tolist()
-    scratch = _plan(H, W, blur_kernel, int(height), int(width))
+    scratch = _plan(H, W, options.blur_kernel, int(height), int(width))
     deviation = np.asarray(std, np.float64)
     arguments = (
         pixels.numpy(),
@@ -70,8 +69,9 @@ def augment_numba(
         floats,
         halves,
         shift,
-        np.array([V, B, H, W, blur_kernel, kind, *scratch.geometry, C], np.int64),
-        np.array([antialias, rounding, solarize_before_gray, shift_VB3 is not None, _streams(output, H * W)]),
+        np.array([V, B, H, W, kind, *scratch.geometry, C], np.int64),
+        np.array([shift_VB3 is not None, _streams(output, H * W)]),
+        np.array(options, np.int64),
         np.repeat(1 / deviation, LANES).astype(np.float32),
         np.repeat(-np.asarray(mean, np.float64) / deviation, LANES).astype(np.float32),
     )
@@ -85,12 +85,12 @@ def augment_numba(
 
 
 def _streams(output: Tensor, size: int) -> bool:
-    """Whether to write past the caches: where they could not keep the views anyway, and whole vectors line up."""
+    """Whether to write past the caches: if the views are too large for them, and whole vectors are aligned."""
     return output.nbytes >= STREAMED_BYTES and output.data_ptr() % 64 == 0 and size % WIDE == 0
 
 
 def _chunk(V: int, B: int, size: int, threads: int) -> int:
-    """Views that a thread takes at a time: whole images, enough to be worth it, few enough to share them evenly."""
+    """Number of views that a thread takes at a time: all views of some images, and several chunks per thread."""
     if threads == 1:
         return V * B
     per_image = V * (3.0 + 0.004 * size)  # microseconds, roughly
@@ -98,7 +98,7 @@ def _chunk(V: int, B: int, size: int, threads: int) -> int:
 
 
 class _Plan(NamedTuple):
-    """Scratch memory of one thread: whole numbers that the kernel wants to know of it, and the floats of each buffer.
+    """Scratch memory of one thread: the numbers that the kernel needs to know about it, and the floats of each buffer.
 
     `side` is the length of the two tables of first taps; `sizes` are in the order of the kernel's arguments.
     """
@@ -109,7 +109,7 @@ class _Plan(NamedTuple):
 
 
 def _plan(H: int, W: int, blur_kernel: int, height: int, width: int) -> _Plan:
-    """Scratch for H x W outputs from crops of up to height x width pixels, the same for crops nearly as large."""
+    """Scratch memory for H x W outputs of crops of up to height x width pixels; nearly equal crops share a plan."""
     side = -(-max(H, W) // STRIP) * STRIP
     ratio = -(-max(height, width) // min(H, W))
     taps = 2 * ratio + 1
@@ -124,9 +124,9 @@ def _plan(H: int, W: int, blur_kernel: int, height: int, width: int) -> _Plan:
         side=side,
         sizes=(
             side * (taps + 2),  # weights of the rows' taps
-            side * (taps + 2),  # and of the columns'
+            side * (taps + 2),  # weights of the columns' taps
             STRIP * group,  # rows mixed by the vertical pass
-            STRIP * group,  # the same transposed
+            STRIP * group,  # those rows transposed
             TILE * 3 * STRIP,  # a tile of the output
             TILE * STRIP,  # one channel of a tile at the edge
             3 * plane,
@@ -139,7 +139,7 @@ def _plan(H: int, W: int, blur_kernel: int, height: int, width: int) -> _Plan:
 
 
 def _buffers(plan: _Plan) -> tuple[np.ndarray, ...]:
-    """This thread's scratch for the plan, made once: a few plans are kept, for views of several sizes."""
+    """The scratch memory of this thread for a plan; it keeps that of a few plans, for views of several sizes."""
     kept: dict[_Plan, tuple[np.ndarray, ...]] = _thread.__dict__.setdefault("buffers", {})
     if plan not in kept:
         if len(kept) == PLANS_KEPT:
