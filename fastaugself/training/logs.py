@@ -87,7 +87,7 @@ class RunLog:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:
             if not self._complained:
-                log.warning("%s cannot be written (%s); training goes on", path, error)
+                log.warning("%s cannot be written (%s); training continues", path, error)
             self._complained = True
 
     def close(self) -> None:

@@ -30,7 +30,7 @@ class Tracker:
             send()
         except Exception as error:
             if not self._complained:
-                log.warning("the tracker failed (%s: %s); training goes on", type(error).__name__, error)
+                log.warning("the tracker failed (%s: %s); training continues", type(error).__name__, error)
             self._complained = True
 
 

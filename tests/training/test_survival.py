@@ -76,7 +76,7 @@ def test_a_full_disk_keeps_the_run_going_and_the_older_checkpoint(beton, tmp_pat
         signal.signal(signal.SIGXFSZ, handler)
     assert saved_steps(run) == before and not list((run / "checkpoints").glob("*.partial"))
     (line, *_) = messages()
-    assert "no checkpoint of step 3" in line and "step-000000002.pt" in line and "training goes on" in line
+    assert "no checkpoint of step 3" in line and "step-000000002.pt" in line and "training continues" in line
     train(config(beton, run, max_steps=3))
     assert saved_steps(run) == [2, 3]  # with room again, it went on from where it was
 
