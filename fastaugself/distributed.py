@@ -1,4 +1,4 @@
-"""Processes: started by torchrun, or one alone."""
+"""torch.distributed: process group, rank and world size, and collectives with and without gradients."""
 
 import datetime
 import os
@@ -15,20 +15,20 @@ from .errors import RunError, UsageError
 
 DeviceName = Literal["auto", "cuda", "cpu"]
 
-PATIENCE = datetime.timedelta(minutes=10)  # until a process that does not answer is given up
+TIMEOUT = datetime.timedelta(minutes=10)  # of the process group and of rendezvous
 
 
 def resolve_device(name: DeviceName) -> torch.device:
-    """The device of a `--device` option; "auto" is CUDA where there is one. Raises UsageError for CUDA without one."""
+    """The device of a `--device` option; "auto" is CUDA if available. Raises UsageError for "cuda" without CUDA."""
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
-        raise UsageError("--device cuda: this torch finds no CUDA device; pass --device cpu")
+        raise UsageError("--device cuda: torch finds no CUDA device; pass --device cpu")
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among all of them."""
+    """Rank, world size and device of this process."""
 
     rank: int
     size: int
@@ -36,26 +36,26 @@ class World:
 
     @classmethod
     def single(cls, device: torch.device | str = "cpu") -> "World":
-        """One process by itself."""
+        """A world of one process."""
         return cls(0, 1, torch.device(device))
 
     @property
     def is_main(self) -> bool:
-        """Whether this is rank 0, the process that writes files and prints."""
+        """True on rank 0, which writes files and prints."""
         return self.rank == 0
 
 
 def start(device: DeviceName) -> World:
-    """Joins the process group that torchrun describes in the environment; alone without one.
+    """Joins the process group of torchrun (from RANK, WORLD_SIZE, LOCAL_RANK); a single process without torchrun.
 
-    Raises UsageError where CUDA is asked for and missing, or has fewer devices than processes.
+    Raises UsageError if CUDA is requested but missing, or if a node has fewer CUDA devices than processes.
     """
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     cuda = resolve_device(device).type == "cuda"
     if cuda and local_rank >= torch.cuda.device_count():
         raise UsageError(
-            f"{torch.cuda.device_count()} CUDA devices for process {local_rank + 1} of this node; "
+            f"local rank {local_rank} has no CUDA device, this node has {torch.cuda.device_count()}; "
             f"pass --nproc-per-node={torch.cuda.device_count()} to torchrun"
         )
     chosen = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
@@ -65,24 +65,24 @@ def start(device: DeviceName) -> World:
         backend = "nccl" if cuda else "gloo"
         if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
             store = _fresh_store(rank, size)
-            dist.init_process_group(backend, timeout=PATIENCE, store=store, rank=rank, world_size=size)
+            dist.init_process_group(backend, timeout=TIMEOUT, store=store, rank=rank, world_size=size)
         else:
-            dist.init_process_group(backend, timeout=PATIENCE)
+            dist.init_process_group(backend, timeout=TIMEOUT)
     return World(rank, size, chosen)
 
 
 def _fresh_store(rank: int, size: int) -> Any:
-    """torchrun's store, under a prefix that all processes of this attempt and no others use.
+    """torchrun's store under a prefix that is unique to this (re)start of the workers.
 
-    torchrun keeps one store over the restarts of its workers, and torch 2.13 does not tell their keys apart: after a
-    restart, processes would look for each other at the addresses of those that died. The count of restarts does not
-    help, for it is each node's own. So the leading process draws a name for the attempt, and tells it to every process
-    that asks under a name of its own, until all have answered.
+    torchrun reuses one store across restarts, and torch 2.13 does not separate their keys: after a restart, processes
+    would connect to the addresses of processes that died. The restart count does not help because each node has its
+    own. So rank 0 draws a random name for this start and answers the request of every other rank with it, until all
+    ranks have acknowledged it.
     """
     from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = TCPStore(host, port, is_master=False, timeout=PATIENCE)
+    store = TCPStore(host, port, is_master=False, timeout=TIMEOUT)
     own = uuid.uuid4().hex
     if rank:
         store.set(f"asks/{rank}", own)
@@ -90,21 +90,21 @@ def _fresh_store(rank: int, size: int) -> Any:
         store.set(f"answered/{attempt}/{rank}", "")
         return PrefixStore(f"attempt/{attempt}", store)
     attempt, missing = own, set(range(1, size))
-    deadline = time.monotonic() + PATIENCE.total_seconds()
+    deadline = time.monotonic() + TIMEOUT.total_seconds()
     while missing:
         for other in sorted(missing):
             if store.check([f"answered/{attempt}/{other}"]):
                 missing.discard(other)
-            elif store.check([f"asks/{other}"]):  # perhaps by one that has died; then it does not answer
+            elif store.check([f"asks/{other}"]):  # a process that has died may have asked; it never acknowledges
                 store.set(f"told/{store.get(f'asks/{other}').decode()}", attempt)
         if time.monotonic() > deadline:
-            raise RunError(f"processes {sorted(missing)} of {size} did not start within {PATIENCE}")
+            raise RunError(f"ranks {sorted(missing)} of {size} processes did not start within {TIMEOUT}")
         time.sleep(0.01)
     return PrefixStore(f"attempt/{attempt}", store)
 
 
 def stop() -> None:
-    """Leaves the process group, if there is one."""
+    """Destroys the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -119,11 +119,11 @@ class SideChannel:
     """A vote over a separate gloo group; works while a collective on the default group hangs."""
 
     def __init__(self) -> None:
-        """A collective call: every rank makes one at the same point."""
-        self._group = dist.new_group(backend="gloo", timeout=PATIENCE / 2) if world_size() > 1 else None
+        """A collective call: all ranks must make it at the same point."""
+        self._group = dist.new_group(backend="gloo", timeout=TIMEOUT / 2) if world_size() > 1 else None
 
     def vote(self, yes: bool) -> int:
-        """The number of ranks that vote yes. Raises RuntimeError where not all vote within half of PATIENCE."""
+        """The number of ranks that vote yes. Raises RuntimeError if some rank does not vote within half of TIMEOUT."""
         answer = torch.tensor([int(yes)])
         if self._group is not None:
             dist.all_reduce(answer, group=self._group)
@@ -131,17 +131,17 @@ class SideChannel:
 
 
 def rank() -> int:
-    """This process's number."""
+    """The rank of this process; 0 without a process group."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """The number of processes."""
+    """The number of processes; 1 without a process group."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-# Operations of torch.library, which torch.compile takes as they are, in one graph with what is around them. An
-# autograd.Function would be a graph in the graph, which DDP's optimizer of Dynamo refused in many versions.
+# Custom operators of torch.library stay inside the graph that torch.compile captures. An autograd.Function would become
+# a higher-order operator with a subgraph, which Dynamo's DDPOptimizer refused in many versions.
 
 
 @torch.library.custom_op("fastaugself::sum_over_processes", mutates_args=())
@@ -161,7 +161,7 @@ def _max(x: Tensor) -> Tensor:
 @torch.library.custom_op("fastaugself::gather", mutates_args=())
 def _gather(x: Tensor) -> Tensor:
     gathered = x.new_empty((world_size() * len(x), *x.shape[1:]))
-    dist.all_gather(list(gathered.chunk(world_size())), x.contiguous())  # no back-end sends channels-last images
+    dist.all_gather(list(gathered.chunk(world_size())), x.contiguous())  # no backend sends channels-last tensors
     return gathered
 
 
@@ -181,30 +181,30 @@ _gather.register_autograd(lambda ctx, grad: _sum(grad).chunk(world_size())[rank(
 
 
 def all_gather(x: Tensor) -> Tensor:
-    """`x` of all processes, concatenated along the first dimension in rank order; no gradient."""
+    """`x` of all ranks, concatenated along the first dimension in rank order; no gradient."""
     return _gather(x.detach()) if world_size() > 1 else x
 
 
 def sum_over_processes(x: Tensor) -> Tensor:
-    """`x` summed over all processes; no gradient."""
+    """Sum of `x` over all ranks; no gradient."""
     return _sum(x.detach()) if world_size() > 1 else x
 
 
 def max_over_processes(x: Tensor) -> Tensor:
-    """The largest `x` of all processes; no gradient."""
+    """Element-wise maximum of `x` over all ranks; no gradient."""
     return _max(x.detach()) if world_size() > 1 else x
 
 
 def sum_with_gradient(x: Tensor) -> Tensor:
-    """`x` summed over all processes; the gradients of all processes flow back to each."""
+    """Sum of `x` over all ranks; the backward pass sums the gradients of all ranks."""
     return _sum(x) if world_size() > 1 else x
 
 
 def gather_with_gradient(x: Tensor) -> Tensor:
-    """`x` of all processes, concatenated in rank order; the gradients of all processes flow back to each part."""
+    """`x` of all ranks, concatenated in rank order; the backward pass sums the gradients of all ranks."""
     return _gather(x) if world_size() > 1 else x
 
 
 def mean_over_processes(x: Tensor) -> Tensor:
-    """`x` averaged over all processes; no gradient."""
+    """Mean of `x` over all ranks; no gradient."""
     return sum_over_processes(x) / world_size()

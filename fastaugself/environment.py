@@ -1,4 +1,4 @@
-"""What a result depends on besides the configuration."""
+"""Versions, hardware and git commit, which results depend on besides the configuration."""
 
 import functools
 import importlib.metadata
@@ -15,7 +15,7 @@ PACKAGES = ("fastaugself", "torch", "triton", "numba", "numpy", "ffcv", "simplej
 
 @functools.cache
 def versions() -> dict[str, str | None]:
-    """The version of each package that is installed, by name."""
+    """The installed version of each of `PACKAGES`, None if it is not installed."""
     found: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
@@ -26,7 +26,7 @@ def versions() -> dict[str, str | None]:
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Versions, machine and commit, as JSON values."""
+    """Versions, machine and git commit as JSON values, for environment.json and benchmark records."""
     record: dict[str, Any] = {
         "python": platform.python_version(),
         "versions": dict(versions()),
@@ -45,7 +45,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def cpu_name() -> str:
-    """The processor's name as the system gives it."""
+    """The CPU's model name."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -56,20 +56,20 @@ def cpu_name() -> str:
 
 
 def commit() -> str | None:
-    """The commit of the checkout this package runs from, with + where it is changed.
+    """The git commit of the checkout that this package runs from, with a + if tracked files are modified.
 
-    Outside a checkout it is $FASTAUGSELF_COMMIT, or None.
+    Outside a checkout: the value of $FASTAUGSELF_COMMIT, or None.
     """
-    named = os.environ.get("FASTAUGSELF_COMMIT")
+    fallback = os.environ.get("FASTAUGSELF_COMMIT")
     root = Path(__file__).parents[1]
     try:
         git = ["git", "-C", str(root)]
         head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=10)
         if head.returncode:
-            return named
+            return fallback
         dirty = subprocess.run(
             [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=10
         ).stdout
     except (OSError, subprocess.TimeoutExpired):
-        return named
+        return fallback
     return head.stdout.strip() + ("+" if dirty else "")

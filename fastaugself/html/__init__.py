@@ -1,1 +1,1 @@
-"""The frame, the charts and the style of HTML pages."""
+"""Page template, charts and style sheet of the HTML reports."""

@@ -1,4 +1,4 @@
-"""Line charts as inline SVG, coloured by the page's style sheet, so that they follow its light and dark themes."""
+"""Line charts as inline SVG, coloured by the page's style sheet so that they follow its light and dark themes."""
 
 import math
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ from typing import NamedTuple
 from .page import escape
 
 WIDTH, HEIGHT = 340, 214
-LEFT, RIGHT, TOP, BOTTOM = 42, 44, 12, 26  # around the plot: numbers of both axes and the last value
+LEFT, RIGHT, TOP, BOTTOM = 42, 44, 12, 26  # margins for the tick labels and the last value
 MAX_POINTS = 240
 
 
 class Level(NamedTuple):
-    """A horizontal line with its name."""
+    """A labelled horizontal reference line."""
 
     value: float
     label: str
@@ -29,10 +29,11 @@ def line_chart(
     low: float | None = None,
     high: float | None = None,
 ) -> str:
-    """A curve of finite points in the order of `x`, with its last value written at its end.
+    """An SVG line chart whose curve is labelled with its last value.
 
-    name: for screen readers. levels: drawn dashed and labelled. low, high: values the axis must reach. More than some
-    hundred points are averaged in runs of neighbours.
+    x, y: coordinates, x ascending; points with NaN or Inf are skipped. name: title for screen readers. levels: dashed,
+    labelled reference lines. low, high: values that the y axis must include. More than `MAX_POINTS` points are averaged
+    in groups of neighbours. Raises ValueError if no point is finite.
     """
     points = [(a, b) for a, b in zip(x, y, strict=True) if math.isfinite(a) and math.isfinite(b)]
     if not points:
@@ -96,7 +97,7 @@ def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
 def _free_spot(
     drawn: Sequence[tuple[float, float]], level: float, width: float, right: float
 ) -> tuple[float, float, str]:
-    """(x, y, text-anchor) of a label beside its line, where the curve comes in its way least; right above by choice."""
+    """(x, y, text-anchor) of a reference line's label, where the curve overlaps it least; above right if equal."""
     spots = [(right - 2, dy, "end", right - width, right) for dy in (-5.0, 14.0)]
     spots += [(LEFT + 4, dy, "start", LEFT, LEFT + width) for dy in (-5.0, 14.0)]
 
@@ -112,7 +113,7 @@ def _free_spot(
     return x, level + dy, anchor
 
 
-STEPS = 24  # places along a label at which it is checked against the curve
+STEPS = 24  # points along a label at which overlap with the curve is tested
 
 
 def _height_at(drawn: Sequence[tuple[float, float]], x: float) -> float | None:
@@ -123,7 +124,7 @@ def _height_at(drawn: Sequence[tuple[float, float]], x: float) -> float | None:
 
 
 def _ticks(low: float, high: float, count: int = 4, steps: Sequence[float] = (1, 2, 2.5, 5, 10)) -> list[float]:
-    """Round numbers from at or below `low` to at or above `high`."""
+    """Evenly spaced round numbers that cover [low, high]."""
     if high - low < 1e-12 * max(abs(low), abs(high), 1e-12):
         low, high = low - (abs(low) or 1.0) * 0.5, high + (abs(high) or 1.0) * 0.5
     raw = (high - low) / count
@@ -134,7 +135,7 @@ def _ticks(low: float, high: float, count: int = 4, steps: Sequence[float] = (1,
 
 
 def _number(value: float, ticks: Sequence[float]) -> str:
-    """A tick with as many digits as its neighbours need."""
+    """A tick label with the number of digits that the tick spacing needs."""
     step = ticks[1] - ticks[0] if len(ticks) > 1 else abs(value) or 1.0
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     digits += not math.isclose(step * 10**digits, round(step * 10**digits))  # steps of 2.5

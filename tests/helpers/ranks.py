@@ -186,7 +186,7 @@ def compile_on_two(folder):
 
 def compile_fails_on_one(folder):
     compiling.DistributedDataParallel = SmallBuckets
-    distributed.PATIENCE = datetime.timedelta(seconds=3)
+    distributed.TIMEOUT = datetime.timedelta(seconds=3)
 
     def work(world):
         try:
