@@ -7,7 +7,6 @@ large, a hue rotation), and the sidecar keeps them, so that a report can ask wha
 import importlib.util
 import io
 import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -19,6 +18,7 @@ from .beton.format import MAX_SIDE
 from .beton.sidecar import Sidecar
 from .beton.writer import BetonWriter
 from .cores import available_cores
+from .parallel import ordered_map
 
 # Class name, package, file below it. Licences: astronaut, hubble and rocket are in the public domain (NASA, SpaceX);
 # cat, coffee and retina CC0; china CC BY 2.0 by danielbuechele; flower CC BY 2.0 by Flickr user vultilion.
@@ -79,8 +79,9 @@ def write_demo(
     def jpeg(crop: _Crop) -> bytes:
         return _make(list(photos.values())[crop.photo], crop, size)
 
-    with BetonWriter(out, count) as writer, ThreadPoolExecutor(available_cores()) as pool:
-        for crop, data in zip(crops, pool.map(jpeg, crops), strict=True):
+    workers = available_cores()
+    with BetonWriter(out, count) as writer:
+        for crop, data in zip(crops, ordered_map(jpeg, crops, workers=workers, ahead=16 * workers), strict=True):
             writer.add(data, crop.photo)
         factors = ("photo", "centre_y", "centre_x", "scale", "hue")
         writer.sidecar = Sidecar(

@@ -4,9 +4,7 @@ Shape suffixes: B batch, C channels, H W, T target columns, N samples, 2 = (widt
 """
 
 import itertools
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -16,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..data.cores import available_cores
+from ..data.parallel import ordered_map
 from .encoders import Color
 from .splits import Floats, Images
 
@@ -67,19 +66,9 @@ def normalise(x_BHWC: Tensor, mean: Color, std: Color) -> Tensor:
     return x.sub_(torch.tensor(mean, device=x.device).view(shape)).div_(torch.tensor(std, device=x.device).view(shape))
 
 
-def in_threads(call: Callable[[int], R], indices: Sequence[int], *, workers: int = 0, ahead: int = 64) -> Iterator[R]:
-    """`call` of each index in order, computed by threads at most `ahead` results in advance."""
-    pool = ThreadPoolExecutor(workers or available_cores(), thread_name_prefix="prepare")
-    waiting: deque[Future[R]] = deque()
-    try:
-        for index in indices:
-            waiting.append(pool.submit(call, index))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+def in_threads(call: Callable[[int], R], indices: Sequence[int], *, workers: int = 0, ahead: int = 64) -> Generator[R]:
+    """`call(index)` for every index, in order; `workers` threads (0: one per core), at most `ahead` results ahead."""
+    return ordered_map(call, indices, workers=workers or available_cores(), ahead=ahead)
 
 
 def batches(

@@ -6,10 +6,9 @@ Shape suffixes: N samples, A allocation records.
 import os
 import time
 import zlib
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Generator, Iterator
+from contextlib import closing, suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +17,7 @@ import numpy as np
 
 from ...errors import RunError, UsageError
 from ..cores import available_cores
+from ..parallel import ordered_map
 from ..progress import progress
 from ..readers.native import decode_into
 from . import manifest, sidecar
@@ -25,6 +25,7 @@ from .format import ALLOCATION, Beton, Fault
 from .manifest import End, Entry
 
 _SAMPLES_A_TASK = 64
+_TASKS_AHEAD = 4  # per thread
 _ZEROS_AT_ONCE = 1 << 20  # bytes
 _OF_THE_FILE = -1  # in place of a sample
 
@@ -96,8 +97,11 @@ class _Check:
         self._faults += in_index
         unusable = {fault.sample for fault in in_index}
         self._check_table()
-        with progress("verifying", len(self._beton), wanted=show_progress) as advance:
-            for count, faults, names in self._in_parallel(unusable):
+        with (
+            progress("verifying", len(self._beton), wanted=show_progress) as advance,
+            closing(self._check_all(unusable)) as checked,
+        ):
+            for count, faults, names in checked:
                 self._faults += faults
                 self._names |= names
                 advance(count)
@@ -115,20 +119,12 @@ class _Check:
             found[what if sample == _OF_THE_FILE else f"sample {sample}{name} {what}"] = None
         return list(found)
 
-    def _in_parallel(self, unusable: set[int]) -> Iterator[tuple[int, list[Fault], dict[int, str]]]:
-        """For every group of samples how many they are, their faults, and the names of those that have one."""
-        ahead: deque[Future[tuple[int, list[Fault], dict[int, str]]]] = deque()
-        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="verify")
+    def _check_all(self, unusable: set[int]) -> Generator[tuple[int, list[Fault], dict[int, str]]]:
+        """For every group of samples: their number, their faults, and the names of the samples that have one."""
         entries = self._entries()
-        try:
-            while group := list(islice(entries, _SAMPLES_A_TASK)):
-                ahead.append(pool.submit(self._check_samples, group, unusable))
-                if len(ahead) > 4 * self._workers:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        groups = iter(lambda: list(islice(entries, _SAMPLES_A_TASK)), [])
+        check = partial(self._check_samples, unusable=unusable)
+        return ordered_map(check, groups, workers=self._workers, ahead=_TASKS_AHEAD * self._workers)
 
     def _entries(self) -> Iterator[tuple[int, Entry | None]]:
         """Every sample with its line of the manifest, None for what the manifest does not tell."""

@@ -4,9 +4,7 @@ import logging
 import os
 import time
 import warnings
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +19,7 @@ from ..beton.format import MAX_SIDE, Beton
 from ..beton.sidecar import Sidecar
 from ..beton.writer import BetonWriter, claim, partial_path, release
 from ..cores import available_cores
+from ..parallel import ordered_map
 from ..progress import progress as show_progress
 from . import open_samples
 from .photo import Photo, convert, convert_pixels
@@ -30,6 +29,7 @@ from .subset import ClassSamples, read_classes
 log = logging.getLogger(__name__)
 
 _LARGE = 1_500_000  # pixels a photo, beyond which decoding takes longer than anything else in a step
+_AHEAD = 4  # photos per thread that are read and decoded before they are written
 
 
 class _Options(NamedTuple):
@@ -187,8 +187,11 @@ def _write(
         if counts.unreadable and not skip_unreadable:
             raise UnreadablePhoto(_skippable(counts.unreadable[0].unreadable))
         try:
-            with show_progress("writing", samples.count, wanted=progress, done=resumed) as advance:
-                for sample, photo in _load_all(samples, resumed, options, workers or available_cores()):
+            with (
+                show_progress("writing", samples.count, wanted=progress, done=resumed) as advance,
+                closing(_load_all(samples, resumed, options, workers or available_cores())) as loaded,
+            ):
+                for sample, photo in loaded:
                     _add(writer, sample, photo, skip_unreadable)
                     advance(1)
         finally:
@@ -271,22 +274,13 @@ def _encoder() -> str:
 
 def _load_all(
     samples: Samples, start: int, options: _Options, workers: int
-) -> Iterator[tuple[Sample, Photo | UnreadablePhoto]]:
-    """Every photo in order, read and decoded by `workers` threads that run at most a few photos ahead."""
-    ahead: deque[tuple[Sample, Future[Photo | UnreadablePhoto]]] = deque()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="write")
-    with closing(samples.samples(start)) as todo:
-        try:
-            for sample in todo:
-                ahead.append((sample, pool.submit(_load, sample, options)))
-                if len(ahead) > 4 * workers:
-                    sample, future = ahead.popleft()
-                    yield sample, future.result()
-            while ahead:
-                sample, future = ahead.popleft()
-                yield sample, future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+) -> Generator[tuple[Sample, Photo | UnreadablePhoto]]:
+    """All photos from number `start`, in order, read and decoded by `workers` threads a few photos ahead."""
+
+    def load(sample: Sample) -> tuple[Sample, Photo | UnreadablePhoto]:
+        return sample, _load(sample, options)
+
+    return ordered_map(load, samples.samples(start), workers=workers, ahead=_AHEAD * workers)
 
 
 def _load(sample: Sample, options: _Options) -> Photo | UnreadablePhoto:

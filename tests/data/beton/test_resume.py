@@ -86,14 +86,15 @@ def test_a_run_killed_at_any_time_goes_on_to_the_same_bytes(folder, whole, tmp_p
     lines = writer.partial_path(manifest.path_of(out))
     script = (
         "import time\n"
-        "from fastaugself.data import write, writer\n"
+        "from fastaugself.data.beton import writer\n"
+        "from fastaugself.data.inputs.convert import write_photos\n"
         "add = writer.BetonWriter.add\n"
         "def slow(self, *args, **kwargs):\n"
         "    sample = add(self, *args, **kwargs)\n"
         "    self._stream.flush(); self._lines.flush(); time.sleep(0.05)\n"
         "    return sample\n"
         "writer.BetonWriter.add = slow\n"
-        f"write.write_photos({str(folder)!r}, {str(out)!r}, max_side=180, progress=False)\n"
+        f"write_photos({str(folder)!r}, {str(out)!r}, max_side=180, progress=False)\n"
     )
     seen = 0
     for _ in range(2):
