@@ -1,21 +1,23 @@
-"""Calls the compiled kernel on torch tensors: scratch memory, threads.
+"""Calls the compiled kernel on torch tensors: checks of the parameter rows, scratch memory, threads.
 
 Shape suffixes: V views, B batch, C channels, H W, P parameter columns.
 """
 
+import math
 import threading
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numba import njit
 from torch import Tensor
 
-from .. import params as columns
 from ..backends import Options
+from ..params import HEIGHT, LEFT, ROTATION, TOP, WIDTH, P
 from . import view
 from .blur import ROWS, SPAN
-from .compiled import Compiled
+from .compiled import compiled
 from .pool import Pool
 from .resize import CHUNK, STRIP, TILE
 from .simd import LANES, WIDE
@@ -29,7 +31,7 @@ STREAMED_BYTES = 16 << 20  # views beyond this size are not read again from a ca
 
 _pool = Pool()
 _thread = threading.local()
-_kernel = Compiled(view.make_kernel, view.SIGNATURE)
+_kernel = compiled(view.make_kernel, view.SIGNATURE)
 
 
 def augment_numba(
@@ -58,7 +60,7 @@ def augment_numba(
     floats = output.numpy() if kind == FLOAT32 else np.empty(0, np.float32)
     halves = np.empty(0, np.uint16) if kind == FLOAT32 else output.view(torch.uint16).numpy()
     shift = np.empty(0, np.float32) if shift_VB3 is None else shift_VB3.view(-1).numpy()
-    height, width = params_VBP[..., [columns.HEIGHT, columns.WIDTH]].amax((0, 1)).tolist()
+    height, width = params_VBP[..., [HEIGHT, WIDTH]].amax((0, 1)).tolist()
     scratch = _plan(H, W, options.blur_kernel, int(height), int(width))
     deviation = np.asarray(std, np.float64)
     arguments = (
@@ -81,7 +83,57 @@ def augment_numba(
         kernel(first, last, *arguments, *_buffers(scratch))
 
     threads = torch.get_num_threads()
-    _pool.run(work, V * B, _chunk(V, B, H * W, threads), threads)
+    if threads == 1:
+        work(0, V * B)
+    else:
+        _pool.run(work, V * B, _chunk(V, B, H * W, threads), threads)
+
+
+def rows_fit(
+    pixels: Tensor,
+    offsets_B: Tensor,
+    strides_B: Tensor,
+    sizes_B2: Tensor,
+    params_VBP: Tensor,
+    height: int,
+    width: int,
+) -> bool:
+    """Whether `check_rows` would accept these arguments; it is slower and names what is wrong."""
+    return _fits()(
+        pixels.numel(),
+        offsets_B.contiguous().numpy(),
+        strides_B.to(torch.int64).contiguous().numpy(),
+        sizes_B2.to(torch.int64).contiguous().numpy(),
+        params_VBP.contiguous().numpy(),
+        height == width,
+    )
+
+
+def _make_fits(sources: int, *, keep: bool) -> Any:
+    @njit(cache=keep, nogil=True)
+    def fits(size, offsets, strides, sizes, params, square):
+        if sources < 0:
+            return False
+        for b in range(offsets.size):
+            H, W = sizes[b, 0], sizes[b, 1]
+            if offsets[b] < 0 or min(H, W) < 1 or offsets[b] + strides[b] * (H - 1) + W * 3 > size:
+                return False
+            for v in range(params.shape[0]):
+                row = params[v, b]
+                for p in range(P):
+                    if not math.isfinite(row[p]):
+                        return False
+                y, x, h, w = row[TOP], row[LEFT], row[HEIGHT], row[WIDTH]
+                if y < 0 or x < 0 or h < 1 or w < 1 or y + h > H or x + w > W:
+                    return False
+                if not square and int(row[ROTATION]) % 2 != 0:
+                    return False
+        return True
+
+    return fits
+
+
+_fits = compiled(_make_fits, "boolean(int64, int64[::1], int64[::1], int64[:, ::1], float32[:, :, ::1], boolean)")
 
 
 def _streams(output: Tensor, size: int) -> bool:
@@ -91,8 +143,6 @@ def _streams(output: Tensor, size: int) -> bool:
 
 def _chunk(V: int, B: int, size: int, threads: int) -> int:
     """Number of views that a thread takes at a time: all views of some images, and several chunks per thread."""
-    if threads == 1:
-        return V * B
     per_image = V * (3.0 + 0.004 * size)  # microseconds, roughly
     return V * max(1, min(int(CHUNK_MICROSECONDS / per_image), B // (4 * threads)))
 

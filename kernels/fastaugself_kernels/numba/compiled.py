@@ -25,32 +25,33 @@ class Make(Protocol):
     def __call__(self, sources: int, *, keep: bool) -> Any: ...
 
 
-class Compiled:
-    """A function of `make`, compiled for `signature` (or loaded from numba's cache on disk) at the first use."""
+def compiled(make: Make, signature: str) -> Callable[[], Callable[..., Any]]:
+    """A getter of the function of `make`, compiled for `signature` (or loaded from numba's cache) at its first call."""
+    made: list[Callable[..., Any]] = []
 
-    def __init__(self, make: Make, signature: str):
-        self._make, self._signature = make, signature
-        self._function: Callable[..., Any] | None = None
+    @cache
+    def get() -> Callable[..., Any]:
+        with _compiling:  # threads that come at once: the first compiles
+            if not made:
+                made.append(_compile(make, signature))
+            return made[0]
 
-    def __call__(self) -> Callable[..., Any]:
-        if self._function is None:
-            with _compiling:
-                self._function = self._function or self._compile()
-        return self._function
+    return get
 
-    def _compile(self) -> Callable[..., Any]:
-        began = time.perf_counter()
-        try:
-            function = self._make(_sources(), keep=True)
-        except RuntimeError as error:  # numba found no folder that it may write to
-            log.info("the CPU kernels are compiled anew in every process: %s", error)
-            function = self._make(_sources(), keep=False)
-        function.compile(self._signature)
-        function.disable_compile()
-        seconds = time.perf_counter() - began
-        if seconds > 2:
-            log.info("compiled the CPU kernels in %.0f s, once for this machine", seconds)
-        return function
+
+def _compile(make: Make, signature: str) -> Callable[..., Any]:
+    began = time.perf_counter()
+    try:
+        function = make(_sources(), keep=True)
+    except RuntimeError as error:  # numba found no folder that it may write to
+        log.info("the CPU kernels are compiled anew in every process: %s", error)
+        function = make(_sources(), keep=False)
+    function.compile(signature)
+    function.disable_compile()
+    seconds = time.perf_counter() - began
+    if seconds > 2:
+        log.info("compiled the CPU kernels in %.0f s, once for this machine", seconds)
+    return function
 
 
 @cache

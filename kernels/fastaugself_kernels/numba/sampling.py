@@ -31,7 +31,7 @@ from ..params import (
     WIDTH,
     P,
 )
-from .compiled import Compiled
+from .compiled import compiled
 from .flags import EXACT
 from .simd import inline_always
 
@@ -192,6 +192,6 @@ def _make_draw(sources: int, *, keep: bool) -> Any:
     return draw
 
 
-_draw = Compiled(
+_draw = compiled(
     _make_draw, "void(int64[::1], int64[:, ::1], float64[:, ::1], float32[:, :, ::1], uint64, uint64, uint64)"
 )
