@@ -1,22 +1,20 @@
-"""Shell completion: the parser's own script, with file names where no option fits, and with recipes.
+"""Shell completion: tyro's completion script, extended by recipes and by file names where no option fits.
 
-The script is bash's. zsh runs it too, by its `bashcompinit`.
+The script is written for bash; zsh runs it through its `bashcompinit`.
 """
 
 import contextlib
 import io
 import re
-import runpy
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from unittest.mock import patch
 
-from ..errors import UsageError
 from .parser import Command, Group, choose
-from .pretrain import Recipe, parse
+from .pretrain import parse
+from .recipe_file import load_recipe
 
-# A recipe's options are completed after its file name, whatever runs it: python, or torchrun with its own options.
+# A recipe's options are completed after its file name, whether python or torchrun (with its own options) runs it.
 _BASH = """
 _fastaugself() {{
   local i name= current=${{COMP_WORDS[COMP_CWORD]}} last=${{COMP_WORDS[COMP_CWORD - 1]}} presets=
@@ -44,7 +42,7 @@ _fastaugself() {{
     done
   fi
   if ((COMP_CWORD > 1)) && [[ -e ${{COMPREPLY[0]}} ]]; then
-    COMPREPLY=()  # the shell completes names of files better
+    COMPREPLY=()  # the shell itself completes file names better
   fi
 }}
 complete -o bashdefault -o default -F _fastaugself fastaugself{programs}
@@ -60,7 +58,7 @@ bashcompinit
 
 
 def completion(shell: str, recipes: Sequence[Path], commands: Mapping[str, Command | Group]) -> str:
-    """What `shell`, bash or zsh, has to read so that it completes `fastaugself` and these recipes.
+    """The script that completes `fastaugself` and these recipes; shell: "bash" or "zsh".
 
     Raises UsageError for files that are not recipes.
     """
@@ -76,33 +74,21 @@ def completion(shell: str, recipes: Sequence[Path], commands: Mapping[str, Comma
 
 
 def _recipe(path: Path) -> tuple[str, str]:
-    """The script of one recipe, and the names of its presets."""
-    if not path.is_file():
-        raise UsageError(f"no such recipe: {path}")
-    made: list[tuple[str, str]] = []
-
-    def run(recipe: Recipe, /, **presets: Recipe) -> None:
-        made.append((_printed(lambda option: parse(recipe, presets, option)), " ".join(["paper", *presets])))
-
-    with patch("fastaugself.run", run):
-        try:
-            runpy.run_path(str(path), run_name="__main__")
-        except Exception as error:
-            raise UsageError(f"{path} is not a recipe: {type(error).__name__}: {error}") from None
-    if not made:
-        raise UsageError(f"{path} is not a recipe: it does not call fastaugself.run")
-    return made[0]
+    """The completion script of one recipe, and the names of its presets separated by spaces."""
+    recipe, presets = load_recipe(path)
+    return _printed(lambda option: parse(recipe, presets, option)), " ".join(["paper", *presets])
 
 
 def _printed(parser: Callable[[list[str]], object]) -> str:
-    """The parser's own script, which it prints before it ends the process."""
+    """The completion script of a tyro parser, which prints it and then exits."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
         parser(["--tyro-print-completion", "bash"])
-    # One line for each option: a description of several lines would be offered line by line.
+    # One line per option: the lines of a longer description would be offered as completions.
     return re.sub(r"^COMPLETION_SPEC = .*$", lambda found: found[0].replace(r"\n", " "), printed.getvalue(), flags=re.M)
 
 
 def _function(script: str) -> str:
+    """The name of the shell function that a completion script defines."""
     (name,) = re.findall(r"^(_tyro_\w+)\(\) \{$", script, re.MULTILINE)
     return name

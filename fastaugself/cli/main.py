@@ -1,6 +1,5 @@
-"""The command `fastaugself`: data sets, views and exports from the shell."""
+"""The command `fastaugself`: data sets, views, exports, evaluation and benchmarks from the shell."""
 
-import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -11,51 +10,37 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from ..bench.cli import COMMANDS as benchmarks
-from ..errors import RunError, UsageError, of_the_system
+from ..errors import UsageError
 from ..evaluation.cli import COMMANDS as evaluations
 from ..runs.folder import configuration, read_config, read_config_file
 from ..training.logs import start_logging
+from .exit_codes import run_command
 from .parser import Command, Group, choose
-from .recipe_file import read_recipes
+from .recipe_file import import_recipes
 
 DESCRIPTION = f"""{__doc__}
 
 Exit codes: 0 done, 1 failed or found faults, 2 wrong use. Pretraining is `python recipes/NAME.py`.
 `fastaugself --version` prints the version.
-`--recipe FILE`, with any command, makes the method known that a recipe of yours registers, and so opens its runs.
+`--recipe FILE` imports FILE first, so that runs trained with a method registered there can be loaded.
 """
 PolicyName = Literal["moco_v2", "simclr", "byol", "spatial", "appearance", "none", "all"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs one command and ends the process with 0, 1 (failure) or 2 (wrong use)."""
+    """Runs one command; a failure ends the process with the code of `exit_codes`."""
     start_logging(None, is_main=True)
-    arguments = sys.argv[1:] if arguments is None else arguments
-    try:
-        try:
-            if list(arguments) == ["--version"]:
-                print("fastaugself", version("fastaugself"))
-                return
-            choose(COMMANDS, read_recipes(arguments), prog="fastaugself", description=DESCRIPTION)()
-        finally:
-            sys.stdout.flush()
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except MemoryError as error:
-        print(f"error: this takes more memory than there is ({error})", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the exit
-        sys.exit(141)
-    except OSError as error:  # the system's: a folder that may not be read, a full disk
-        print(f"error: {of_the_system(error)}", file=sys.stderr)
-        sys.exit(1)
+    words = sys.argv[1:] if arguments is None else arguments
+
+    def command() -> int:
+        if list(words) == ["--version"]:
+            print("fastaugself", version("fastaugself"))
+        else:
+            choose(COMMANDS, import_recipes(words), prog="fastaugself", description=DESCRIPTION)()
+        return 0
+
+    if code := run_command(command, less_memory="pass a smaller --batch-size or --workers where the command has one"):
+        sys.exit(code)
 
 
 def _json(values: Any) -> str:
@@ -75,20 +60,20 @@ def write(
     classes: str = "",
     json: bool = False,
 ) -> None:
-    """Write photos to a .beton file; JPEGs pass through untouched where they can. Stopped, it goes on where it was.
+    """Write photos to a .beton file; JPEGs are copied without re-encoding where possible. Run it again to resume.
 
     Args:
-        source: Folder with one folder of photos per class, or with photos; .tar shards of WebDataset, .parquet or
-            .arrow files (one, a folder of them, or a pattern in quotes); a .txt list of paths; or stl10_binary.
+        source: Folder of photos, with or without one subfolder per class; WebDataset .tar shards, .parquet or .arrow
+            files (one, a folder of them, or a quoted pattern); a .txt list of paths; or stl10_binary.
         out: The .beton file to write.
         max_side: Shrink photos whose longer side exceeds this many pixels; 0 = never.
-        quality: JPEG quality of what must be encoded again.
+        quality: JPEG quality of photos that must be re-encoded.
         workers: Threads; 0 = as many as there are cores.
-        overwrite: Replace `out` where it exists.
-        skip_unreadable: Leave photos out that cannot be read, and list them in OUT.beton.unreadable.txt.
-        image_column: Where there are columns, the one with the photos; found by itself where only one can be it.
-        label_column: Where there are columns, the one with the labels; none = no labels.
-        classes: Keep these classes only: imagenet100 (the hundred that papers use), or a text file, a name a line.
+        overwrite: Replace `out` if it exists.
+        skip_unreadable: Leave out photos that cannot be read, and list them in OUT.beton.unreadable.txt.
+        image_column: Column of a table that holds the photos; detected if there is only one candidate.
+        label_column: Column of a table that holds the labels; none = no labels.
+        classes: Keep only these classes: imagenet100 (the papers' 100 classes), or a text file with one name per line.
         json: Print what was written as JSON.
     """
     from ..data.inputs.convert import write_photos
@@ -109,7 +94,7 @@ def write(
 
 
 def info(beton: Annotated[Positional[Path], arg(metavar="FILE.beton")], json: bool = False) -> None:
-    """Show what a .beton file holds, and how fast it decodes here.
+    """Show the contents of a .beton file and its decoding speed on this machine.
 
     Args:
         beton: The file.
@@ -127,13 +112,13 @@ def verify(
     show: int = 100,
     json: bool = False,
 ) -> None:
-    """Check a .beton file: its structure and, against its manifest, every byte. Exits with 1 if anything is wrong.
+    """Check the structure of a .beton file and compare every byte with its manifest. Exit code 1 if a fault is found.
 
     Args:
         beton: The file.
         workers: Threads; 0 = as many as there are cores.
-        show: The most faults to print.
-        json: Print JSON, with every fault.
+        show: Maximum number of faults to print.
+        json: Print JSON with every fault.
     """
     from ..data.beton.verify import verify_beton
 
@@ -160,17 +145,17 @@ def views(
     num_local_crops: int = 0,
     columns: bool = False,
 ) -> None:
-    """Draw photos with their views and every augmentation parameter in words.
+    """Draw photos with their views and all augmentation parameters in words.
 
     Args:
         source: A photo, a folder of photos, or a .beton file.
-        out: A .png, .webp or .html file.
-        policy: Augmentation policy; all = one after the other.
-        count: Photos to draw.
-        size: Side of the views in pixels.
-        seed: Key of the randomness.
+        out: Output file: .png, .webp or .html.
+        policy: Augmentation policy; all = every policy, one below another.
+        count: Number of photos to draw.
+        size: Height and width of the views in pixels.
+        seed: Random seed, as in training.
         epoch: Epoch whose views are drawn.
-        num_local_crops: Further small views of each photo, as in multi-crop.
+        num_local_crops: Number of local crops per photo (multi-crop, as in SwAV).
         columns: Draw what every column of the parameter tensor does instead, on one photo.
     """
     from ..views.command import write_views
@@ -185,16 +170,16 @@ def export(
     onnx: bool = False,
     push: str = "",
 ) -> None:
-    """Export the backbone of a run's newest checkpoint to safetensors under torchvision's and timm's names.
+    """Export the backbone of a run's newest checkpoint to safetensors with torchvision's and timm's parameter names.
 
-    A README.md beside it is the model's card.
+    The model card is written to README.md in the same folder.
 
     Args:
         run: The run folder.
-        out: Folder to write; default the run's export/.
-        onnx: Write model.onnx too, checked with onnxruntime.
-        push: Repository of the Hugging Face Hub, USER/NAME, that gets these files when all are written and checked;
-            made, private, where it is not there.
+        out: Output folder; default: export/ in the run folder.
+        onnx: Also write model.onnx, and check it with onnxruntime.
+        push: Hugging Face Hub repository USER/NAME to upload to, after all files are written and checked; created as
+            a private repository if it does not exist.
     """
     read_config(run)  # a wrong path is refused before torch is imported
     from ..export.backbone import export_run
@@ -206,11 +191,11 @@ def report(
     runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN ...")],
     out: Path | None = None,
 ) -> None:
-    """Write a run's report.html again, also while it trains; or compare several runs on one page.
+    """Write the report.html of a run again, even while it is training; or compare several runs on one page.
 
     Args:
         runs: Run folders.
-        out: File for a comparison; default comparison.html.
+        out: Output file of a comparison; default: comparison.html.
     """
     for run in runs:
         read_config(run)  # a wrong path is refused before torch is imported
@@ -220,11 +205,11 @@ def report(
 
 
 def replay(record: Annotated[Positional[Path], arg(metavar="RUN/not-finite.json")], rerun: bool = False) -> None:
-    """Run the batch again whose loss was not finite, and name the first module that gives values that are not.
+    """Re-run the batch whose loss was NaN or Inf and report the first module whose output has NaN or Inf.
 
     Args:
-        record: The not-finite.json that the run left in its folder.
-        rerun: Take the steps from the last checkpoint to that batch again first, on one device.
+        record: not-finite.json in the run folder.
+        rerun: First repeat the training steps from the last checkpoint up to that batch, on one device.
     """
     from ..report.replay import replay as run_again
 
@@ -232,11 +217,11 @@ def replay(record: Annotated[Positional[Path], arg(metavar="RUN/not-finite.json"
 
 
 def doctor(config: Path | None = None, json: bool = False) -> None:
-    """Check this machine: versions, GPU, back-ends, memory and disk, with the remedy for each fault.
+    """Check this machine (versions, GPU, back-ends, memory, disk) and print a remedy for each fault.
 
     Args:
-        config: A run's config.json, whose needs are checked; default is MoCo on ResNet-50.
-        json: Print JSON, for scripts and bug reports.
+        config: config.json of the run to check for; default: MoCo v2 with ResNet-50 at 224 px.
+        json: Print JSON for scripts and bug reports.
     """
     from .doctor import as_json, diagnose, report
 
@@ -250,11 +235,11 @@ def completion(
     shell: Positional[Literal["bash", "zsh"]],
     recipes: Annotated[Positional[tuple[Path, ...]], arg(metavar="[RECIPE.py ...]")] = (),
 ) -> None:
-    """Print the shell's completion of this command, and of recipes.
+    """Print a shell completion script for this command and for recipes.
 
     Args:
-        shell: Write it to a file that ~/.bashrc or ~/.zshrc sources.
-        recipes: Files whose options to complete after `python FILE` and `torchrun ... FILE`.
+        shell: Shell to print it for; save it to a file that ~/.bashrc or ~/.zshrc sources.
+        recipes: Recipe files; their options are completed after `python FILE` and `torchrun ... FILE`.
     """
     from .completion import completion as script
 
@@ -270,7 +255,7 @@ COMMANDS: dict[str, Command | Group] = {
     "export": export,
     "report": report,
     "replay": replay,
-    "eval": Group("Measure what a representation kept.", evaluations),
-    "bench": Group("Measure how fast this machine is, beside other programs.", benchmarks),
+    "eval": Group("Evaluate a frozen encoder (k-NN, linear probe, few-shot, ...).", evaluations),
+    "bench": Group("Benchmark against other libraries on this machine.", benchmarks),
     "completion": completion,
 }

@@ -1,4 +1,4 @@
-"""From a recipe and a command line to a finished run folder."""
+"""Pretraining from the command line: parse the options of a recipe, train, export, write the report."""
 
 import contextlib
 import dataclasses
@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from ..config.checks import check_processes
 from ..config.schema import Pretrain
 from ..config.serialize import to_dict
 from ..distributed import World
-from ..errors import RunError, UsageError, of_the_system
+from ..errors import UsageError
 from ..export.backbone import export_backbone
 from ..files import remove_leftovers, replace_file
 from ..models.build import build_backbone
@@ -27,66 +27,63 @@ from ..report.report import write_report
 from ..runs.folder import configuration, read_config_file
 from ..training.logs import log, start_logging
 from ..training.prepare import prepare_data
-from ..training.signals import Stopped
 from ..training.trainer import Trainer
+from .exit_codes import run_command
 from .parser import unboxed
+from .recipe_file import LoadedRecipe, Recipe, collector
 
-Recipe = Callable[[], Pretrain]
-_SMALLER = "pass --accumulate 2 or more, or a smaller --batch-size, --view.size or --method.queue"
+_LESS_MEMORY = "pass --accumulate 2 or more, or a smaller --batch-size, --view.size or --method.queue"
 
 
 def run(recipe: Recipe, /, **presets: Recipe) -> None:
-    """Runs a recipe from the command line, and ends the process with 0, 1 (failure) or 2 (wrong use).
+    """Runs a recipe with the options of the command line and ends the process with the code of `exit_codes`.
 
-    recipe: gives the complete configuration that options then change. presets: variants of it, for `--preset NAME`.
+    recipe: returns the complete configuration, which options then change. presets: variants for `--preset NAME`.
+    While `load_recipe` executes a recipe file, this only records its arguments.
     """
+    calls = collector.get()
+    if calls is not None:
+        calls.append(LoadedRecipe(recipe, presets))
+        return
     sys.exit(main(recipe, presets, sys.argv[1:]))
 
 
 def main(recipe: Recipe, presets: dict[str, Recipe], arguments: Sequence[str]) -> int:
-    """`run` with an exit code."""
-    world = None
-    try:
-        rest = [argument for argument in arguments if argument != "--dry-run"]
-        config = parse(recipe, presets, rest)
-        if len(rest) < len(arguments):
-            processes = int(os.environ.get("WORLD_SIZE", "1"))
-            if os.environ.get("RANK", "0") != "0":
-                return 0
-            from .dry_run import plan
+    """Like `run`, with the given arguments; returns the exit code instead of ending the process."""
+    world: World | None = None
 
-            text, faults = plan(config, processes=processes)
-            print(text)
-            return 1 if faults else 0
+    def command() -> int:
+        nonlocal world
+        options = [argument for argument in arguments if argument != "--dry-run"]
+        config = parse(recipe, presets, options)
+        if len(options) < len(arguments):
+            return _dry_run(config)
         world = distributed.start(config.device)
         pretrain(config, world)
         return 0
-    except UsageError as error:
-        if world is None or world.is_main:
-            print(f"error: {error}", file=sys.stderr)
-        return 2
-    except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"error: {of_the_system(error)}", file=sys.stderr)
-        return 1
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        said = (str(error).splitlines() or [""])[0]
-        print(f"error: this takes more memory than there is ({said}); {_SMALLER}", file=sys.stderr)
-        return 1
-    except Stopped as stopped:
-        return stopped.exit_code
-    except KeyboardInterrupt:
-        return 130
+
+    try:
+        return run_command(command, less_memory=_LESS_MEMORY, is_main=lambda: world is None or world.is_main)
     finally:
         distributed.stop()
 
 
-def parse(recipe: Recipe, presets: dict[str, Recipe], arguments: Sequence[str]) -> Pretrain:
-    """The configuration that a command line asks for.
+def _dry_run(config: Pretrain) -> int:
+    """Prints the plan of a run on rank 0 and returns the exit code: 1 if the plan has faults."""
+    if os.environ.get("RANK", "0") != "0":
+        return 0
+    from .dry_run import plan
 
-    `--preset NAME` and `--from config.json` choose where the other options start from.
+    text, faults = plan(config, processes=int(os.environ.get("WORLD_SIZE", "1")))
+    print(text)
+    return 1 if faults else 0
+
+
+def parse(recipe: Recipe, presets: dict[str, Recipe], arguments: Sequence[str]) -> Pretrain:
+    """The configuration of a command line: a preset or `--from config.json`, changed by the other options.
+
+    arguments: without the program's name. Raises UsageError for unknown options and wrong values; `--help` prints and
+    ends the process.
     """
     import tyro
 
@@ -105,24 +102,26 @@ def parse(recipe: Recipe, presets: dict[str, Recipe], arguments: Sequence[str]) 
             if argument == option:
                 raise UsageError(f"{option} needs a value: {' or '.join(known) if option == '--preset' else 'a file'}")
     if "--preset" in chosen and "--from" in chosen:
-        raise UsageError("--preset and --from both say where options start from; pass one of them")
+        raise UsageError("--preset and --from both choose the starting configuration; pass only one of them")
     if chosen.get("--preset", "paper") not in known:
         raise UsageError(f"--preset {chosen['--preset']} is unknown; this recipe has {', '.join(known)}")
     default = known[chosen.get("--preset", "paper")]()
     if "--from" in chosen:
         default = configuration(read_config_file(Path(chosen["--from"]), "--from"), f"--from {chosen['--from']}")
     others = list(_without("--view2.", arguments))
-    if default.view2 is None and len(others) < len(arguments):  # it begins as the first view, with that one's options
+    if default.view2 is None and len(others) < len(arguments):  # view 2 starts as a copy of view 1, options included
         view = parse(recipe, presets, others).view
         default = dataclasses.replace(default, view=view, view2=view)
-    # The file's own words, with the published numbers, before the function's one line.
+    # The docstring of the file has the published numbers; that of the function is one line.
     description = (getattr(recipe, "__globals__", {}).get("__doc__") or recipe.__doc__ or "").strip()
-    description += f"\n\n--preset {{{','.join(known)}}} picks a variant, --from FILE starts from a run's config.json, "
-    description += "--dry-run prints what would be done, and what it would need, and ends."
+    description += (
+        f"\n\n--preset {{{','.join(known)}}} selects a variant, --from FILE starts from the config.json of a run, "
+        "--dry-run prints the configuration, the schedule and the estimated time, memory and disk, and exits."
+    )
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint), warnings.catch_warnings():
-            # A recipe's own method is not in the annotation's union, and is taken all the same.
+            # A method registered by a recipe is not in the annotation's union; tyro accepts it but warns.
             warnings.filterwarnings("ignore", message=".* does not match any type in Union")
             config, unknown = tyro.cli(
                 Pretrain,
@@ -138,7 +137,7 @@ def parse(recipe: Recipe, presets: dict[str, Recipe], arguments: Sequence[str]) 
         raise
     if unknown:
         near = difflib.get_close_matches(unknown[0].split("=")[0], list(_options(to_dict(default))), n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]}?" if near else "; --help lists what there is"
+        hint = f"; did you mean {near[0]}?" if near else "; --help lists all options"
         if not unknown[0].startswith("-"):
             hint = f"; if it is the photos, pass --data.train {unknown[0]}"
         raise UsageError(f"unknown option {unknown[0]}{hint}")
@@ -146,15 +145,16 @@ def parse(recipe: Recipe, presets: dict[str, Recipe], arguments: Sequence[str]) 
 
 
 def _without(prefix: str, arguments: Sequence[str]) -> Iterator[str]:
-    """The arguments but for options of this prefix, with their values."""
-    kept = True
+    """The arguments without options of this prefix and their values."""
+    keep = True
     for argument in arguments:
-        kept = not argument.startswith(prefix) if argument.startswith("--") else kept
-        if kept:
+        keep = not argument.startswith(prefix) if argument.startswith("--") else keep
+        if keep:
             yield argument
 
 
 def _options(values: dict[str, Any], prefix: str = "--") -> Iterator[str]:
+    """The names of all options of a configuration given as nested dictionaries."""
     for name, value in values.items():
         option = prefix + name.replace("_", "-")
         if isinstance(value, dict):
@@ -164,11 +164,11 @@ def _options(values: dict[str, Any], prefix: str = "--") -> Iterator[str]:
 
 
 def pretrain(config: Pretrain, world: World) -> None:
-    """Trains, exports and reports, in `config.run`."""
+    """Trains, exports the backbone and writes the report, all in the folder `config.run`."""
     start_logging(None, is_main=world.is_main)
     check_processes(config, world.size)
     with torch.device("meta"):
-        build_backbone(config.backbone, image_size=config.view.size)  # a wrong name is refused before data is written
+        build_backbone(config.backbone, image_size=config.view.size)  # refuse a wrong name before data is written
     trainer = Trainer(prepare_data(config, world), world, identity=to_dict(config))
     try:
         if world.is_main:
@@ -189,7 +189,7 @@ def pretrain(config: Pretrain, world: World) -> None:
 
 
 def _open_folder(config: Pretrain) -> None:
-    """Makes the run folder and all that is needed in it, before any work that could be lost."""
+    """Creates the run folder, checks that it is writable, writes config.json and starts the log."""
     text = json.dumps(to_dict(config), indent=2) + "\n"
     try:
         (config.run / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -240,6 +240,6 @@ def _announce(trainer: Trainer) -> None:
     if baseline:
         log.info("AugSelf   baseline losses (heads that always output zero): %s", baseline)
     if trainer.global_step < trainer.last_step:
-        log.info("training  %d steps; the first takes longest", trainer.last_step - trainer.global_step)
+        log.info("training  %d steps; the first is the slowest", trainer.last_step - trainer.global_step)
     else:
-        log.info("finished  already at step %d; writing export and report again", trainer.global_step)
+        log.info("finished  already at step %d; only export and report are written again", trainer.global_step)

@@ -1,6 +1,5 @@
 """The README keeps its word: its Python runs, its commands exist, its links lead somewhere, its picture is current."""
 
-import importlib.util
 import io
 import re
 import shlex
@@ -15,6 +14,7 @@ from PIL import Image
 from fastaugself import Backbone
 from fastaugself.cli.main import main as cli
 from fastaugself.cli.pretrain import _options, parse
+from fastaugself.cli.recipe_file import load_recipe
 from fastaugself.config.serialize import to_dict
 from fastaugself.models.build import build_backbone
 from fastaugself.views.command import write_views
@@ -38,13 +38,6 @@ def commands():
 
 def ids(values):
     return [" ".join(words)[:60] for words in values]
-
-
-def recipe(path):
-    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return getattr(module, Path(path).stem), {"demo": module.demo} if hasattr(module, "demo") else {}
 
 
 # --- code -------------------------------------------------------------------------------------------------------------
@@ -102,7 +95,7 @@ def test_every_command_exists_with_its_options(words, capsys, monkeypatch):
                 assert re.search(rf"{re.escape(option)}\b", helped), f"{option} is not in the help of {command}"
     else:
         (script,) = (word for word in words if word.startswith("recipes/"))
-        default, presets = recipe(script)
+        default, presets = load_recipe(ROOT / script)
         parse(default, presets, words[words.index(script) + 1 :])
 
 
@@ -114,7 +107,7 @@ def help_of(*command, capsys):
 
 
 def test_every_option_named_in_the_text_exists(capsys):
-    default, presets = recipe("recipes/imagenet_moco_augself.py")
+    default, presets = load_recipe(ROOT / "recipes" / "imagenet_moco_augself.py")
     known = {*_options(to_dict(default())), "--preset", "--from", "--dry-run", "--help", "--run-dir"}
     known.add("--nproc-per-node")
     helped = "".join(help_of(name, capsys=capsys) for name in ("write", "info", "views", "export", "doctor"))

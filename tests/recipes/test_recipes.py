@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fastaugself import CASSLE, Augment, Backbone, Data, Log, Pretrain
+from fastaugself.cli.recipe_file import load_recipe
 from fastaugself.config.serialize import from_dict, to_dict
 from fastaugself.distributed import World
 from fastaugself.training.trainer import Trainer
@@ -17,17 +18,11 @@ RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.py"))
 NARROW = {"dim": 32, "hidden": 32, "prototypes": 12, "predictor_hidden": 16, "freeze_steps": 1, "queue": 32}
 
 
-def recipe(path):
-    return runpy.run_path(str(path))[path.stem]
-
-
 def presets(path):
     """Every configuration that the recipe's command offers, by its preset."""
-    found = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fastaugself.run", lambda recipe, **presets: found.update({"paper": recipe, **presets}))
-        runpy.run_path(str(path), run_name="__main__")
-    return {name: preset() for name, preset in found.items()}
+    recipe, others = load_recipe(path)
+    assert recipe.__name__ == path.stem
+    return {name: preset() for name, preset in {"paper": recipe, **others}.items()}
 
 
 def tiny(config, beton, run, **changes):
@@ -152,7 +147,7 @@ CONDITIONED = [path for path in RECIPES if re.fullmatch(r"imagenet_(?!supervised
     ids=[*(path.stem for path in RECIPES), *(path.stem + "+cassle" for path in CONDITIONED)],
 )
 def test_recipe_takes_steps_on_real_photos(path, conditioned, beton, tmp_path):
-    config = recipe(path)()
+    config = load_recipe(path).recipe()
     cassle = CASSLE(conditioning="concat", depth=2, width=8) if conditioned else CASSLE()
     trainer = Trainer(tiny(config, beton, tmp_path, cassle=cassle), World.single())
     try:

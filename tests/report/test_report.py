@@ -2,7 +2,6 @@
 
 import functools
 import html
-import importlib.util
 import json
 import logging
 import math
@@ -18,6 +17,7 @@ from tiny_runs import train
 from fastaugself import AugSelf, Data, Log, ViewPolicy
 from fastaugself.aware.cassle import CASSLE
 from fastaugself.cli.pretrain import parse
+from fastaugself.cli.recipe_file import load_recipe
 from fastaugself.html.charts import MAX_POINTS, Level, line_chart
 from fastaugself.methods.byol import BYOL
 from fastaugself.methods.simsiam import SimSiam
@@ -361,18 +361,11 @@ def test_a_long_curve_is_averaged_and_ends_at_its_last_step():
 # --- what it tells the reader to do -----------------------------------------------------------------------------------
 
 
-def recipe_module():
-    spec = importlib.util.spec_from_file_location("recipe", ROOT / "recipes" / "imagenet_moco_augself.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize("commands", [report_text.OWN_PHOTOS, report_text.IMAGENET], ids=["own", "imagenet"])
 def test_the_commands_it_gives_are_accepted(commands):
-    recipe = recipe_module()
     lines = [shlex.split(line, comments=True) for line in commands.replace("\\\n", " ").splitlines()]
     script = "recipes/imagenet_moco_augself.py"
+    recipe, presets = load_recipe(ROOT / script)
     runs = [line[line.index(script) + 1 :] for line in lines if script in line]
     assert len(runs) == 1
-    assert parse(recipe.imagenet_moco_augself, {"demo": recipe.demo}, runs[0]).data.train is not None
+    assert parse(recipe, presets, runs[0]).data.train is not None
