@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import UsageError
 from ..probes.information import BINS, Histogram
 from ..probes.localization import frame_boxes
-from ..probes.regression import choose_ridge, r2
+from ..probes.ridge import choose_ridge, r2
 from . import protocols
 from .encoders import Encoder
 from .features import Extractor

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from ..probes.fewshot import draw_episodes, episode_accuracies
 from ..probes.information import infonce_bound
-from ..probes.intervals import Score, accuracy, bootstrap, mean_score, normal_score
+from ..probes.intervals import Score, accuracy_score, bootstrap, mean_score, normal_score
 from ..probes.knn import knn_predict
 from ..probes.linear import choose_probe
 from ..probes.localization import iou
-from ..probes.regression import choose_ridge, r2
 from ..probes.retrieval import average_precision, nearest
+from ..probes.ridge import choose_ridge, r2
 from .splits import Dataset, require_classes
 
 
@@ -41,7 +41,7 @@ def knn(dataset: Dataset, *, neighbors: int, temperature: float, seed: int) -> P
 
     def run(x: Features) -> Outcome:
         predicted_N = knn_predict(x["train"], labels, x["test"], neighbors=neighbors, temperature=temperature)
-        score = accuracy((predicted_N == truth).numpy(), truth.numpy(), dataset.metric, seed=seed)
+        score = accuracy_score((predicted_N == truth).numpy(), truth.numpy(), dataset.metric, seed=seed)
         return Outcome(dataset.metric, score, len(truth), {})
 
     return run
@@ -56,7 +56,7 @@ def linear(dataset: Dataset, *, seed: int, device: torch.device) -> Protocol:
     def run(x: Features) -> Outcome:
         choice = choose_probe(x["train"], labels, x["val"], val, metric=dataset.metric, device=device)
         predicted_N = choice.probe.logits(x["test"]).argmax(1)
-        score = accuracy((predicted_N == truth).numpy(), truth.numpy(), dataset.metric, seed=seed)
+        score = accuracy_score((predicted_N == truth).numpy(), truth.numpy(), dataset.metric, seed=seed)
         details = {"penalty": choice.penalty, "val": dict(choice.path), "gap": choice.probe.gap}
         return Outcome(dataset.metric, score, len(truth), details)
 

@@ -1,1 +1,1 @@
-"""Scores of features, as pure functions."""
+"""Probes: scores of frozen features, as pure functions."""

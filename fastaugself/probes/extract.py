@@ -1,4 +1,4 @@
-"""Features of a data set's photos from a frozen backbone.
+"""Feature extraction with a frozen backbone while it trains.
 
 Shape suffixes: V views, B batch, C channels, H W, N samples, D features.
 """
@@ -16,7 +16,7 @@ from ..data.loader import Loader
 
 
 class Features(NamedTuple):
-    """features_ND: float32, pooled, not normalised. labels_N: int64, -1 where unknown. ids_N: int64 sample ids."""
+    """Pooled features [N, D] (float32, not normalised), labels [N] (int64, -1 if unknown), sample ids [N] (int64)."""
 
     features_ND: Tensor
     labels_N: Tensor
@@ -36,9 +36,12 @@ def extract(
     channels_last: bool = True,
     backend: Backend = "auto",
 ) -> Features:
-    """Features of each photo's central square, resized to `size`, from the backbone in evaluation mode, on the CPU.
+    """Features of a data set's photos, on the CPU.
 
-    limit: stop after this many samples, in the loader's order of epoch 0.
+    Each photo's central square is resized to `size` pixels and passed through the backbone in evaluation mode; the
+    training mode is restored afterwards. backbone: images [B, 3, H, W] to features [B, D]. mean, std: of the
+    normalisation, in [0, 1]. device: where the backbone is. limit: stop after this many samples, in the loader's order
+    of epoch 0. channels_last: memory format of the images. backend: of `augment`.
     """
     policies = (ViewPolicy.none(size),)
     was_training = backbone.training

@@ -1,9 +1,8 @@
 """Few-shot episodes: N-way K-shot classification by one-vs-rest logistic regression on frozen features.
 
-As published with AugSelf (Lee 2021, arXiv 2111.09613, table 2): 5 ways, 1 or 5 shots, 16 queries a class, 2000
+As published with AugSelf (Lee 2021, arXiv 2111.09613, table 2): 5 ways, 1 or 5 shots, 16 queries per class, 2000
 episodes, scikit-learn's liblinear at C = 1 on raw features; mean with 1.96 standard errors. The objective of liblinear,
-whose bias is penalised too, is strictly convex, so the problems of many episodes are solved together by Newton's
-method.
+which also penalises the bias, is strictly convex, so many episodes are solved as one batch by Newton's method.
 
 Shape suffixes: N samples, D features, E episodes, W ways, S support samples (W x shots), Q queries.
 """
@@ -16,7 +15,7 @@ from torch import Tensor
 from ..errors import UsageError
 
 WAYS, QUERIES, EPISODES = 5, 16, 2000
-CHUNK = 200  # episodes solved together
+CHUNK = 200  # episodes solved as one batch
 
 
 def draw_episodes(
@@ -28,18 +27,20 @@ def draw_episodes(
     episodes: int = EPISODES,
     seed: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(support [E, W, shots], query [E, W, queries]): sample indices; the classes of an episode are 0..W-1 in order.
+    """Draws episodes: (support [E, W, shots], query [E, W, queries]), int64 sample indices.
 
-    Raises UsageError where fewer than `ways` classes have samples enough.
+    labels_N: int64 classes; samples with a negative label are ignored. The second axis is the class within the
+    episode. Raises UsageError where fewer than `ways` classes have `shots + queries` samples.
     """
     if shots < 1 or ways < 2 or queries < 1 or episodes < 1:
-        raise UsageError(f"an episode needs 1 shot, 2 ways and 1 query at least, got {shots}, {ways}, {queries}")
+        got = f"{shots}, {ways}, {queries} and {episodes}"
+        raise UsageError(f"expected at least 1 shot, 2 ways, 1 query and 1 episode, got {got}")
     members = [np.flatnonzero(labels_N == label) for label in np.unique(labels_N[labels_N >= 0])]
     usable = [indices for indices in members if len(indices) >= shots + queries]
     if len(usable) < ways:
         raise UsageError(
-            f"{len(usable)} of {len(members)} classes have the {shots + queries} samples that {shots} shots and "
-            f"{queries} queries take, and an episode needs {ways}: pass fewer --shots, --queries or --ways, or add "
+            f"{len(usable)} of {len(members)} classes have the {shots + queries} samples needed for {shots} shots and "
+            f"{queries} queries, but an episode needs {ways} classes: pass fewer --shots, --queries or --ways, or add "
             f"samples"
         )
     random = np.random.default_rng(seed)
@@ -55,9 +56,13 @@ def draw_episodes(
 def episode_accuracies(
     x_ND: Tensor, support_EWS: NDArray[np.int64], query_EWQ: NDArray[np.int64], *, c: float = 1.0
 ) -> NDArray[np.float64]:
-    """Accuracy on the queries of each episode, [E]. c: weight of the losses against half the squared weights."""
+    """Query accuracy of each episode, float64 [E].
+
+    x_ND: features. support_EWS, query_EWQ: from `draw_episodes`. c: liblinear's C, the weight of the losses relative
+    to half the squared weights. Raises UsageError for NaN or Inf features.
+    """
     if not torch.isfinite(x_ND).all():
-        raise UsageError("features of the few-shot episodes are not finite")
+        raise UsageError("the features of the few-shot episodes contain NaN or Inf")
     x_ND = x_ND.double()
     episodes, ways, shots = support_EWS.shape
     target_S = torch.arange(ways, device=x_ND.device).repeat_interleave(shots)
@@ -67,7 +72,7 @@ def episode_accuracies(
     for begin in range(0, episodes, CHUNK):
         support = x_ND[torch.from_numpy(support_EWS[begin : begin + CHUNK].reshape(-1, ways * shots))]
         query = x_ND[torch.from_numpy(query_EWQ[begin : begin + CHUNK].reshape(len(support), -1))]
-        kernel_ESS = support @ support.mT + 1  # the 1 is the bias, which liblinear penalises like a weight
+        kernel_ESS = support @ support.mT + 1  # + 1: the bias, which liblinear penalises too
         dual_EWS = _solve(kernel_ESS, sign_WS, c)
         scores_EQW = (query @ support.mT + 1) @ dual_EWS.mT
         accuracies.append((scores_EQW.argmax(2) == answer_Q).double().mean(1))
@@ -75,7 +80,7 @@ def episode_accuracies(
 
 
 def _solve(kernel_ESS: Tensor, sign_WS: Tensor, c: float, steps: int = 100, tolerance: float = 1e-9) -> Tensor:
-    """Dual weights a [E, W, S] that minimise a'Ka / 2 + c * sum log(1 + exp(-sign * Ka)), by damped Newton steps."""
+    """Dual weights a [E, W, S]: the minimum of a'Ka / 2 + c * sum log(1 + exp(-sign * Ka)), by damped Newton steps."""
     kernel_E1SS = kernel_ESS[:, None]
     dual = torch.zeros(len(kernel_ESS), *sign_WS.shape, dtype=kernel_ESS.dtype, device=kernel_ESS.device)
     identity = torch.eye(kernel_ESS.shape[1], dtype=kernel_ESS.dtype, device=kernel_ESS.device)

@@ -1,10 +1,10 @@
-"""How much the features know of the colours: the InfoNCE lower bound on I(C; Z) (van den Oord 2018, arXiv 1807.03748).
+"""Colour information in features: the InfoNCE lower bound on I(C; Z) (van den Oord 2018, arXiv 1807.03748).
 
 C is the joint colour histogram of the image as the encoder sees it, Z its features; the analysis is that of AugSelf
 (Lee 2021, arXiv 2111.09613), whose critic and bins were not released. The critic, an inner product of two MLPs, is
-trained on one split and the bound taken on another, so it cannot be too high by learning samples by heart.
+trained on one split and evaluated on another, so overfitting cannot inflate the bound.
 
-Shape suffixes: B batch, N samples, D features, K bins, E embedding, H W, C channels.
+Shape suffixes: B batch, N samples, D features, K histogram cells, E embedding, H W, C channels.
 """
 
 import math
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from ..errors import UsageError
 
-BINS = 4  # of each channel
+BINS = 4  # per channel
 
 
 class Histogram(nn.Module):
-    """Images in [0, 1], [B, 3, H, W], to the shares of their pixels in each cell of the RGB cube, [B, bins^3]."""
+    """Images [B, 3, H, W] in [0, 1] to their normalised RGB histograms [B, bins^3]."""
 
     def __init__(self, bins: int = BINS) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Histogram(nn.Module):
 
 
 class Critic(nn.Module):
-    """Scores of all pairs of a batch, [B, B]: cosines of two embeddings, with a learned temperature."""
+    """Scores [B, B] of all pairs of a batch: cosine similarity of two embeddings, divided by a learned temperature."""
 
     def __init__(self, left: int, right: int, hidden: int = 256, embedding: int = 64) -> None:
         super().__init__()
@@ -59,15 +59,17 @@ def infonce_bound(
     lr: float = 1e-3,
     seed: int = 0,
 ) -> tuple[Tensor, float]:
-    """(value of each test batch in nats, its ceiling log(batch)): their mean is a lower bound on the information.
+    """(estimate of each test batch in nats, float64; their ceiling log(batch_size)).
 
-    train, test: (C [N, K], Z [N, D]) of the same samples. Both sides are standardised with what train shows. The test
-    samples are dealt into batches anew five times. Raises UsageError where there are fewer samples than a batch.
+    The mean of the estimates is a lower bound on the mutual information. train, test: (C [N, K], Z [N, D]) of the same
+    samples; both are standardised by the statistics of train. batch_size: reduced to the smaller split where that has
+    fewer samples. epochs, lr: training of the critic. seed: of its initialisation and of all shuffling. The test
+    samples are shuffled into batches five times. Raises UsageError for splits with fewer than 8 samples.
     """
     small = min(len(train[0]), len(test[0]))
     batch_size = min(batch_size, small)
     if batch_size < 8:
-        raise UsageError(f"the bound needs 8 samples in each split at least, got {small}")
+        raise UsageError(f"the bound needs at least 8 samples in each split, got {small}")
     standard = [(x.float().mean(0), x.float().std(0).clamp(min=1e-6)) for x in train]
     (c, z), (c_test, z_test) = (
         tuple((x.float() - mean) / std for x, (mean, std) in zip(side, standard, strict=True)) for side in (train, test)
@@ -97,6 +99,6 @@ def infonce_bound(
 
 
 def _nce(scores_BB: Tensor) -> Tensor:
-    """Mean of both directions."""
+    """InfoNCE loss, the mean of both directions."""
     target = torch.arange(len(scores_BB), device=scores_BB.device)
     return (F.cross_entropy(scores_BB, target) + F.cross_entropy(scores_BB.T, target)) / 2

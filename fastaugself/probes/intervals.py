@@ -1,6 +1,6 @@
-"""Confidence intervals of scores on a test set, by the percentile bootstrap over its samples.
+"""Confidence intervals of test scores, by the percentile bootstrap over samples.
 
-Shape suffixes: N samples, R resamples.
+Shape suffixes: N samples.
 """
 
 from collections.abc import Callable
@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .accuracy import accuracy
+
 RESAMPLES = 1000
 CONFIDENCE = 0.95
 
@@ -16,7 +18,7 @@ Index = NDArray[np.int64]
 
 
 class Score(NamedTuple):
-    """value: on all samples. low, high: ends of its 95 % interval."""
+    """A score on all samples (value) and its 95 % confidence interval (low, high)."""
 
     value: float
     low: float
@@ -31,9 +33,10 @@ def bootstrap(
     strata_N: Index | None = None,
     resamples: int = RESAMPLES,
 ) -> Score:
-    """A statistic of sample indices, with its interval.
+    """A statistic on all samples, with its percentile bootstrap interval.
 
-    strata_N: class of each sample, where every class keeps its number of samples.
+    statistic: function of sample indices, with repetitions. count: number of samples N. seed: of the resampling.
+    strata_N: int64 class of each sample, for a stratified bootstrap (every class keeps its number of samples).
     """
     random = np.random.default_rng(seed)
     groups = [np.arange(count)] if strata_N is None else [np.flatnonzero(strata_N == c) for c in np.unique(strata_N)]
@@ -46,29 +49,23 @@ def bootstrap(
 
 
 def mean_score(values_N: NDArray[np.float64], *, seed: int) -> Score:
-    """The mean of one value per sample."""
+    """The mean of one value per sample, with its bootstrap interval."""
     return bootstrap(lambda index: float(values_N[index].mean()), len(values_N), seed=seed)
 
 
 def normal_score(values_N: NDArray[np.float64]) -> Score:
-    """The mean with 1.96 standard errors, as few-shot results are published."""
+    """The mean of one value per episode with 1.96 standard errors, as few-shot results are published."""
     mean = float(values_N.mean())
     half = 1.96 * float(values_N.std()) / len(values_N) ** 0.5
     return Score(mean, mean - half, mean + half)
 
 
-def accuracy(correct_N: NDArray[np.bool_], labels_N: Index, metric: str, *, seed: int) -> Score:
-    """Share of right answers over samples ("top1") or as the mean over classes ("mean_class"), in [0, 1].
-
-    The interval of the mean over classes keeps the number of samples of each class.
-    """
-    right_N = correct_N.astype(np.float64)
-    if metric == "top1":
-        return mean_score(right_N, seed=seed)
-    _, index_N, counts_C = np.unique(labels_N, return_inverse=True, return_counts=True)
-
-    def mean_class(index: Index) -> float:
-        hits_C = np.bincount(index_N[index], weights=right_N[index], minlength=len(counts_C))
-        return float((hits_C / counts_C).mean())
-
-    return bootstrap(mean_class, len(right_N), seed=seed, strata_N=labels_N)
+def accuracy_score(correct_N: NDArray[np.bool_], labels_N: Index, metric: str, *, seed: int) -> Score:
+    """`accuracy` with its bootstrap interval, stratified by class for "mean_class"."""
+    strata_N = labels_N if metric == "mean_class" else None
+    return bootstrap(
+        lambda index: accuracy(correct_N[index], labels_N[index], metric),
+        len(correct_N),
+        seed=seed,
+        strata_N=strata_N,
+    )

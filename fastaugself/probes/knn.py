@@ -1,4 +1,4 @@
-"""Classification by the nearest neighbours' votes (Wu 2018, arXiv 1805.01978, section 3.4).
+"""Weighted k-NN classification (Wu 2018, arXiv 1805.01978, section 3.4).
 
 Shape suffixes: N bank samples, M queries, D features, K neighbours, C classes.
 """
@@ -11,15 +11,17 @@ from torch import Tensor
 def knn_predict(
     bank_ND: Tensor, labels_N: Tensor, queries_MD: Tensor, *, neighbors: int = 20, temperature: float = 0.07
 ) -> Tensor:
-    """The class of each query, int64 [M]: votes of the `neighbors` most cosine-similar samples, weighted by
-    exp(similarity / temperature).
+    """The predicted class of each query, int64 [M].
 
-    Raises ValueError for an empty bank or features that are not finite.
+    bank_ND, labels_N: features and int64 classes of the samples that vote. queries_MD: features to classify.
+    neighbors: number of nearest bank samples that vote, by cosine similarity.
+    temperature: a vote weighs exp(similarity / temperature).
+    Raises ValueError for an empty bank, and for NaN or Inf features.
     """
     if len(bank_ND) == 0:
         raise ValueError("the bank of the k-NN is empty")
     if not (torch.isfinite(bank_ND).all() and torch.isfinite(queries_MD).all()):
-        raise ValueError("features of the k-NN are not finite")
+        raise ValueError("the features of the k-NN contain NaN or Inf")
     bank_ND, queries_MD = F.normalize(bank_ND.float(), dim=1), F.normalize(queries_MD.float(), dim=1)
     classes = int(labels_N.max()) + 1
     predictions = []
@@ -40,6 +42,6 @@ def knn_accuracy(
     neighbors: int = 20,
     temperature: float = 0.07,
 ) -> float:
-    """Share of queries whose predicted class is right, in [0, 1]; arguments as in `knn_predict`."""
+    """Top-1 accuracy of `knn_predict`, in [0, 1]. query_labels_M: int64 true classes of the queries."""
     predicted_M = knn_predict(bank_ND, labels_N, queries_MD, neighbors=neighbors, temperature=temperature)
     return float((predicted_M == query_labels_M).float().mean())

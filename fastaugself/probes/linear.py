@@ -1,10 +1,10 @@
-"""The linear probe: multinomial logistic regression on frozen features, its l2 penalty chosen on validation.
+"""The linear probe: multinomial logistic regression on frozen features, with the L2 penalty chosen on validation.
 
 The objective is the one published with AugSelf (Lee 2021, arXiv 2111.09613): the sum of the cross-entropy over samples
-plus `penalty` times the squares of all weights and biases, on raw features, for 45 penalties from 1e-6 to 1e5, each
-fitted from the solution of the one before; the best on validation is fitted again on train and validation together.
-The optimum of each is unique, so how it is found does not matter, and here it is found sooner: L-BFGS (logistic.py)
-runs in the features' principal axes, in single precision along the path, in double for the final fit.
+plus `penalty` times the squared weights and biases, on raw features, for 45 penalties from 1e-6 to 1e5, each started
+from the solution of the previous one; the penalty that is best on validation is refit on train and validation together.
+Each optimum is unique, so the optimizer does not change the result. Here it is L-BFGS (logistic.py) in the principal
+axes of the features, in single precision along the path and in double precision for the final fit.
 
 Shape suffixes: N samples, D features, A axes, C classes.
 """
@@ -19,20 +19,22 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
+from .accuracy import accuracy
 from .logistic import Descent
 
 log = logging.getLogger("fastaugself")
 
 PENALTIES: tuple[float, ...] = tuple(np.logspace(-6, 5, 45).tolist())
-# Of the estimated gap to the optimum. At weak penalties, where few samples curve the objective, the true one is larger:
-# up to 40 times on the path and some hundred times in the final fit, on features of 242 characters.
+# Tolerances of the estimated gap to the optimum. At weak penalties, where the objective is nearly flat, the true gap is
+# larger than the estimate: up to 40 times on the path and some hundred times in the final fit, on features of 242
+# characters.
 PATH_TOLERANCE, SINGLE_TOLERANCE, FINAL_TOLERANCE = 1e-5, 1e-7, 1e-9
 MAX_ITERATIONS = 5000
 REPORT_SECONDS = 15.0
 
 
 class Probe(NamedTuple):
-    """weights_DC, bias_C: of the classifier, float64. gap, iterations: of the fit, as in logistic.Fit."""
+    """A fitted linear classifier, float64; gap and iterations are those of its `logistic.Fit`."""
 
     weights_DC: Tensor
     bias_C: Tensor
@@ -40,14 +42,14 @@ class Probe(NamedTuple):
     iterations: int
 
     def logits(self, x_ND: Tensor) -> Tensor:
-        """Float64 [N, C]."""
+        """Logits [N, C], float64."""
         return x_ND.to(self.weights_DC) @ self.weights_DC + self.bias_C
 
 
 class Axes:
-    """Features with a constant 1 appended, in their principal axes: the penalty, rotated too, stays what it was.
+    """Features with a constant 1 appended, rotated to their principal axes; the L2 penalty is invariant to rotation.
 
-    Axes without variance are dropped: the optimum has no part in them.
+    Axes without variance are dropped: the optimum is zero along them.
     """
 
     def __init__(self, x_ND: Tensor, device: torch.device) -> None:
@@ -58,26 +60,21 @@ class Axes:
         self.x_NA = x @ self.axes_DA
 
     def probe(self, labels_N: Tensor, classes: int, penalty: float, start_AC: Tensor | None = None) -> Probe:
-        """Fitted to all samples, most of the way in single precision. start_AC: weights in the axes to begin with."""
+        """The probe fitted to all samples at one penalty, first in single precision, then in double.
+
+        start_AC: initial weights in the principal axes, default zero.
+        """
         iterations = 0
         for dtype, tolerance in ((torch.float32, SINGLE_TOLERANCE), (torch.float64, FINAL_TOLERANCE)):
             descent = Descent(self.x_NA.to(dtype), labels_N, classes, start_AC)
-            found = descent.fit(penalty, tolerance=tolerance, max_iterations=MAX_ITERATIONS)
-            start_AC, iterations = descent.weights_AC, iterations + found.iterations
+            fit = descent.fit(penalty, tolerance=tolerance, max_iterations=MAX_ITERATIONS)
+            start_AC, iterations = descent.weights_AC, iterations + fit.iterations
         whole_DC = (self.axes_DA @ descent.weights_AC).cpu()
-        return Probe(whole_DC[:-1], whole_DC[-1], found.gap, iterations)
-
-
-def fit_probe(
-    x_ND: Tensor, labels_N: Tensor, *, penalty: float, classes: int = 0, device: torch.device | None = None
-) -> Probe:
-    """The probe at one penalty. x_ND: features. labels_N: int64. Raises UsageError for features that are not finite."""
-    _check(x_ND, labels_N)
-    return Axes(x_ND, device or x_ND.device).probe(labels_N, classes or int(labels_N.max()) + 1, penalty)
+        return Probe(whole_DC[:-1], whole_DC[-1], fit.gap, iterations)
 
 
 class Choice(NamedTuple):
-    """probe: fitted on train and validation. penalty: chosen. path: (penalty, validation accuracy) of all tried."""
+    """The probe refit on train and validation, its penalty, and the path: (penalty, validation accuracy) of each."""
 
     probe: Probe
     penalty: float
@@ -94,10 +91,13 @@ def choose_probe(
     penalties: Sequence[float] = PENALTIES,
     device: torch.device | None = None,
 ) -> Choice:
-    """Fits the path of penalties on train, chooses on validation, refits on both.
+    """Fits every penalty on train, chooses the best on validation, and refits it on both.
 
-    metric: of the choice, "top1" or "mean_class". The path goes down from the strongest penalty, whose fits are easy;
-    among equals the strongest penalty that reaches the best validation accuracy is taken.
+    train_ND, val_ND: features. train_labels_N, val_labels_N: int64 classes from 0.
+    metric: validation accuracy to maximise, "top1" or "mean_class". device: where to fit, default that of `train_ND`.
+    The path runs from the strongest penalty, which is the easiest fit, to the weakest; of penalties with equal
+    validation accuracy the strongest is chosen.
+    Raises UsageError for NaN or Inf features, and for labels of a single class.
     """
     _check(train_ND, train_labels_N)
     _check(val_ND, val_labels_N)
@@ -110,29 +110,21 @@ def choose_probe(
     best, chosen, start_AC, reported = -1.0, 0.0, None, time.monotonic()
     for penalty in sorted(penalties, reverse=True):
         descent.fit(penalty, tolerance=PATH_TOLERANCE, max_iterations=MAX_ITERATIONS)
-        accuracy = _accuracy((val_NA @ descent.weights_AC).argmax(1).cpu(), val_labels_N, metric)
-        path.append((penalty, accuracy))
-        if accuracy > best:
-            best, chosen, start_AC = accuracy, penalty, descent.weights_AC
+        correct_N = (val_NA @ descent.weights_AC).argmax(1).cpu() == val_labels_N
+        validated = accuracy(correct_N.numpy(), val_labels_N.numpy(), metric)
+        path.append((penalty, validated))
+        if validated > best:
+            best, chosen, start_AC = validated, penalty, descent.weights_AC
         if time.monotonic() > reported + REPORT_SECONDS:
-            log.info("linear probe: %d of %d penalties, best on validation %.3f", len(path), len(penalties), best)
+            log.info("linear probe: %d of %d penalties, best validation accuracy %.3f", len(path), len(penalties), best)
             reported = time.monotonic()
     return Choice(axes.probe(labels_N, classes, chosen, start_AC), chosen, path[::-1])
 
 
-def _accuracy(predicted_N: Tensor, labels_N: Tensor, metric: str) -> float:
-    right_N = (predicted_N == labels_N).double()
-    if metric == "top1":
-        return float(right_N.mean())
-    counts_C = torch.bincount(labels_N)
-    hits_C = torch.bincount(labels_N, weights=right_N, minlength=len(counts_C))
-    return float((hits_C / counts_C.clamp(min=1))[counts_C > 0].mean())
-
-
 def _check(x_ND: Tensor, labels_N: Tensor) -> None:
     if not torch.isfinite(x_ND).all():
-        raise UsageError("features of the linear probe are not finite")
+        raise UsageError("the features of the linear probe contain NaN or Inf")
     if len(x_ND) != len(labels_N):
-        raise UsageError(f"{len(x_ND)} features came with {len(labels_N)} labels")
+        raise UsageError(f"got {len(x_ND)} features and {len(labels_N)} labels, expected one label each")
     if len(labels_N.unique()) < 2:
-        raise UsageError("the labels of the linear probe are all of one class")
+        raise UsageError("the labels of the linear probe are all of one class: expected at least two classes")

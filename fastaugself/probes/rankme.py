@@ -1,4 +1,4 @@
-"""Effective rank of a representation: an alarm for collapse (Garrido 2023, "RankMe", arXiv 2210.02885).
+"""Effective rank of a representation, to detect collapse (Garrido 2023, "RankMe", arXiv 2210.02885).
 
 Shape suffixes: N samples, D features.
 """
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def rankme(features_ND: Tensor) -> float:
-    """exp of the entropy of the normalised singular values; 1 = collapsed, at most min(N, D)."""
+    """Exponential of the entropy of the normalised singular values: from 1 (collapsed) to at most min(N, D)."""
     singular = torch.linalg.svdvals(features_ND.double())
     p = singular / singular.sum() + 1e-7
     return float(torch.exp(-(p * p.log()).sum()))

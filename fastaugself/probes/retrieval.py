@@ -1,6 +1,6 @@
-"""Retrieval: the nearest images of each image of a set by their frozen features.
+"""Image retrieval: the nearest neighbours of each image by cosine similarity of frozen features.
 
-As in CASSLE's evaluation (arXiv 2306.06082): cosine similarity of raw pooled features among the test images.
+As in CASSLE's evaluation (arXiv 2306.06082): raw pooled features, among the test images.
 
 Shape suffixes: N samples, D features, K neighbours.
 """
@@ -16,24 +16,28 @@ from ..errors import UsageError
 
 
 class Neighbors(NamedTuple):
-    """index_NK: int64, nearest first, never the query itself. similarity_NK: cosine."""
+    """Nearest neighbours of each sample, nearest first, without itself: indices (int64) and cosine similarities."""
 
     index_NK: Tensor
     similarity_NK: Tensor
 
 
 def nearest(x_ND: Tensor, *, neighbors: int = 5, chunk: int = 1024) -> Neighbors:
-    """The most similar other samples of each sample; UsageError where there are too few."""
+    """The `neighbors` most similar other samples of each sample.
+
+    x_ND: features. chunk: queries per block. Raises UsageError for `neighbors` samples or fewer.
+    """
     if len(x_ND) <= neighbors:
-        raise UsageError(f"{len(x_ND)} images have no {neighbors} neighbours each: pass a smaller --neighbors")
+        raise UsageError(f"{len(x_ND)} images are too few for {neighbors} neighbours each: pass a smaller --neighbors")
     parts = [similarity.topk(neighbors, dim=1) for _, similarity in _to_others(x_ND, chunk)]
     return Neighbors(torch.cat([p.indices for p in parts]), torch.cat([p.values for p in parts]))
 
 
 def average_precision(x_ND: Tensor, labels_N: Tensor, *, chunk: int = 512) -> Tensor:
-    """Of each query over the ranking of all others, float64 [N]; NaN for a class of one sample.
+    """Average precision of each sample as a query against all others, float64 [N]; NaN for a class of one sample.
 
-    The mean over the ranks of the same class of the share of the same class up to there.
+    x_ND: features. labels_N: int64 classes. A neighbour is relevant if it has the query's class: average precision is
+    the mean, over the ranks of relevant neighbours, of the precision at that rank.
     """
     parts = []
     for begin, similarity in _to_others(x_ND, chunk):
@@ -45,7 +49,7 @@ def average_precision(x_ND: Tensor, labels_N: Tensor, *, chunk: int = 512) -> Te
 
 
 def _to_others(x_ND: Tensor, chunk: int) -> Iterator[tuple[int, Tensor]]:
-    """Cosines of `chunk` samples at a time to all, float32, with the number of the first; -2 of a sample to itself."""
+    """Yields (index of the first query, cosine similarities [chunk, N], float32); a sample has -2 with itself."""
     x_ND = F.normalize(x_ND.float(), dim=1)
     for begin in range(0, len(x_ND), chunk):
         similarity = x_ND[begin : begin + chunk] @ x_ND.T

@@ -26,7 +26,7 @@ from fastaugself.evaluation.splits import cut, cut_by_class, require_classes, th
 from fastaugself.export.backbone import export_backbone
 from fastaugself.methods import MoCo
 from fastaugself.models.build import Backbone
-from fastaugself.probes import regression
+from fastaugself.probes import ridge
 from fastaugself.runs import checkpoint
 from fastaugself.runs.build import build_learner
 from fastaugself_kernels import ViewPolicy
@@ -265,7 +265,7 @@ def test_heads_learn_parameters_that_the_features_hold():
     x = torch.cat([f1, f2], 1)
     heads = parameters.train_heads(x[:500], targets[:500], epochs=4, batch_size=50)
     predicted = parameters.predict(heads, x[500:])
-    assert min(regression.r2(predicted[:, [0, *range(2, 9)]], targets[500:][:, [0, *range(2, 9)]])) > 0.8
+    assert min(ridge.r2(predicted[:, [0, *range(2, 9)]], targets[500:][:, [0, *range(2, 9)]])) > 0.8
 
 
 def test_layers_compare_an_image_with_its_augmented_self(run, photos):
