@@ -46,7 +46,13 @@ class AugSelf:
     def __post_init__(self) -> None:
         for name in HEADS:
             if getattr(self, name) < 0:
-                raise UsageError(f"--augself.{name} must be at least 0, got {getattr(self, name)}")
+                raise UsageError(
+                    f"--augself.{name} must be at least 0, got {getattr(self, name)}; pass --augself.{name} 0"
+                )
+        if self.hidden < 1:
+            raise UsageError(
+                f"--augself.hidden must be at least 1, got {self.hidden}; pass --augself.hidden {AugSelf.hidden}"
+            )
 
     @property
     def weights(self) -> dict[str, float]:

@@ -41,14 +41,21 @@ class CASSLE:
     def __post_init__(self) -> None:
         unknown = sorted(set(self.include) - set(DESCRIPTORS))
         if unknown or not self.include:
-            raise UsageError(f"--cassle.include takes parts of {', '.join(DESCRIPTORS)}, got {' '.join(self.include)}")
+            raise UsageError(
+                f"--cassle.include takes some of {', '.join(DESCRIPTORS)}, got {' '.join(unknown) or 'none'}; pass "
+                f"--cassle.include {' '.join(PUBLISHED)}"
+            )
         if self.condition_encoder == "raw" and self.conditioning in ("add", "multiply", "hypernetwork"):
             raise UsageError(
                 f"--cassle.conditioning {self.conditioning} needs a condition as wide as the features; pass "
                 "--cassle.condition-encoder mlp"
             )
-        if self.depth < 1 or self.width < 1:
-            raise UsageError(f"--cassle.depth and --cassle.width must be at least 1, got {self.depth}, {self.width}")
+        for name in ("depth", "width"):
+            if getattr(self, name) < 1:
+                raise UsageError(
+                    f"--cassle.{name} must be at least 1, got {getattr(self, name)}; pass --cassle.{name} "
+                    f"{getattr(CASSLE, name)}"
+                )
 
     @property
     def condition_dim(self) -> int:

@@ -1,4 +1,8 @@
-"""Checks of a configuration, all of them before any data is opened."""
+"""Checks of a configuration, all of them before any data is opened.
+
+Every message ends with options that can be copied to the command line: "pass --a 1 --b 2, or --c 3" gives two
+alternatives, the first of two options. tests/config/test_remedies.py takes each of them.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -10,28 +14,32 @@ from ..errors import UsageError
 if TYPE_CHECKING:
     from .schema import Pretrain
 
-# What varies from view to view, and the options that make it vary.
-_REMEDIES = {
-    "crop": "random crops; pass --view.scale 0.2 1.0",
-    "color": "colour jitter; pass --view.jitter 0.8 --view.brightness 0.4",
-    "flip": "flipped views; pass --view.flip 0.5",
-    "blur": "blurred views; pass --view.blur 0.5",
-    "rotation": "rotated views; pass --view.rotation 0.5",
-    "solarize": "solarized views; pass --view.solarize 0.5",
+# Augmentations, and options with which they differ from view to view.
+_VARIED = {
+    "crop": ("random crops", "--view.scale 0.2 1.0"),
+    "color": ("colour jitter", "--view.jitter 0.8 --view.brightness 0.4"),
+    "flip": ("flipped views", "--view.flip 0.5"),
+    "blur": ("blurred views", "--view.blur 0.5"),
+    "rotation": ("rotated views", "--view.rotation 0.5"),
+    "solarize": ("solarized views", "--view.solarize 0.5"),
 }
-_CONDITIONS = {"color_diff": "color"}  # parts of CASSLE's condition that another augmentation makes
+_AUGMENTATIONS = {"color_diff": "color"}  # descriptors of CASSLE that are named unlike their augmentation
 
 
 def check_combinations(config: "Pretrain") -> None:
-    """Raises UsageError that names the options, and what to pass instead."""
+    """Raises UsageError for options that do not work together, with options to pass instead."""
     check_processes(config, 1)
+    if config.data.decode != "cpu" and config.data.source == "ffcv":
+        raise UsageError(
+            f"--data.source ffcv decodes on the CPU, not with --data.decode {config.data.decode}; pass "
+            "--data.source native, or --data.decode cpu"
+        )
     _check_views(config)
     varying = {name for policy in config.policies for name in varies(policy)}
     for name, weight in config.augself.weights.items():
         if name not in varying:
-            raise UsageError(
-                f"--augself.{name} {weight:g} needs {_REMEDIES[name]} too, or --augself.{name} 0 for no such loss"
-            )
+            what, options = _VARIED[name]
+            raise UsageError(f"--augself.{name} {weight:g} needs {what}; pass {options}, or --augself.{name} 0")
     if config.cassle.condition_dim:
         _check_cassle(config, varying)
     if config.augself_only:
@@ -47,13 +55,62 @@ def check_processes(config: "Pretrain", processes: int) -> None:
     if config.batch_size % processes:
         raise UsageError(
             f"--batch-size {config.batch_size} must be a multiple of the number of processes {processes}; "
-            f"pass --batch-size {-(-config.batch_size // processes) * processes}"
+            f"pass {_batch_options(config, processes)}"
         )
     if config.accumulate > 1:
         _check_accumulation(config, processes)
     if config.backbone.batch_norm == "split":
-        micro_batch = config.batch_size // processes // config.accumulate
-        _check_split_batch_norm(config, micro_batch)
+        _check_split_batch_norm(config, processes)
+
+
+def check_photos(config: "Pretrain", processes: int, photos: int, name: str) -> None:
+    """Raises UsageError where the global batch is larger than the data set. name: of the data set, for the message."""
+    if config.batch_size <= photos:
+        return
+    options = _batch_options(config, processes, photos=photos)
+    instead = f"{options}, or use more photos" if options else "--data.train with more photos"
+    raise UsageError(f"--batch-size {config.batch_size} is larger than the {photos} photos of {name}; pass {instead}")
+
+
+def _batch_options(config: "Pretrain", processes: int, *, photos: int | None = None) -> str:
+    """Options with a batch size that works on this many processes, together with all other options that it changes.
+
+    The batch size is the next above the configured one, or the largest for a data set of `photos`; a larger or smaller
+    one, up to a factor of two, is preferred if it divides the method's queue. Empty if there are too few photos.
+    """
+    split = config.backbone.batch_norm == "split"
+    group = max(2, config.backbone.bn_group_size) if split else 1
+    # Options that are given up, one after the other, where there are too few photos for them.
+    attempts = [(config.accumulate, group, ""), (1, group, " --accumulate 1")]
+    if split:
+        attempts.append((1, 1, f"{' --accumulate 1' * (config.accumulate > 1)} --backbone.batch-norm plain"))
+    for accumulate, group_size, given_up in attempts:
+        unit = processes * accumulate * group_size
+        smallest = unit * -(-2 // group_size)
+        if photos is None:
+            first = max(smallest, -(-config.batch_size // unit) * unit)
+            sizes = range(first, 2 * first, unit)
+        else:
+            first = photos // unit * unit
+            sizes = range(first, max(smallest, first // 2) - 1, -unit)
+        if sizes:
+            size = next((size for size in sizes if _method_takes(config, size)), first)
+            queue = getattr(config.method, "queue", None)
+            with_queue = queue is not None and not _method_takes(config, size)
+            return (
+                f"--batch-size {size}"
+                + (f" --method.queue {max(1, queue // size) * size}" if with_queue else "")
+                + given_up
+            )
+    return ""
+
+
+def _method_takes(config: "Pretrain", batch_size: int) -> bool:
+    try:
+        config.method.check(batch_size)
+    except UsageError:
+        return False
+    return True
 
 
 def _check_accumulation(config: "Pretrain", processes: int) -> None:
@@ -62,8 +119,8 @@ def _check_accumulation(config: "Pretrain", processes: int) -> None:
     if not (config.augself_only or config.method.per_sample_loss):
         raise UsageError(
             f"--accumulate {count}: the loss of {config.method.title} compares all samples of a batch, so accumulated "
-            "gradients would differ from those of the whole batch; pass --accumulate 1, and more processes or a "
-            "smaller --batch-size"
+            "gradients would differ from those of the whole batch; pass --accumulate 1, and if memory is short use "
+            "more processes or a smaller batch"
         )
     if config.augself.solarize > 0 and config.augself.mode == "published":
         raise UsageError(
@@ -74,12 +131,13 @@ def _check_accumulation(config: "Pretrain", processes: int) -> None:
     if config.batch_size % parts or config.batch_size < 2 * parts:
         raise UsageError(
             f"--batch-size {config.batch_size} must be a multiple of {parts} (processes x --accumulate {count}), "
-            f"and at least twice that; pass --batch-size {max(2, -(-config.batch_size // parts)) * parts}"
+            f"and at least twice that; pass {_batch_options(config, processes)}"
         )
 
 
-def _check_split_batch_norm(config: "Pretrain", micro_batch: int) -> None:
+def _check_split_batch_norm(config: "Pretrain", processes: int) -> None:
     size = config.backbone.bn_group_size
+    micro_batch = config.batch_size // processes // config.accumulate
     if config.backbone.name.startswith("timm:"):
         raise UsageError(
             f"--backbone.batch-norm split needs a ResNet of this project, got --backbone.name {config.backbone.name}; "
@@ -88,17 +146,17 @@ def _check_split_batch_norm(config: "Pretrain", micro_batch: int) -> None:
     if size < 2 or micro_batch % size:
         divisors = [d for d in range(2, micro_batch + 1) if micro_batch % d == 0]
         nearest = min(divisors, key=lambda d: abs(d - size), default=0)
-        instead = f"pass --backbone.bn-group-size {nearest}" if nearest else "pass a larger --batch-size"
+        instead = f"--backbone.bn-group-size {nearest}" if nearest else _batch_options(config, processes)
         raise UsageError(
             f"--backbone.bn-group-size {size} must be at least 2 and divide the {micro_batch} samples of a forward "
-            f"pass; {instead}"
+            f"pass; pass {instead}"
         )
 
 
 def varies(policy: ViewPolicy) -> set[str]:
-    """The augmentations that a policy draws differently from sample to sample."""
+    """Names of the augmentations whose parameters vary between samples under this policy."""
     strengths = (policy.brightness, policy.contrast, policy.saturation, policy.hue)
-    drawn = {
+    varying = {
         "crop": policy.scale[0] < 1,
         "color": policy.jitter > 0 and any(strengths),
         "flip": 0 < policy.flip < 1,
@@ -107,15 +165,21 @@ def varies(policy: ViewPolicy) -> set[str]:
         "rotation": policy.rotation > 0,
         "solarize": policy.solarize > 0,
     }
-    return {name for name, drawn_differently in drawn.items() if drawn_differently}
+    return {name for name, varies_here in varying.items() if varies_here}
 
 
 def _check_views(config: "Pretrain") -> None:
     title = config.method.title
     if config.view2 is not None and config.view2.size != config.view.size:
-        raise UsageError(f"--view.size {config.view.size} and --view2.size {config.view2.size} must be equal")
+        size, size2 = config.view.size, config.view2.size
+        raise UsageError(
+            f"--view.size {size} and --view2.size {size2} must be equal; pass --view2.size {size}, or "
+            f"--view.size {size2}"
+        )
     if config.num_local_crops < 0:
-        raise UsageError(f"--num-local-crops must be at least 0, got {config.num_local_crops}")
+        raise UsageError(
+            f"--num-local-crops must be at least 0, got {config.num_local_crops}; pass --num-local-crops 0"
+        )
     if config.num_local_crops and not config.method.multi_crop:
         raise UsageError(
             f"--num-local-crops {config.num_local_crops}: {title} takes no local crops; pass --num-local-crops 0"
@@ -139,26 +203,27 @@ def _check_cassle(config: "Pretrain", varying: set[str]) -> None:
             f"--cassle.conditioning {conditioning}: {title} has no projector to condition; pass "
             "--cassle.conditioning none"
         )
-    idle = [part for part in config.cassle.include if _CONDITIONS.get(part, part) not in varying]
-    if idle:
-        left = [part for part in config.cassle.include if part not in idle]
+    constant = [name for name in config.cassle.include if _AUGMENTATIONS.get(name, name) not in varying]
+    if constant:
+        left = [name for name in config.cassle.include if name not in constant]
         instead = f"--cassle.include {' '.join(left)}" if left else "--cassle.conditioning none"
         raise UsageError(
-            f"--cassle.include {' '.join(idle)}: these views never differ in it; pass {instead}, or views that do"
+            f"--cassle.include {' '.join(constant)}: all views have the same augmentation there; pass {instead}"
         )
 
 
 def _check_augself_only(config: "Pretrain") -> None:
     if not config.augself.weights:
         raise UsageError(
-            "--augself-only trains on AugSelf's losses alone, and all are off; pass --augself.crop 0.5 too"
+            "--augself-only trains on AugSelf's losses alone, and all weights are 0; pass --augself.crop 0.5"
         )
     if config.cassle.condition_dim:
         raise UsageError(
-            f"--augself-only has no projector to condition, so --cassle.conditioning {config.cassle.conditioning} "
-            "would do nothing; pass --cassle.conditioning none"
+            f"--augself-only has no projector that --cassle.conditioning {config.cassle.conditioning} could act on; "
+            "pass --cassle.conditioning none"
         )
     if config.num_local_crops:
         raise UsageError(
-            f"--augself-only takes no local crops, so pass --num-local-crops 0 instead of {config.num_local_crops}"
+            f"--augself-only takes no local crops, got --num-local-crops {config.num_local_crops}; pass "
+            "--num-local-crops 0"
         )

@@ -11,10 +11,11 @@ class Optim:
     """The optimizer and its schedule."""
 
     name: Literal["sgd", "adamw", "lars", "lamb"] = "sgd"
-    """Optimizer: SGD with momentum, AdamW, or LARS and LAMB for large batches (without layer-wise scaling of norms and
-    biases)."""
+    """Optimizer: SGD with momentum, AdamW, or, for large batches, LARS or LAMB (norms and biases without layer-wise
+    scaling)."""
     implementation: Literal["torch", "apex"] = "torch"
-    """Implementation: PyTorch's fused optimizers (LARS and LAMB: this project's), or NVIDIA apex's (CUDA, not LARS)."""
+    """Implementation of the optimizer: PyTorch's fused ones (this project's for LARS and LAMB), or NVIDIA apex's (CUDA
+    only; no LARS)."""
     lr: float = 0.03
     """Learning rate at batch size 256; scaled linearly with --batch-size."""
     momentum: float = 0.9
@@ -24,7 +25,7 @@ class Optim:
     decay_norm_bias: bool = True
     """Apply weight decay to norms and biases too, as MoCo and AugSelf do."""
     norm_bias_lr_scale: float = 1.0
-    """Learning-rate multiplier of norms and biases; 0.024 in Barlow Twins."""
+    """Learning-rate multiplier for norms and biases; 0.024 in Barlow Twins."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Betas of AdamW and LAMB."""
     trust_coefficient: float = 1e-3
@@ -32,18 +33,25 @@ class Optim:
     warmup_epochs: float = 0.0
     """Number of epochs of linear warm-up from 0."""
     schedule: Literal["cosine", "constant"] = "cosine"
-    """Learning-rate schedule after the warm-up: half a cosine down to 0, or constant."""
+    """Learning-rate schedule after the warm-up: cosine decay to 0, or constant."""
     schedule_by: Literal["step", "epoch"] = "step"
     """Update the learning rate every step, or every epoch as in the published code."""
 
     def __post_init__(self) -> None:
-        for name in ("lr", "momentum", "weight_decay", "warmup_epochs", "trust_coefficient"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"--optim.{name.replace('_', '-')} must be at least 0, got {getattr(self, name)}")
+        for name in ("lr", "momentum", "weight_decay", "warmup_epochs", "trust_coefficient", "norm_bias_lr_scale"):
+            if not getattr(self, name) >= 0:
+                option = "--optim." + name.replace("_", "-")
+                raise UsageError(
+                    f"{option} must be at least 0, got {getattr(self, name)}; pass {option} {getattr(Optim, name)}"
+                )
+        if not all(0 <= beta < 1 for beta in self.betas):
+            first, second = self.betas
+            raise UsageError(f"--optim.betas must be in [0, 1), got {first} {second}; pass --optim.betas 0.9 0.999")
         if self.implementation == "apex" and self.name == "lars":
-            raise UsageError("apex has no fused LARS; pass --optim.implementation torch")
+            raise UsageError("--optim.implementation apex has no fused LARS; pass --optim.implementation torch")
         if self.implementation == "apex" and self.name == "lamb" and (self.decay_norm_bias or not self.weight_decay):
+            decay = "" if self.weight_decay else f" --optim.weight-decay {Optim.weight_decay}"
             raise UsageError(
-                "apex's LAMB only scales layers with weight decay: pass --optim.no-decay-norm-bias "
-                "with an --optim.weight-decay above 0, or --optim.implementation torch"
+                "--optim.implementation apex: its LAMB scales the steps of layers with weight decay only; pass "
+                f"--optim.no-decay-norm-bias{decay}, or --optim.implementation torch"
             )

@@ -1,7 +1,7 @@
 """The complete configuration of a pretraining run, as typed, nested, frozen dataclasses.
 
-Field docstrings are the help texts of the command line. What makes no sense is refused when the object is made, before
-any data is opened (checks.py); serialize.py writes and reads `config.json`.
+Field docstrings are the help texts of the command line. Values and combinations that cannot work raise UsageError when
+the object is made, before any data is opened (checks.py). serialize.py writes and reads `config.json`.
 """
 
 from dataclasses import dataclass, field
@@ -29,40 +29,41 @@ Photos = Path | tuple[Path, ...]
 
 @dataclass(frozen=True)
 class Data:
-    """The photos and how they are read."""
+    """Data sets and how they are read."""
 
     train: Photos | None = None
-    """Training photos: .beton files (one, several, or a quoted pattern such as 'shards/*.beton', read as one data set),
-    a folder of photos (converted to a .beton beside it once), or `demo` for the photos in scikit-image and
-    scikit-learn."""
+    """Training photos: .beton files (one, several, or a quoted pattern such as 'shards/*.beton'; several are one data
+    set), a folder of photos (converted once to a .beton beside it), or `demo` for the photos that come with
+    scikit-image and scikit-learn."""
     val: Photos | None = None
-    """Labelled photos for the k-NN and linear check during training, in the same forms; default: none."""
+    """Labelled photos for the k-NN and linear check during training, given like --data.train. Default: no check."""
     order: Order = "random"
-    """Order of the training photos: random; quasi-random, which reads blocks of neighbouring photos, for disks that are
-    slow at random access; or sequential, in file order."""
+    """Order of the training photos: random; quasi-random (shuffled blocks of neighbouring photos, for disks with slow
+    random access); or sequential (file order)."""
     source: Literal["auto", "ffcv", "native"] = "auto"
-    """Reader of .beton files: FFCV, this project's own (native), or FFCV if installed (auto); equal pixels."""
+    """Reader of .beton files: FFCV, this project's own (native), or FFCV if installed (auto). Both give the same
+    pixels."""
     decode: Decode = "cpu"
-    """JPEG decoder: the CPU, or NVIDIA nvImageCodec on the GPU, for machines with few cores. Its pixels differ from the
-    CPU's by rounding."""
+    """JPEG decoder: on the CPU, or NVIDIA nvImageCodec on the GPU, for machines with few cores. GPU and CPU pixels
+    differ by rounding."""
     workers: int = 0
     """Number of decoding threads per process; 0 = one per core."""
     max_corrupt: float = 0.001
-    """Maximum fraction of corrupt training photos. Each is logged and replaced by the next intact photo of its file;
-    more of them end the run."""
+    """Maximum fraction of corrupt training photos; the run fails above it. Each corrupt photo is logged and replaced by
+    the next intact one of its file."""
 
 
 @dataclass(frozen=True)
 class Augment:
-    """How views are computed from their augmentation parameters."""
+    """Computation of the views from their augmentation parameters."""
 
     mean: tuple[float, float, float] = IMAGENET_MEAN
     """Mean of the normalisation, for images in [0, 1]."""
     std: tuple[float, float, float] = IMAGENET_STD
     """Standard deviation of the normalisation."""
     blur_kernel: int | None = None
-    """Kernel size of the Gaussian blur in pixels, odd; default: a tenth of the view's size, as published (23 at 224 px,
-    9 at 96 px)."""
+    """Kernel size of the Gaussian blur in pixels, odd. Default: a tenth of the view's size, as published (23 at 224
+    px, 9 at 96 px)."""
     rounding: Rounding = "uint8"
     """Round the resized crop to uint8 as PIL does, or keep floating point (none)."""
     antialias: bool = True
@@ -82,30 +83,30 @@ class Log:
     """Logging and checks during training."""
 
     every: int = 50
-    """Log metrics every this many steps."""
+    """Number of steps between log lines."""
     tensorboard: bool = True
     """Write TensorBoard files, if tensorboard is installed."""
     knn_epochs: float = 10.0
-    """Run the k-NN and linear check on `--data.val` every this many epochs; 0 = only at the end."""
+    """Number of epochs between k-NN and linear checks on --data.val; 0 = only at the end."""
     tracker: Literal["none", "wandb", "trackio"] = "none"
-    """Log metrics to Weights & Biases or Trackio too (the package must be installed)."""
+    """Experiment tracker that also receives the metrics; its package must be installed."""
     project: str = "fastaugself"
-    """Project name for the tracker."""
+    """Project name in the tracker."""
     profile: int = 0
-    """Number of steps to profile, after ten warm-up steps; the trace goes to profile/ in the run
-    folder, for chrome://tracing or Perfetto."""
+    """Number of steps to profile, after ten warm-up steps. Traces for Perfetto or chrome://tracing are written to
+    profile/ in the run folder."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Checkpointing."""
+    """Checkpoints of the run, from which it resumes."""
 
     minutes: float = 10.0
-    """Save a checkpoint every this many minutes."""
+    """Minutes between checkpoints."""
     keep: int = 2
     """Number of newest checkpoints to keep."""
     milestone: float = 0.0
-    """Keep a checkpoint permanently every this many epochs; 0 = none."""
+    """Number of epochs between checkpoints that are never deleted; 0 = none."""
 
 
 @dataclass(frozen=True)
@@ -114,12 +115,14 @@ class Pretrain:
 
     data: Data = field(default_factory=Data)
     view: ViewPolicy = field(default_factory=ViewPolicy)
+    """Augmentation of both views: ranges and probabilities from which the parameters of each view are drawn. Options
+    --view2.* change the second view only."""
     view2: ViewPolicy | None = None
-    """Policy of the second view; default: that of the first (BYOL's differ)."""
+    """Augmentation of the second view, if it differs from the first (as in BYOL). Default: that of --view."""
     local_crop: ViewPolicy = field(default_factory=lambda: ViewPolicy(size=96, scale=(0.05, 0.14)))
-    """Policy of the local crops (multi-crop)."""
+    """Augmentation of the local crops (multi-crop)."""
     num_local_crops: int = 0
-    """Number of local crops of each image (multi-crop), for SwAV."""
+    """Number of local crops per image (multi-crop; SwAV only)."""
     augment: Augment = field(default_factory=Augment)
     backbone: Backbone = field(default_factory=Backbone)
     method: AnyMethod = field(default_factory=MoCo)
@@ -135,67 +138,68 @@ class Pretrain:
     run: Annotated[Path, tyro.conf.arg(aliases=("--run-dir",))] = Path("runs/pretrain")
     """Run folder: configuration, logs, checkpoints, export and report."""
     init: Path | None = None
-    """Initial weights of the backbone: a .safetensors export, or a checkpoint of MoCo, SimSiam, AugSelf, ...,
-    torchvision or timm. Default: random initialisation."""
+    """File with initial weights of the backbone: a .safetensors export of a run, or a checkpoint of MoCo, SimSiam,
+    AugSelf, torchvision, timm and others. Default: random initialisation."""
     epochs: int = 200
-    """Number of epochs, over which the learning-rate schedule runs."""
+    """Number of epochs; also the length of the learning-rate schedule."""
     batch_size: int = 256
     """Global batch size: images per optimizer step over all processes (each gives two views)."""
     seed: int = 0
-    """Random seed of the data order, the augmentation, the initial weights and queue, and dropout."""
+    """Random seed of data order, augmentation, initial weights and dropout."""
     max_steps: int | None = None
     """Stop after this many steps; the schedule still spans all epochs."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """Device to train on; auto: CUDA if available."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Mixed precision: dtype of the activations (weights stay fp32); auto: bf16 on CUDA, fp32 on a CPU."""
+    """Mixed precision: dtype of the activations (weights stay fp32); auto: bf16 on CUDA, fp32 on the CPU."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Use torch.compile; auto: on CUDA, with a fall-back to eager mode if compilation fails."""
+    """Use torch.compile; auto: on CUDA, with eager mode as fall-back if compilation fails."""
     batched_views: Literal["auto", "on", "off"] = "auto"
-    """Encode both views in one forward pass, each with its own batch statistics (ResNets); auto: when compiled."""
+    """Encode both views in one forward pass, with separate batch statistics (ResNets only); auto: if compiled."""
     cuda_graphs: bool = False
-    """Use CUDA graphs with torch.compile: faster for small batches, where launching kernels takes most of the time."""
+    """Use CUDA graphs with torch.compile; faster where kernel launches dominate (small batches or models)."""
     accumulate: int = 1
-    """Gradient accumulation steps. Batch norm statistics are per micro-batch."""
+    """Gradient accumulation steps: number of micro-batches per optimizer step. Batch norm statistics are per
+    micro-batch."""
     channels_last: bool = True
     """Use the channels-last memory format for images and convolutions."""
 
     def __post_init__(self) -> None:
-        def refuse(option: str, value: object, rule: str) -> None:
-            raise UsageError(f"--{option} must be {rule}, got {value}")
+        def require(holds: bool, option: str, value: object, rule: str, instead: object) -> None:
+            if not holds:
+                raise UsageError(f"--{option} must be {rule}, got {value}; pass --{option} {instead}")
 
-        if self.epochs < 1:
-            refuse("epochs", self.epochs, "at least 1")
-        if self.batch_size < 2:
-            refuse("batch-size", self.batch_size, "at least 2 (batch norm and the pairs need it)")
-        if self.accumulate < 1:
-            refuse("accumulate", self.accumulate, "at least 1")
+        data, log, saved = self.data, self.log, self.checkpoint
+        require(self.epochs >= 1, "epochs", self.epochs, "at least 1", Pretrain.epochs)
+        batch_rule = "at least 2 (batch norm and the pairs need it)"
+        require(self.batch_size >= 2, "batch-size", self.batch_size, batch_rule, Pretrain.batch_size)
+        require(self.accumulate >= 1, "accumulate", self.accumulate, "at least 1", 1)
         if self.cuda_graphs and self.accumulate > 1:
-            raise UsageError("--cuda-graphs does not work with gradient accumulation; pass --accumulate 1")
-        if self.max_steps is not None and self.max_steps < 1:
-            refuse("max-steps", self.max_steps, "at least 1")
-        if self.data.workers < 0:
-            refuse("data.workers", self.data.workers, "a number of threads, or 0 for one per core")
-        if not 0 <= self.data.max_corrupt <= 1:
-            refuse("data.max-corrupt", self.data.max_corrupt, "a fraction of the photos from 0 to 1, such as 0.001")
-        if not -(1 << 63) <= self.seed < 1 << 63:
-            refuse("seed", self.seed, "of 64 bits")
-        if self.log.every < 1:
-            refuse("log.every", self.log.every, "at least 1")
-        if self.checkpoint.minutes <= 0:
-            refuse("checkpoint.minutes", self.checkpoint.minutes, "above 0")
-        if self.checkpoint.keep < 1:
-            refuse("checkpoint.keep", self.checkpoint.keep, "at least 1")
-        if self.checkpoint.milestone < 0:
-            refuse("checkpoint.milestone", self.checkpoint.milestone, "at least 0")
+            raise UsageError(
+                "--cuda-graphs does not work with gradient accumulation; pass --no-cuda-graphs, or --accumulate 1"
+            )
+        require(self.max_steps is None or self.max_steps >= 1, "max-steps", self.max_steps, "at least 1", 1)
+        require(data.workers >= 0, "data.workers", data.workers, "a number of threads, or 0 for one per core", 0)
+        corrupt_rule = "a fraction of the photos from 0 to 1"
+        require(0 <= data.max_corrupt <= 1, "data.max-corrupt", data.max_corrupt, corrupt_rule, Data.max_corrupt)
+        require(-(1 << 63) <= self.seed < 1 << 63, "seed", self.seed, "a 64-bit integer", 0)
+        for i, std in enumerate(self.augment.std):
+            values = " ".join(f"{s:g}" if s > 0 else f"{IMAGENET_STD[j]:g}" for j, s in enumerate(self.augment.std))
+            require(std > 0, "augment.std", std, f"above 0 (channel {i})", values)
+        require(log.every >= 1, "log.every", log.every, "at least 1", Log.every)
+        require(log.knn_epochs >= 0, "log.knn-epochs", log.knn_epochs, "at least 0", Log.knn_epochs)
+        require(log.profile >= 0, "log.profile", log.profile, "at least 0", Log.profile)
+        require(saved.minutes > 0, "checkpoint.minutes", saved.minutes, "above 0", Checkpoint.minutes)
+        require(saved.keep >= 1, "checkpoint.keep", saved.keep, "at least 1", Checkpoint.keep)
+        require(saved.milestone >= 0, "checkpoint.milestone", saved.milestone, "at least 0", Checkpoint.milestone)
         check_combinations(self)
 
     @property
     def policies(self) -> tuple[ViewPolicy, ViewPolicy]:
-        """The policies of the two views that methods compare."""
+        """The policies of the two global views."""
         return (self.view, self.view2 or self.view)
 
     @property
     def all_policies(self) -> tuple[ViewPolicy, ...]:
-        """The policies of all views, local crops last."""
+        """The policies of all views: the two global views, then the local crops."""
         return (*self.policies, *[self.local_crop] * self.num_local_crops)

@@ -1,4 +1,10 @@
-"""Configurations to and from `config.json`, and the options in which two of them differ."""
+"""Configurations to and from `config.json`, and the differences between two of them.
+
+A run's identity is its configuration without the options in RESUMABLE: everything that decides what the run computes.
+It is written into every checkpoint. A run only resumes from a checkpoint with the same identity, and all ranks must
+start with the same one; `differences` lists the options that violate this. To make a new option resumable, add it to
+RESUMABLE; it must not change the weights that a run ends with, apart from rounding.
+"""
 
 import dataclasses
 import types
@@ -11,18 +17,19 @@ from ..methods import METHODS
 
 T = TypeVar("T")
 
-# Options that may differ when a run is resumed: they change where and how fast it runs, not what it computes. All
-# others are the run's identity, which checkpoints carry and which all processes must agree on.
+# Paths may differ because data sets are compared by a fingerprint of their samples.
 _FILES = ("data.train", "data.val", "data.source", "data.workers", "data.max_corrupt")
 RESUMABLE = ("run", "max_steps", "log", "checkpoint", *_FILES, "compile", "cuda_graphs", "batched_views")
+"""Options that may change when a run is resumed: where, how long and how fast it runs, not what it computes. A name
+stands for all options under it."""
 
 
 class UnknownMethod(UsageError):
-    """A method that is neither in this package nor in a recipe that was imported."""
+    """The method of a configuration is neither in this package nor registered by an imported recipe."""
 
 
 def to_dict(config: Any) -> Any:
-    """The configuration as JSON values."""
+    """The configuration as JSON values: dataclasses as objects (methods with their name as `kind`), paths as text."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         values = {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
         kinds: dict[type, str] = {method: name for name, method in METHODS.items()}
@@ -33,7 +40,10 @@ def to_dict(config: Any) -> Any:
 
 
 def from_dict(cls: type[T], values: dict[str, Any]) -> T:
-    """The configuration that `to_dict` gave; UsageError for a field that this version does not have."""
+    """The configuration from the values that `to_dict` returned.
+
+    Raises UsageError for an unknown field, UnknownMethod for a method that is not registered.
+    """
     hints = typing.get_type_hints(cls)
     unknown = sorted(set(values) - {f.name for f in dataclasses.fields(cls)})  # type: ignore[arg-type]
     if unknown:
@@ -49,7 +59,7 @@ def _restore(hint: Any, value: Any) -> Any:
             if value["kind"] not in METHODS:
                 known = ", ".join(METHODS)
                 raise UnknownMethod(
-                    f"unknown method {value['kind']}; known: {known}; pass --recipe with the file that has it"
+                    f"unknown method {value['kind']}; known: {known}; pass --recipe with the file that registers it"
                 )
             kind, value = value["kind"], {name: v for name, v in value.items() if name != "kind"}
             return from_dict(METHODS[kind], value)
@@ -65,7 +75,7 @@ def _restore(hint: Any, value: Any) -> Any:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
-    """(option, old, new) wherever two `to_dict` results differ in the run's identity (all but RESUMABLE)."""
+    """(option, old value, new value) for every option of the run's identity in which two `to_dict` results differ."""
     found: list[tuple[str, Any, Any]] = []
     for name in sorted(old.keys() | new.keys()):
         option, a, b = prefix + name, old.get(name), new.get(name)

@@ -27,7 +27,10 @@ class BarlowTwins(MethodConfig):
     def __post_init__(self) -> None:
         at_least_one(self, "dim")
         if self.redundancy < 0:
-            raise UsageError(f"--method.redundancy must be at least 0, got {self.redundancy}")
+            raise UsageError(
+                f"--method.redundancy must be at least 0, got {self.redundancy}; pass "
+                f"--method.redundancy {BarlowTwins.redundancy}"
+            )
 
     def build(self, context: BuildContext) -> "BarlowTwinsMethod":
         return BarlowTwinsMethod(self, context)

@@ -102,7 +102,9 @@ def at_least_one(options: MethodConfig, *names: str) -> None:
     """Raises UsageError where one of these options is below 1."""
     for name in names:
         if getattr(options, name) < 1:
-            raise UsageError(f"--method.{name.replace('_', '-')} must be at least 1, got {getattr(options, name)}")
+            option = f"--method.{name.replace('_', '-')}"
+            default = getattr(type(options), name, 1)
+            raise UsageError(f"{option} must be at least 1, got {getattr(options, name)}; pass {option} {default}")
 
 
 class Method(nn.Module):

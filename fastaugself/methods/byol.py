@@ -30,7 +30,9 @@ class BYOL(MethodConfig):
     def __post_init__(self) -> None:
         at_least_one(self, "dim", "hidden", "predictor_hidden")
         if not 0 <= self.momentum <= 1:
-            raise UsageError(f"--method.momentum must be in [0, 1], got {self.momentum}")
+            raise UsageError(
+                f"--method.momentum must be in [0, 1], got {self.momentum}; pass --method.momentum {BYOL.momentum}"
+            )
 
     def build(self, context: BuildContext) -> "BYOLMethod":
         return BYOLMethod(self, context)

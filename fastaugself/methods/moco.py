@@ -44,9 +44,14 @@ class MoCo(MethodConfig):
     def __post_init__(self) -> None:
         at_least_one(self, "queue", "dim")
         if not 0 <= self.momentum <= 1:
-            raise UsageError(f"--method.momentum must be in [0, 1], got {self.momentum}")
+            raise UsageError(
+                f"--method.momentum must be in [0, 1], got {self.momentum}; pass --method.momentum {MoCo.momentum}"
+            )
         if self.temperature <= 0:
-            raise UsageError(f"--method.temperature must be above 0, got {self.temperature}")
+            raise UsageError(
+                f"--method.temperature must be above 0, got {self.temperature}; pass "
+                f"--method.temperature {MoCo.temperature}"
+            )
 
     def check(self, batch_size: int) -> None:
         """Raises UsageError where the batch size does not divide the queue."""

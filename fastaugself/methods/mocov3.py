@@ -40,11 +40,19 @@ class MoCoV3(MethodConfig):
     def __post_init__(self) -> None:
         at_least_one(self, "dim", "hidden")
         if not 0 <= self.momentum <= 1:
-            raise UsageError(f"--method.momentum must be in [0, 1], got {self.momentum}")
+            raise UsageError(
+                f"--method.momentum must be in [0, 1], got {self.momentum}; pass --method.momentum {MoCoV3.momentum}"
+            )
         if self.temperature <= 0:
-            raise UsageError(f"--method.temperature must be above 0, got {self.temperature}")
+            raise UsageError(
+                f"--method.temperature must be above 0, got {self.temperature}; pass "
+                f"--method.temperature {MoCoV3.temperature}"
+            )
         if self.projector_layers < 2:
-            raise UsageError(f"--method.projector-layers must be at least 2, got {self.projector_layers}")
+            raise UsageError(
+                f"--method.projector-layers must be at least 2, got {self.projector_layers}; pass "
+                f"--method.projector-layers {MoCoV3.projector_layers}"
+            )
 
     def build(self, context: BuildContext) -> "MoCoV3Method":
         return MoCoV3Method(self, context)

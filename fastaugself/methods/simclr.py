@@ -30,7 +30,10 @@ class SimCLR(MethodConfig):
     def __post_init__(self) -> None:
         at_least_one(self, "dim")
         if self.temperature <= 0:
-            raise UsageError(f"--method.temperature must be above 0, got {self.temperature}")
+            raise UsageError(
+                f"--method.temperature must be above 0, got {self.temperature}; pass "
+                f"--method.temperature {SimCLR.temperature}"
+            )
 
     def build(self, context: BuildContext) -> "SimCLRMethod":
         return SimCLRMethod(self, context)

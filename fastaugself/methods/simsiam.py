@@ -29,7 +29,9 @@ class SimSiam(MethodConfig):
     def __post_init__(self) -> None:
         at_least_one(self, "dim", "predictor_hidden")
         if self.layers < 2:
-            raise UsageError(f"--method.layers must be at least 2, got {self.layers}")
+            raise UsageError(
+                f"--method.layers must be at least 2, got {self.layers}; pass --method.layers {SimSiam.layers}"
+            )
 
     def build(self, context: BuildContext) -> "SimSiamMethod":
         return SimSiamMethod(self, context)

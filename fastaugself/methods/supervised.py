@@ -22,7 +22,10 @@ class Supervised(MethodConfig):
 
     def __post_init__(self) -> None:
         if not 0 <= self.label_smoothing <= 1:
-            raise UsageError(f"--method.label-smoothing must be in [0, 1], got {self.label_smoothing}")
+            raise UsageError(
+                f"--method.label-smoothing must be in [0, 1], got {self.label_smoothing}; pass "
+                f"--method.label-smoothing {Supervised.label_smoothing}"
+            )
 
     def build(self, context: BuildContext) -> "SupervisedMethod":
         return SupervisedMethod(self, context)

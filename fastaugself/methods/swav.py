@@ -43,26 +43,36 @@ class SwAV(MethodConfig):
     """Fraction of training after which the queue is used; 15 of 200 epochs in the paper."""
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0 or self.epsilon <= 0:
-            raise UsageError(
-                f"--method.temperature and --method.epsilon must be above 0, got {self.temperature}, {self.epsilon}"
-            )
+        for name in ("temperature", "epsilon"):
+            if getattr(self, name) <= 0:
+                raise UsageError(
+                    f"--method.{name} must be above 0, got {getattr(self, name)}; pass --method.{name} "
+                    f"{getattr(SwAV, name)}"
+                )
         at_least_one(self, "dim", "hidden", "iterations")
         if self.prototypes < 2:
-            raise UsageError(f"--method.prototypes must be at least 2, got {self.prototypes}")
-        if self.queue < 0 or self.freeze_steps < 0:
             raise UsageError(
-                f"--method.queue and --method.freeze-steps must be at least 0, got {self.queue}, {self.freeze_steps}"
+                f"--method.prototypes must be at least 2, got {self.prototypes}; pass "
+                f"--method.prototypes {SwAV.prototypes}"
+            )
+        if self.queue < 0:
+            raise UsageError(f"--method.queue must be at least 0, got {self.queue}; pass --method.queue 0")
+        if self.freeze_steps < 0:
+            raise UsageError(
+                f"--method.freeze-steps must be at least 0, got {self.freeze_steps}; pass --method.freeze-steps 0"
             )
         if not 0 <= self.queue_start <= 1:
-            raise UsageError(f"--method.queue-start must be in [0, 1], got {self.queue_start}")
+            raise UsageError(
+                f"--method.queue-start must be in [0, 1], got {self.queue_start}; pass "
+                f"--method.queue-start {SwAV.queue_start}"
+            )
 
     def check(self, batch_size: int) -> None:
         """Raises UsageError where the batch size does not divide the queue."""
         if self.queue % batch_size:
             raise UsageError(
                 f"--method.queue {self.queue} must be a multiple of --batch-size {batch_size}; "
-                f"pass --method.queue {max(1, self.queue // batch_size) * batch_size}, or 0 for none"
+                f"pass --method.queue {max(1, self.queue // batch_size) * batch_size}, or --method.queue 0"
             )
 
     def build(self, context: BuildContext) -> "SwAVMethod":
