@@ -1,7 +1,6 @@
-"""`fastaugself eval NAME`: what a representation kept."""
+"""`fastaugself eval NAME`: evaluations of frozen encoders."""
 
 _FEATURES, _IMAGES = "fastaugself.evaluation.commands:", "fastaugself.evaluation.commands_images:"
-_STUDY = "fastaugself.evaluation.study."
 
 COMMANDS = {
     "knn": _FEATURES + "Knn",
@@ -15,8 +14,6 @@ COMMANDS = {
     "invariance": _IMAGES + "InvarianceCommand",
     "layers": _IMAGES + "Layers",
     "datasets": "fastaugself.evaluation.cli:datasets",
-    "study": _STUDY + "command:StudyCommand",
-    "study-page": _STUDY + "page:study_page",
 }
 
 

@@ -1,5 +1,6 @@
 """The documentation: its pages build without a broken link or reference, and their Python runs."""
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -31,10 +32,13 @@ def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
 def test_every_option_and_command_in_the_pages_exists():
     from fastaugself.cli.completion import completion
     from fastaugself.cli.main import COMMANDS
+    from study import Study
 
     script = completion("bash", sorted((ROOT / "recipes").glob("*.py")), COMMANDS)  # which names all there is
     known = set(re.findall(r"--[a-z][\w.-]*\w", script)) | LAUNCHERS | INSTALLERS | {"--version"}
     known |= {"--method.weight", "--view2"}  # of a method that a page makes; of recipes whose views differ
+    known |= {"--" + field.name.replace("_", "-") for field in dataclasses.fields(Study)}
+    known |= {"--check"}  # of scripts/readme_tables.py
     for path in (*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "kernels" / "README.md"):
         text = path.read_text(encoding="utf-8")
         unknown = set(re.findall(r"(?<![\w-])--[a-z][\w.-]*\w", text)) - known

@@ -212,7 +212,7 @@ def test_the_kernels_folder_is_not_a_package(tmp_path):
 def wheel(tmp_path_factory) -> zipfile.ZipFile:
     """The wheel of this tree, built in a copy without the network."""
     copy = tmp_path_factory.mktemp("wheel") / "tree"
-    for folder in ("fastaugself", "kernels", "recipes"):
+    for folder in ("fastaugself", "kernels", "recipes", "scripts", "studies"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "LICENSE", "NOTICE", "README.md"):
         shutil.copy(ROOT / name, copy)

@@ -1,4 +1,4 @@
-"""The study: what it runs, that it goes on where it was stopped, and that its reading follows from the numbers."""
+"""The study: the commands it runs, that it resumes, and that its verdicts follow from the numbers."""
 
 import json
 import re
@@ -8,16 +8,19 @@ from pathlib import Path
 
 import pytest
 
+import page
+import plan
 from fastaugself.errors import RunError, UsageError
-from fastaugself.evaluation.study import jobs, page, plan
-from fastaugself.evaluation.study.command import StudyCommand
-from fastaugself.evaluation.study.jobs import Runner, Step
-from fastaugself.evaluation.study.page import Cell, pair, reading
+from jobs import Runner, Step
+from page import Cell, pair, verdicts
+from study import Study, main
+from study_table import about, block, study_table
+from study_table import page as tables_page
 
 
 @pytest.fixture
 def data(tmp_path, photo_folder):
-    """Folders of the study's names; only the training photos are looked at here."""
+    """The data folders of the study; these tests read only the training photos."""
     for name in ("produce50", "signdigits10", "omniglot8", "imagenette128"):
         (tmp_path / "data" / name).mkdir(parents=True)
     (tmp_path / "data" / "imagenette128" / "train").symlink_to(photo_folder)
@@ -36,7 +39,7 @@ def option(command, name):
 
 @pytest.fixture
 def ran(monkeypatch):
-    """Commands that were run; instead of running, evaluations leave a result whose value the model's name decides."""
+    """Records the commands instead of running them; an evaluation writes a score that depends on the model's name."""
     commands = []
 
     def run(self, step, slot, output):
@@ -57,7 +60,7 @@ def ran(monkeypatch):
 
 
 def study(tmp_path, data, recipe, **options):
-    return StudyCommand(tmp_path / "study", data=data, recipe=recipe, methods=("moco",), lrs=(0.03, 0.1), **options)
+    return Study(tmp_path / "study", data=data, recipe=recipe, methods=("moco",), lrs=(0.03, 0.1), **options)
 
 
 def test_the_study_tunes_trains_and_measures_every_variant_alike(tmp_path, data, recipe, ran):
@@ -86,7 +89,7 @@ def test_the_study_tunes_trains_and_measures_every_variant_alike(tmp_path, data,
     )
 
 
-def test_the_same_command_runs_nothing_twice_and_another_study_is_refused(tmp_path, data, recipe, ran):
+def test_the_same_command_resumes_and_another_study_is_refused(tmp_path, data, recipe, ran):
     study(tmp_path, data, recipe, seeds=1)()
     first = len(ran)
     study(tmp_path, data, recipe, seeds=1)()
@@ -134,28 +137,28 @@ MIXED = Cell({0: 26.0, 1: 19.0, 2: 27.0})
         (Cell({0: 30.0}), BASE, LESS, LESS, "1 seed: nothing can be claimed"),
     ],
 )
-def test_the_reading_follows_from_the_numbers(row, base, random, alone, verdict):
+def test_the_verdict_follows_from_the_numbers(row, base, random, alone, verdict):
     table = {("moco", "base"): {"produce50": base}, ("moco", "augself"): {"produce50": row}}
     table[("none", plan.ALONE)] = {"produce50": alone}
     if random is not None:
         table[("none", plan.RANDOM)] = {"produce50": random}
-    (found,) = reading(table)
+    (found,) = verdicts(table)
     assert verdict in found.verdict and found[:3] == ("moco", "augself", "produce50")
 
 
-def test_the_loss_alone_is_a_control_only_of_what_has_it():
+def test_augself_alone_is_a_control_only_of_variants_with_augself():
     controls = {("none", plan.ALONE): {"produce50": MORE}, ("none", plan.RANDOM): {"produce50": LESS}}
     table = {("moco", "base"): {"produce50": BASE}, ("moco", "cassle"): {"produce50": MORE}, **controls}
-    assert [found.verdict for found in reading(table)] == ["Shown at this scale"]
+    assert [found.verdict for found in verdicts(table)] == ["Shown at this scale"]
 
 
-def test_pairs_are_of_equal_seeds():
+def test_differences_are_between_equal_seeds():
     found = pair(Cell({0: 3.0, 2: 5.0}), Cell({1: 1.0, 2: 4.0}))
     assert found.differences == [1.0] and found.higher == 1
     assert pair(Cell({0: 1.0}), Cell({1: 1.0})) is None
 
 
-def test_a_step_that_fails_is_named_with_its_log_and_ends_the_others(tmp_path):
+def test_a_failed_step_is_named_with_its_log_and_terminates_the_others(tmp_path):
     runner = Runner(tmp_path, jobs=2)
     slow = Step("slow", (sys.executable, "-c", "import time; time.sleep(60)"))
     bad = Step("bad", (sys.executable, "-c", "import time; time.sleep(0.3); raise SystemExit('no disk left')"))
@@ -166,8 +169,8 @@ def test_a_step_that_fails_is_named_with_its_log_and_ends_the_others(tmp_path):
     assert not runner.is_done(slow) and not runner.is_done(bad)
 
 
-def test_a_step_is_done_once_and_again_when_its_command_changes(tmp_path):
-    runner = jobs.Runner(tmp_path)
+def test_a_step_runs_once_and_again_when_its_command_changes(tmp_path):
+    runner = Runner(tmp_path)
     for text in ("a", "a", "b"):
         code = f"open({str(tmp_path / 'log')!r}, 'a').write({text!r})"
         runner.step(Step("write", (sys.executable, "-c", code)))
@@ -182,12 +185,49 @@ def test_a_step_is_done_once_and_again_when_its_command_changes(tmp_path):
         ({"seeds": 0}, "--seeds must be at least 1"),
     ],
 )
-def test_a_study_that_makes_no_sense_is_refused(options, message, tmp_path):
+def test_invalid_settings_are_refused(options, message, tmp_path):
     with pytest.raises(UsageError, match=message):
-        StudyCommand(tmp_path, **options)
+        Study(tmp_path, **options)
 
 
 def test_missing_data_are_refused(tmp_path, recipe):
     (tmp_path / "produce50").mkdir()
     with pytest.raises(UsageError, match="lacks imagenette128, omniglot8, signdigits10"):
-        StudyCommand(tmp_path / "study", data=tmp_path, recipe=recipe)()
+        Study(tmp_path / "study", data=tmp_path, recipe=recipe)()
+
+
+def test_the_command_line_has_run_and_page_and_their_exit_codes(tmp_path, capsys):
+    for words in (["--help"], ["run", "--help"]):
+        with pytest.raises(SystemExit) as end:
+            main(words)
+        assert end.value.code == 0
+    assert "--tune-epochs" in capsys.readouterr().out
+    assert main(["page", str(tmp_path)]) == 2 and "holds no study" in capsys.readouterr().err
+    assert main(["rnu", str(tmp_path)]) == 2 and "did you mean run?" in capsys.readouterr().err
+
+
+def test_the_default_recipe_is_that_of_the_checkout():
+    assert plan.default_recipe() == Path(__file__).parents[2] / "recipes" / "study.py"
+    assert plan.default_recipe().is_file()
+
+
+def test_the_study_has_a_table_of_means_over_seeds():
+    record = {
+        "study": {"epochs": 6, "size": 32, "options": ["batch-size=64"]},
+        "seeds": 3,
+        "date": "2026-01-02",
+        "environment": {"cpu": "a CPU", "commit": "abc"},
+        "numbers": {
+            "moco base": {"produce50": {"0": 10.0, "1": 11.0, "2": 12.0}},
+            "none random weights": {"crop": {"0": 0.5}},
+        },
+        "reading": [{"method": "moco", "part": "augself", "task": "crop", "gain": "+1.00", "verdict": "not shown"}],
+        "invariance": {"moco, base": {"hue": 0.25}},
+    }
+    table = study_table(record)
+    assert table.rows[0][:2] == ("moco base", "11.0 ± 1.0")
+    assert table.rows[1][0] == "random weights" and table.rows[1][table.head.index("crop")] == "0.500"
+    text = tables_page(record)
+    assert "| moco augself | crop | +1.00 | not shown |" in text and "| hue | 0.25 |" in text
+    assert about(record) in block(record, "results/box/study.json")
+    assert "3 seeds, 6 epochs at 32 px, batch-size=64; a CPU, 2026-01-02, commit abc" in about(record)

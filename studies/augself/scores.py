@@ -1,15 +1,15 @@
-"""The numbers that the steps of a study leave in its folder."""
+"""Reads the scores that the evaluations of a study wrote to its folder."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...errors import RunError
-from .plan import Task
+from fastaugself.errors import RunError
+from plan import Task
 
 
 def read_value(folder: Path, where: Sequence[str], models: int = 1) -> float:
-    """The number of a result: at `where` of the row that has `models` models."""
+    """The value under the keys `where` in the row of `models` models; RunError if `folder` holds no such result."""
     try:
         (path,) = folder.glob("*.json")
         rows = [row for row in json.loads(path.read_text())["rows"] if len(row["models"]) == models]
@@ -22,5 +22,5 @@ def read_value(folder: Path, where: Sequence[str], models: int = 1) -> float:
 
 
 def task_folder(run: Path, model: str, task: Task) -> Path:
-    """Where the result of a model in a task stands."""
+    """Folder of the result of `model` in `task`."""
     return run / "results" / model / f"{task.command[0]}-{task.data}"

@@ -1,17 +1,17 @@
-"""What the study trains and measures."""
+"""The study's variants (what is trained) and tasks (what is measured)."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-PARTS = {  # of the recipe's presets, and further options
+PARTS = {  # the suffix of the recipe's preset
     "base": "",
     "augself": "-augself",
     "cassle": "-cassle",
     "augself+cassle": "-augself-cassle",
 }
-ALONE = "augself alone"  # its loss without the base method: what the loss does by itself
+ALONE = "augself alone"  # control: AugSelf's loss without the base method
 RANDOM = "random weights"
-INVARIANCES = {  # Ericsson 2021 (arXiv 2111.11398): which augmentations the base method learns to ignore
+INVARIANCES = {  # Ericsson 2021 (arXiv 2111.11398): fewer augmentations, so fewer learned invariances
     "ventral": ("--view.jitter", "0", "--view.gray", "0", "--view.blur", "0"),
     "dorsal": ("--view.scale", "1", "1", "--view.ratio", "1", "1", "--view.flip", "0"),
 }
@@ -20,7 +20,7 @@ FUSED = "default + ventral + dorsal"
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of the study: a method and what is done to it. options: of the recipe, beside those of every run."""
+    """A row of the study's table: a base method and its variant. options: those of the recipe for this variant."""
 
     method: str
     part: str
@@ -28,15 +28,16 @@ class Variant:
 
     @property
     def name(self) -> str:
-        """For folders and tables."""
+        """The name of the variant in folders and tables."""
         return f"{self.method}-{self.part}".replace(" ", "-").replace("+", "-")
 
 
 @dataclass(frozen=True)
 class Task:
-    """One column: a command of `fastaugself eval` on a folder of the study's data.
+    """A column of the study's table: a command of `fastaugself eval` on a folder of the study's data.
 
-    higher: whether more is better. metric: in words. read: where the number stands in a row of the result.
+    metric: a description for the page. read: path of keys to the value in a row of the result. percent: whether the
+    value is a fraction that is shown in percent.
     """
 
     name: str
@@ -52,7 +53,7 @@ TASKS = (
     Task("produce50", ("linear", "--resplit"), "produce50", "colour: top-1 of a linear probe, %", percent=True),
     Task("signdigits10", ("linear",), "signdigits10", "shape: top-1 of a linear probe, %", percent=True),
     Task("omniglot8", ("linear",), "omniglot8", "shape: top-1 of a linear probe, %", percent=True),
-    Task(PRETRAIN, ("linear",), PRETRAIN, "the photos of the pretraining: top-1 of a linear probe, %", percent=True),
+    Task(PRETRAIN, ("linear",), PRETRAIN, "the data set of the pretraining: top-1 of a linear probe, %", percent=True),
     Task("crop", ("parameters",), PRETRAIN, "crop position and scale: R2", ("details", "groups", "crop")),
     Task("jitter", ("parameters",), PRETRAIN, "jitter strength: R2", ("details", "groups", "color")),
 )
@@ -60,14 +61,14 @@ FUSION_TASKS = tuple(task for task in TASKS if task.command[0] == "linear")
 
 
 def variants(methods: tuple[str, ...], parts: tuple[str, ...], invariances: bool) -> list[Variant]:
-    """Everything that is trained: each method with each part, AugSelf alone once, and the invariances of the first."""
+    """Variants to train: each part of each method, AugSelf alone once, ventral and dorsal of the first method."""
     found = []
     for method in methods:
         for part in parts:
             if part in PARTS:
                 found.append(Variant(method, part, ("--preset", method + PARTS[part])))
     if ALONE in parts:
-        # The base method of the preset takes no part; it only says which heads there are.
+        # The loss of the preset's base method is not used; the preset only decides which heads there are.
         found.append(Variant("none", ALONE, ("--preset", methods[0] + "-augself", "--augself-only")))
     if invariances:
         found += [Variant(methods[0], name, ("--preset", methods[0], *o)) for name, o in INVARIANCES.items()]
@@ -75,5 +76,5 @@ def variants(methods: tuple[str, ...], parts: tuple[str, ...], invariances: bool
 
 
 def default_recipe() -> Path:
-    """The study's recipe in the checkout that this package runs from."""
-    return Path(__file__).parents[3] / "recipes" / "study.py"
+    """The recipe that every run trains: recipes/study.py of this checkout."""
+    return Path(__file__).resolve().parents[2] / "recipes" / "study.py"

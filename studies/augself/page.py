@@ -1,4 +1,4 @@
-"""`fastaugself eval study-page RUN`: the study as one table, one figure and a reading that follows from the numbers."""
+"""The page of a study: one table, one figure, and by a fixed rule whether each gain is shown."""
 
 import json
 import statistics
@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 from tyro.conf import Positional
 
-from ...errors import RunError, UsageError
-from ...files import replace_file
-from ...html.page import escape, page
-from ..invariance_page import matrix
-from .numbers import read_value, task_folder
-from .plan import ALONE, FUSED, FUSION_TASKS, RANDOM, TASKS, Task, Variant, variants
+from fastaugself.errors import RunError, UsageError
+from fastaugself.evaluation.invariance_page import matrix
+from fastaugself.files import replace_file
+from fastaugself.html.page import escape, page
+from plan import ALONE, FUSED, FUSION_TASKS, RANDOM, TASKS, Task, Variant, variants
+from scores import read_value, task_folder
 
 MINUS = "\N{MINUS SIGN}"
 STYLE = """<style>
@@ -25,7 +25,7 @@ STYLE = """<style>
 
 
 class Cell(NamedTuple):
-    """Values of a row in a task by seed."""
+    """Scores of one variant in one task, by seed."""
 
     by_seed: dict[int, float]
 
@@ -34,8 +34,8 @@ class Cell(NamedTuple):
         return statistics.fmean(self.by_seed.values())
 
     @property
-    def spread(self) -> float:
-        """Standard deviation over seeds, NaN for one."""
+    def std(self) -> float:
+        """Standard deviation over seeds; NaN for a single seed."""
         return statistics.stdev(self.by_seed.values()) if len(self.by_seed) > 1 else float("nan")
 
 
@@ -43,7 +43,7 @@ Table = dict[tuple[str, str], dict[str, Cell]]  # (method, part) -> task -> cell
 
 
 def study_page(run: Positional[Path]) -> None:
-    """Write the page of a study, and its numbers, from the results that are there.
+    """Write study.html and numbers.json from the results so far.
 
     Args:
         run: Folder of the study.
@@ -52,7 +52,7 @@ def study_page(run: Positional[Path]) -> None:
 
 
 def write_page(run: Path) -> Path:
-    """Writes `study.html` and `numbers.json`; UsageError where `run` holds no study or no result."""
+    """Writes `study.html` and `numbers.json`, and returns the page's path; UsageError without a study or a result."""
     try:
         record = json.loads((run / "study.json").read_text())
         study = record["study"]
@@ -60,8 +60,8 @@ def write_page(run: Path) -> Path:
         raise UsageError(f"{run} holds no study: its study.json cannot be read ({error})") from None
     table = read_table(run, study, int(record["seeds"]))
     if not table:
-        raise UsageError(f"{run} holds no result yet: run `fastaugself eval study {run}` first")
-    findings = reading(table)
+        raise UsageError(f"{run} holds no result yet: run `python studies/augself/study.py run {run}` first")
+    findings = verdicts(table)
     figure = _invariances(run, study, int(record["seeds"]))
     numbers = {
         f"{method} {part}": {task: {str(s): v for s, v in cell.by_seed.items()} for task, cell in row.items()}
@@ -79,7 +79,7 @@ def write_page(run: Path) -> Path:
 
 
 def read_table(run: Path, study: Mapping[str, Any], seeds: int) -> Table:
-    """What was measured so far."""
+    """The table of the results so far."""
     rows: dict[tuple[str, str], str] = {}
     for variant in variants(tuple(study["methods"]), tuple(study["parts"]), bool(study["invariances"])):
         rows[variant.method, variant.part] = variant.name
@@ -108,7 +108,7 @@ def _add(table: Table, key: tuple[str, str], task: Task, run: Path, name: str, s
 
 
 class Pairing(NamedTuple):
-    """Differences of two rows at equal seeds."""
+    """Differences of two variants at equal seeds."""
 
     differences: list[float]
 
@@ -118,24 +118,25 @@ class Pairing(NamedTuple):
 
     def text(self, digits: int) -> str:
         n, mean = len(self.differences), statistics.fmean(self.differences)
-        spread = f" ± {statistics.stdev(self.differences):.{digits}f}" if n > 1 else ""
-        return f"{_signed(mean, digits)}{spread}, higher in {self.higher} of {n}"
+        std = f" ± {statistics.stdev(self.differences):.{digits}f}" if n > 1 else ""
+        return f"{_signed(mean, digits)}{std}, higher in {self.higher} of {n}"
 
 
 def pair(a: Cell, b: Cell) -> Pairing | None:
-    """a minus b at the seeds that both have."""
+    """a - b at the seeds that both have; None if there are none."""
     shared = sorted(a.by_seed.keys() & b.by_seed.keys())
     return Pairing([a.by_seed[s] - b.by_seed[s] for s in shared]) if shared else None
 
 
 RULE = (
-    "A gain over the base counts as shown where it is there in every one of at least three seeds, the base itself beats"
-    " random weights in all of them, and AugSelf's loss without the base method does not do as well."
+    "A gain over the base method counts as shown if it is positive in every one of at least three seeds, the base"
+    " method beats random weights in all of them, and a variant with AugSelf also beats AugSelf's loss alone in all of"
+    " them."
 )
 
 
 class Finding(NamedTuple):
-    """gain: the difference from the base, in words. verdict: by RULE."""
+    """The verdict of RULE on one variant in one task. gain: the difference from the base method, as text."""
 
     method: str
     part: str
@@ -144,8 +145,8 @@ class Finding(NamedTuple):
     verdict: str
 
 
-def reading(table: Table) -> list[Finding]:
-    """What the numbers say of each claim by RULE, whichever way it comes out."""
+def verdicts(table: Table) -> list[Finding]:
+    """The verdict of RULE on every variant and task that can be compared with the base method, for and against."""
     found = []
     random, alone = table.get(("none", RANDOM), {}), table.get(("none", ALONE), {})
     for (method, part), row in table.items():
@@ -175,14 +176,14 @@ def _judge(
     if gain.higher < seeds:
         return "Not in every seed: not shown"
     if task not in random:
-        return "Without random weights as a control nothing can be claimed"
+        return "Without random weights as a control, nothing can be claimed"
     over = pair(base[task], random[task])
     if over is None or over.higher < len(over.differences):
-        return "The base is no better than random weights here: a gain over it proves nothing"
+        return "The base method is no better than random weights here: a gain over it proves nothing"
     if task in alone:
         more = pair(row[task], alone[task])
         if more is None or more.higher < len(more.differences):
-            return "AugSelf's loss alone does as well: the combination is not shown to be what helps"
+            return "AugSelf's loss alone does as well: it is not shown that the combination helps"
     return "Shown at this scale"
 
 
@@ -193,25 +194,25 @@ def _html(
     tuned = len(study["lrs"]) > 1
     detail = (
         f"{study['epochs']} epochs, {study['size']} px, {record['seeds']} seeds, learning rates "
-        f"{'tuned alike from' if tuned else 'fixed at'} {', '.join(f'{lr:g}' for lr in study['lrs'])}; "
+        f"{'tuned over' if tuned else 'fixed at'} {', '.join(f'{lr:g}' for lr in study['lrs'])}; "
         f"{environment['cpu']}, {environment['device']}, commit {environment['commit']}"
     )
     if study["options"]:
         detail += f"; with {' '.join(study['options'])}"
     if study["limit"]:
-        detail += f"; shortened to {study['limit']} samples of each split"
+        detail += f"; at most {study['limit']} samples of each split"
     items = "".join(f"<li>{line}</li>" for line in _grouped(findings))
     columns = "".join(f"<li><b>{escape(task.name)}</b>: {escape(task.metric)}</li>" for task in TASKS)
     return (
-        f'{STYLE}<h1>What a representation kept</h1>\n<p class="eyebrow">{escape(detail)}</p>\n'
+        f'{STYLE}<h1>What the representations retain</h1>\n<p class="eyebrow">{escape(detail)}</p>\n'
         '<p class="lead">Pretrained on imagenette128 without labels, then frozen. Each cell: the mean over seeds with '
         "its standard deviation, and below it the mean difference from the base method at equal seeds.</p>\n"
         f"{_table_html(table)}\n<ul>{columns}</ul>\n"
-        f"<h2>Reading</h2>\n<p>{escape(RULE)}</p>\n"
-        f"<ul>{items or '<li>There is nothing to compare yet.</li>'}</ul>\n"
+        f"<h2>Verdicts</h2>\n<p>{escape(RULE)}</p>\n"
+        f"<ul>{items or '<li>There are no results to compare yet.</li>'}</ul>\n"
         + (
-            "<h2>Invariance</h2>\n<p>Whitened cosine of an image and its transformed self, debiased, mean over seeds: "
-            f"1 is invariant.</p>\n{matrix(figure)}"
+            "<h2>Invariance</h2>\n<p>Whitened cosine similarity of an image and its transformed copy, debiased, "
+            f"mean over seeds: 1 is invariant.</p>\n{matrix(figure)}"
             if figure
             else ""
         )
@@ -219,7 +220,7 @@ def _html(
 
 
 def _grouped(findings: Sequence[Finding]) -> list[str]:
-    """HTML: a line for each variant, its tasks by verdict."""
+    """HTML lines, one per variant, with its tasks grouped by verdict."""
     lines = []
     for method, part in dict.fromkeys((f.method, f.part) for f in findings):
         own = [f for f in findings if (f.method, f.part) == (method, part)]
@@ -253,14 +254,14 @@ def _cell(task: Task, row: Mapping[str, Cell], base: Mapping[str, Cell]) -> str:
     if task.name not in row:
         return ""
     cell, digits = row[task.name], 1 if task.percent else 3
-    spread = f" ± {cell.spread:.{digits}f}" if len(cell.by_seed) > 1 else ""
+    std = f" ± {cell.std:.{digits}f}" if len(cell.by_seed) > 1 else ""
     gain = pair(cell, base[task.name]) if task.name in base else None
     below = f"<small>{_signed(statistics.fmean(gain.differences), digits)}</small>" if gain else ""
-    return f"{_number(cell.mean, digits)}{spread}{below}"
+    return f"{_number(cell.mean, digits)}{std}{below}"
 
 
 def _invariances(run: Path, study: Mapping[str, Any], seeds: int) -> dict[str, dict[str, float]]:
-    """[row][transform]: the mean debiased invariance over seeds."""
+    """The mean debiased invariance over seeds, as [variant][transform]."""
     rows = [(v, v.name) for v in variants(tuple(study["methods"]), tuple(study["parts"]), bool(study["invariances"]))]
     rows.append((Variant("none", RANDOM, ()), "none-random-weights"))
     figure: dict[str, dict[str, float]] = {}
@@ -272,7 +273,7 @@ def _invariances(run: Path, study: Mapping[str, Any], seeds: int) -> dict[str, d
                     for entry in json.loads(path.read_text())["rows"]:
                         values.setdefault(entry["metric"].removesuffix(" (debiased)"), []).append(entry["value"])
                 except (OSError, ValueError, KeyError, TypeError) as error:
-                    raise RunError(f"{path} is no result ({error}); remove it and run the study again") from None
+                    raise RunError(f"{path} is no valid result ({error}); remove it and run the study again") from None
         if values:
             label = variant.part if variant.method == "none" else f"{variant.method}, {variant.part}"
             figure[label] = {transform: statistics.fmean(found) for transform, found in values.items()}

@@ -1,4 +1,4 @@
-"""Commands that run once, side by side over the hardware, and are not run again once they have succeeded."""
+"""Runs commands in parallel, one per GPU or several that share the CPU; a command that has succeeded is skipped."""
 
 import contextlib
 import json
@@ -17,17 +17,17 @@ from typing import Any
 
 import torch
 
-from ...data.cores import available_cores
-from ...errors import RunError
-from ...files import replace_file
-from ..cache import key_of
+from fastaugself.data.cores import available_cores
+from fastaugself.errors import RunError
+from fastaugself.evaluation.cache import key_of
+from fastaugself.files import replace_file
 
 log = logging.getLogger("fastaugself")
 
 
 @dataclass(frozen=True)
 class Step:
-    """name: of its record and its log. command: to run. out: folder of its results, emptied of old ones before."""
+    """A command of the study. name: of its record and log file. out: result folder, cleared of old results first."""
 
     name: str
     command: tuple[str, ...]
@@ -35,9 +35,9 @@ class Step:
 
 
 class Runner:
-    """Runs steps in `folder`; a step whose record holds the same command is done.
+    """Runs steps in `folder` and skips those whose record there holds the same command.
 
-    slots: how many run at a time: one on each GPU, else `jobs` that share the cores.
+    slots: environment variables of the steps that run in parallel: one per GPU, or `jobs` that share the CPU cores.
     """
 
     def __init__(self, folder: Path, *, jobs: int = 1) -> None:
@@ -55,9 +55,9 @@ class Runner:
         self._stopped = False
 
     def all(self, work: Sequence[Callable[[], Any]]) -> list[Any]:
-        """Results of pieces of work, which call `step`, as many at a time as there are slots.
+        """Runs functions, each of which calls `step`, in as many threads as there are slots; returns their results.
 
-        The first failure, and Ctrl-C, end the commands that still run.
+        The first failure, or Ctrl-C, terminates the commands that are still running.
         """
         with ThreadPoolExecutor(len(self.slots)) as pool:
             futures = [pool.submit(piece) for piece in work]
@@ -73,7 +73,7 @@ class Runner:
                 raise
 
     def step(self, step: Step) -> None:
-        """Runs a step unless it is done; RunError with the end of its log where it fails."""
+        """Runs a step unless it is done; RunError with the last line of its log if it fails."""
         key = key_of(*step.command)
         record = self.folder / "steps" / f"{step.name}.json"
         if self.is_done(step):
@@ -84,7 +84,7 @@ class Runner:
             old.unlink()
         began = time.time()
         with self._slot() as slot, open(path, "ab") as output:
-            log.info("begin  %s", step.name)
+            log.info("start  %s", step.name)
             output.write(f"$ {shlex.join(step.command)}\n".encode())
             output.flush()
             code = self._run(step, slot, output)
@@ -96,7 +96,7 @@ class Runner:
         log.info("done   %s (%.0f s)", step.name, values["seconds"])
 
     def is_done(self, step: Step) -> bool:
-        """Whether the record of a step holds the same command."""
+        """Whether the step has succeeded with the same command."""
         try:
             found = json.loads((self.folder / "steps" / f"{step.name}.json").read_text())
             return bool(found["key"] == key_of(*step.command))
@@ -106,7 +106,7 @@ class Runner:
     def _run(self, step: Step, slot: dict[str, str], output: Any) -> int:
         with self._lock:
             if self._stopped:
-                raise RunError(f"{step.name} was not begun: another step failed")
+                raise RunError(f"{step.name} was not started: another step failed")
             process = subprocess.Popen(step.command, stdout=output, stderr=output, env={**os.environ, **slot})
             self._running.add(process)
         try:
@@ -116,7 +116,7 @@ class Runner:
                 self._running.discard(process)
 
     def stop(self) -> None:
-        """Asks what still runs to end (a training run saves a checkpoint) and begins nothing more."""
+        """Sends SIGTERM to the running commands (a training run saves a checkpoint) and starts no others."""
         with self._lock:
             self._stopped = True
             for process in self._running:

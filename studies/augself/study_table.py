@@ -1,19 +1,21 @@
-"""The tables of `eval study`."""
+"""The study's part of results/DEVICE/README.md, as Markdown."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 
-from ...evaluation.study.page import RULE
-from ...evaluation.study.plan import TASKS
-from ..harness import Record
-from .table import Table
+from fastaugself.bench.harness import Record
+from fastaugself.bench.tables.table import Table
+from page import RULE
+from plan import TASKS
 
-INVARIANCE = "Whitened cosine of a photo and its transformed self, debiased, mean over seeds: 1 is invariant."
+INVARIANCE = (
+    "Whitened cosine similarity of an image and its transformed copy, debiased, mean over seeds; 1 is invariant."
+)
 
 
 def study_table(result: Record) -> Table:
-    """Every variant of `eval study` in every task: mean and standard deviation over its seeds."""
+    """Every variant in every task: mean and standard deviation over its seeds."""
     rows: list[tuple[str, ...]] = []
     for name, row in result["numbers"].items():
         cells = (_over_seeds(list(row[task.name].values()), task.percent) if task.name in row else "" for task in TASKS)
@@ -23,11 +25,12 @@ def study_table(result: Record) -> Table:
 
 def _over_seeds(values: Sequence[float], percent: bool) -> str:
     digits = 1 if percent else 3
-    spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{fmean(values):.{digits}f}{spread}"
+    std = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{fmean(values):.{digits}f}{std}"
 
 
 def about(result: Record) -> str:
+    """Settings, machine, date and commit of the study, in one line."""
     study, environment = result["study"], result["environment"]
     further = f", {' '.join(study['options'])}" if study["options"] else ""
     return (
@@ -37,10 +40,10 @@ def about(result: Record) -> str:
 
 
 def page(result: Record) -> str:
-    """See documents.Tables."""
+    """All tables of the study."""
     tasks = "\n".join(f"- {task.name}: {task.metric}" for task in TASKS)
     gains = Table(
-        ("", "task", "against the base", "reading"),
+        ("", "task", "difference from the base method", "verdict"),
         [(f"{f['method']} {f['part']}", f["task"], f["gain"], f["verdict"]) for f in result["reading"]],
     )
     invariance = f"{INVARIANCE}\n\n{invariance_table(result).markdown()}" if result["invariance"] else ""
@@ -48,7 +51,7 @@ def page(result: Record) -> str:
 
 
 def invariance_table(result: Record) -> Table:
-    """The mean invariance of every variant of `eval study` to every transform."""
+    """The mean invariance of every variant to every transform."""
     figure: dict[str, dict[str, float]] = result["invariance"]
     transforms = dict.fromkeys(name for column in figure.values() for name in column)
     rows: list[tuple[str, ...]] = [
@@ -58,6 +61,6 @@ def invariance_table(result: Record) -> Table:
 
 
 def block(result: Record, path: str) -> str:
-    """See documents.Tables."""
-    where = f"[{Path(path).parent}]({Path(path).parent}/README.md#eval-study)"
-    return f"{study_table(result).markdown()}\n<sub>{about(result)}. What it says of each cell: {where}.</sub>\n"
+    """The table of scores for README.md, with a link to the rest; path: of the record, from the repository's root."""
+    where = f"[{Path(path).parent}]({Path(path).parent}/README.md#study)"
+    return f"{study_table(result).markdown()}\n<sub>{about(result)}. Verdict on each cell: {where}.</sub>\n"

@@ -1,4 +1,8 @@
-"""`fastaugself eval study RUN`: trains and measures everything, resumes where it was stopped, and writes the page."""
+"""Does AugSelf, does CASSLE keep the information that its base method discards? Pretraining, evaluation and a page.
+
+python studies/augself/study.py run RUN --data DATA     # resumes after an interruption
+python studies/augself/study.py page RUN                # the page of the results so far
+"""
 
 import datetime
 import json
@@ -9,19 +13,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from tyro.conf import Positional, arg
 
-from ...data.inputs.folder import list_photos
-from ...environment import environment
-from ...errors import UsageError
-from ...files import replace_file
-from ..splits import cut_by_class
-from .jobs import Runner, Step
-from .numbers import read_value
-from .plan import (
+from fastaugself.cli.exit_codes import run_command
+from fastaugself.cli.parser import Command, choose
+from fastaugself.data.inputs.folder import list_photos
+from fastaugself.environment import environment
+from fastaugself.errors import UsageError
+from fastaugself.evaluation.splits import cut_by_class
+from fastaugself.files import replace_file
+from fastaugself.training.logs import start_logging
+from fastaugself_kernels.params import default_blur_kernel
+from jobs import Runner, Step
+from page import study_page, write_page
+from plan import (
     ALONE,
     FUSION_TASKS,
     PARTS,
@@ -32,54 +40,53 @@ from .plan import (
     default_recipe,
     variants,
 )
+from scores import read_value
 
 log = logging.getLogger("fastaugself")
 
-TUNING_SEED = 1000  # of the runs that choose learning rates; none of them is evaluated
+TUNING_SEED = 1000  # of the runs that choose learning rates; the tables hold none of them
 
 
 @dataclass(frozen=True)
-class StudyCommand:
-    """The study: methods x {baseline, AugSelf, CASSLE, both, AugSelf alone, random weights} x seeds, with one page.
+class Study:
+    """Train and evaluate methods x {baseline, AugSelf, CASSLE, both, AugSelf alone, random weights} x seeds.
 
-    Learning rates are tuned alike: each variant is trained at each of --lrs on 90 % of the training photos, and a
-    linear probe on the other 10 % decides. The same command again goes on where it was stopped.
+    Learning rates are tuned in the same way for all: each variant is trained at each of --lrs on 90 % of the training
+    photos, and a linear probe on the other 10 % decides. The same command again resumes.
     """
 
     run: Annotated[Positional[Path], arg(metavar="RUN")]
-    """Folder of the study: models, results, logs and study.html."""
+    """Folder for models, results, logs and study.html."""
     data: Path = Path("data")
-    """Folder that holds imagenette128, produce50, signdigits10 and omniglot8."""
+    """Folder with the data sets imagenette128, produce50, signdigits10 and omniglot8."""
     methods: tuple[str, ...] = ("moco", "simsiam")
-    """Base methods, presets of the recipe."""
+    """Base methods: presets of the recipe."""
     parts: tuple[str, ...] = (*PARTS, ALONE, RANDOM)
     """Variants of each method; `augself alone` and `random weights` are the controls."""
     invariances: bool = True
-    """Also train the first method's ventral and dorsal variants, and fuse them with its default."""
+    """Also train the ventral and dorsal variants of the first method, and fuse them with its default."""
     seeds: int = 3
-    """Runs of each variant."""
+    """Number of runs of each variant, with seeds 0, 1, ..."""
     lrs: tuple[float, ...] = (0.03, 0.06, 0.12)
     """Learning rates to choose from, for a batch of 256."""
     epochs: int = 200
-    """Of every run."""
+    """Epochs of each run."""
     tune_epochs: int = 0
-    """Of the runs that choose the learning rate; 0 = as many."""
+    """Epochs of the runs that choose the learning rate; 0 = the value of --epochs."""
     size: int = 64
-    """Side of the views in pixels."""
+    """Size of the views in pixels."""
     images: int = 200
-    """Images of the invariance figure."""
+    """Number of images in the invariance measurement."""
     values: int = 16
-    """Values of each transform in it."""
+    """Number of parameter values of each transform in the invariance measurement."""
     limit: int = 0
-    """At most this many samples of each split in every evaluation; 0 = all."""
+    """Use at most this many samples of each split in every evaluation; 0 = all."""
     jobs: int = 1
-    """Commands at a time on a CPU, which share its cores; on GPUs there is one on each."""
+    """Number of commands that run in parallel on a CPU and share its cores; with GPUs, one command runs on each."""
     recipe: Path | None = None
-    """The recipe; default: recipes/study.py of the checkout."""
+    """Recipe to train; default: recipes/study.py of this checkout."""
     options: tuple[str, ...] = ()
-    """Further options of every training run without their dashes: --options max-steps=100 backbone.width=16."""
-
-    name: ClassVar[str] = "study"
+    """Further options of every training run, without dashes: --options max-steps=100 backbone.width=16."""
 
     def __post_init__(self) -> None:
         unknown = [part for part in self.parts if part not in (*PARTS, ALONE, RANDOM)]
@@ -94,16 +101,16 @@ class StudyCommand:
             raise UsageError(f"--lrs must be above 0, got {self.lrs}")
 
     def __call__(self) -> None:
-        """Runs what is not done yet."""
+        """Runs every step that is not done yet, and writes the page."""
         missing = [name for name in sorted({t.data for t in TASKS}) if not (self.data / name).is_dir()]
         if missing:
-            raise UsageError(f"--data {self.data} lacks {', '.join(missing)}: the study reads these folders of photos")
+            raise UsageError(f"--data {self.data} lacks {', '.join(missing)}: pass the folder that holds them")
         recipe = self.recipe or default_recipe()
         if not recipe.exists():
-            raise UsageError(f"{recipe} is missing: run from a checkout, or pass --recipe recipes/study.py")
-        self._same_study()
+            raise UsageError(f"{recipe} is missing; pass the path of recipes/study.py with --recipe")
+        self._check_settings()
         runner = Runner(self.run, jobs=self.jobs)
-        log.info("%d at a time", len(runner.slots))
+        log.info("%d commands in parallel", len(runner.slots))
         self._write_data(runner)
         trained = variants(self.methods, self.parts, self.invariances)
         chosen = self._tune(runner, recipe, trained)
@@ -117,12 +124,10 @@ class StudyCommand:
             runner.all([partial(self._random, runner, seed) for seed in range(self.seeds)])
         if self.invariances:
             runner.all([partial(self._fuse, runner, seed) for seed in range(self.seeds)])
-        from .page import write_page
-
         print(write_page(self.run))
 
-    def _same_study(self) -> None:
-        """Keeps what the study is, and refuses to go on with another one in its folder."""
+    def _check_settings(self) -> None:
+        """Writes the settings to study.json; UsageError if the folder holds a study with other settings."""
         values = {
             "methods": list(self.methods),
             "parts": list(self.parts),
@@ -144,7 +149,7 @@ class StudyCommand:
             name = changed[0]
             raise UsageError(
                 f"{self.run} holds a study with --{name.replace('_', '-')} {before.get(name)}, this command has "
-                f"{values[name]}; pass the same options to go on, or another folder"
+                f"{values[name]}; pass the same options to resume, or another folder"
             )
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         record = {
@@ -157,14 +162,14 @@ class StudyCommand:
         replace_file(path, (json.dumps(record, indent=2) + "\n").encode())
 
     def _write_data(self, runner: Runner) -> None:
-        """The training photos as .beton files, whole and in the part that tuning trains on; val is for the report."""
+        """Writes .beton files of all training photos and of 90 % for tuning; links the other 10 % as its test split."""
         source = self.data / PRETRAIN
         tuning = self.run / "data" / "tuning"
         if not (tuning / "done").exists():
             listed = list_photos(source / "train")
             labels = torch.tensor(listed.labels).numpy()
-            stay, leave = cut_by_class(labels, 0.1, seed=TUNING_SEED)
-            for split, indices in (("train", stay), ("test", leave)):
+            trained_on, held_out = cut_by_class(labels, 0.1, seed=TUNING_SEED)
+            for split, indices in (("train", trained_on), ("test", held_out)):
                 for i in indices:
                     path = tuning / split / listed.files[i]
                     path.parent.mkdir(parents=True, exist_ok=True)
@@ -176,7 +181,7 @@ class StudyCommand:
             runner.step(Step(f"write-{name}", (*_fastaugself("write"), str(folder), out, "--overwrite")))
 
     def _tune(self, runner: Runner, recipe: Path, trained: Sequence[Variant]) -> dict[str, float]:
-        """The learning rate of each variant."""
+        """The best learning rate of each variant."""
         if len(self.lrs) == 1:
             return {variant.name: self.lrs[0] for variant in trained}
         pairs = [(variant, lr) for variant in trained for lr in self.lrs]
@@ -215,7 +220,7 @@ class StudyCommand:
             "--seed": seed,
             "--epochs": epochs,
             "--view.size": self.size,
-            "--augment.blur-kernel": max(3, self.size // 10 | 1),
+            "--augment.blur-kernel": default_blur_kernel(self.size),
         }
         flat = [str(v) for pair in shared.items() for v in pair]
         further = [part for option in self.options for part in ("--" + option).split("=", 1)]
@@ -257,7 +262,7 @@ class StudyCommand:
                 runner.step(Step(f"{name}-{task.command[0]}-{task.data}", command, out))
         out = self.run / "results" / name / "invariance"
         figure = ("invariance", "--images", str(self.images), "--values", str(self.values))
-        # The covariance takes more images than features: no limit.
+        # No --limit: the whitening covariance needs more images than features.
         command = self._eval(figure, [(name, model)], self.data / PRETRAIN, out, limited=False)
         runner.step(Step(f"{name}-invariance", command, out))
 
@@ -276,3 +281,23 @@ class StudyCommand:
 
 def _fastaugself(command: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "fastaugself", command)
+
+
+SUMMARY = (__doc__ or "").splitlines()[0]
+COMMANDS: dict[str, Command] = {"run": Study, "page": study_page}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; exit status 0 done, 1 failed, 2 for wrong use."""
+    start_logging(None, is_main=True)
+    words = sys.argv[1:] if arguments is None else arguments
+
+    def command() -> int:
+        choose(COMMANDS, words, prog="study.py", description=SUMMARY)()
+        return 0
+
+    return run_command(command, less_memory="pass a smaller --jobs")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
