@@ -86,7 +86,7 @@ def parts(photos: Path, out: Path, run: Path, gpus: int) -> list[Part]:
     else:
         found.append(Part("scale", 0, skipped="weak scaling needs several GPUs"))
     if out.resolve().is_relative_to(ROOT / "results"):
-        found.append(Part("tables", 20, ("-m", "fastaugself", "bench", "tables")))
+        found.append(Part("tables", 20, ("scripts/readme_tables.py",)))
     else:
         found.append(Part("tables", 0, skipped=f"{out} is not under results/"))
     return found

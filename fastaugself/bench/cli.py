@@ -1,4 +1,4 @@
-"""`fastaugself bench NAME`: how fast this machine is, beside other programs."""
+"""`fastaugself bench NAME`: benchmarks against other libraries."""
 
 COMMANDS = {
     "augment": "fastaugself.bench.augment:augment_benchmark",
@@ -7,5 +7,4 @@ COMMANDS = {
     "step": "fastaugself.bench.step:step_benchmark",
     "e2e": "fastaugself.bench.e2e:e2e_benchmark",
     "scale": "fastaugself.bench.scale:scale_benchmark",
-    "tables": "fastaugself.bench.tables.documents:tables",
 }

@@ -3,7 +3,6 @@
 import json
 import signal
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,16 +15,13 @@ from fastaugself.bench.harness import Contestant, Row, deadline, measure, paired
 from fastaugself.bench.limits import copy_contestant
 from fastaugself.bench.nvidia_peers import color_matrices
 from fastaugself.bench.tables.augment import augment_table
-from fastaugself.bench.tables.documents import TABLES, page, tables, with_tables
 from fastaugself.bench.tables.rates import rates_table, ratios_table
-from fastaugself.bench.tables.study import study_table
 from fastaugself.bench.tables.table import Table
 from fastaugself.bench.work import Ready, Work, natural_photos, photos_of
 from fastaugself.cli.main import main
 from fastaugself.errors import RunError, UsageError
 from fastaugself_kernels import ViewPolicy, augment, sample_params
 
-ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 FEW = {"pil": peers.pil, "torchvision-v1": peers.torchvision_v1, "oracle": ours.oracle}
 
@@ -175,8 +171,6 @@ REAL = dict(equivalence.TOLERANCES)
 
 
 def test_ours_is_held_to_the_oracle(monkeypatch):
-    from fastaugself.errors import RunError
-
     work = Work(natural_photos(4), 32, 2, ViewPolicy(32, blur=0), CPU)
     assert ours.check_fused(work) <= 1e-5
     real = ours.augment
@@ -336,27 +330,6 @@ def test_a_table_is_markdown():
     assert Table(("", "a"), [("x", "1")]).markdown() == "| | a |\n| --- | --: |\n| x | 1 |\n"
 
 
-def test_tables_rewrite_marked_blocks_only_and_know_when_they_are_stale(result, tmp_path, capsys):
-    (tmp_path / "results" / "box").mkdir(parents=True)
-    record = {key: value for key, value in result.items() if key != "plot"}
-    (tmp_path / "results" / "box" / "augment.json").write_text(json.dumps(record))
-    text = "before\n<!-- table augment results/box/augment.json -->\nold\n<!-- end of table -->\nafter\n"
-    (tmp_path / "README.md").write_text(text)
-    with pytest.raises(RunError, match=r"README\.md.*differ from the records; run python -m"):
-        tables(tmp_path, check=True)
-    tables(tmp_path)
-    made = (tmp_path / "README.md").read_text()
-    assert (
-        made.startswith("before\n<!-- table") and made.endswith("<!-- end of table -->\nafter\n") and "old" not in made
-    )
-    rate = result["rows"][0]["views_per_s"]
-    assert f"| fastaugself-numba | {rate:,.0f} | |" in made and result["environment"]["cpu"] in made
-    assert "fastaugself-numba, 1 view" not in made and "oracle" not in made
-    whole = (tmp_path / "results" / "box" / "README.md").read_text()
-    assert "fastaugself-numba, 1 view" in whole and "AugSelf's targets" in whole
-    tables(tmp_path, check=True)
-
-
 def test_records_of_the_other_benchmarks_have_tables_too():
     record = {
         "rows": [{"name": "ours", "samples_per_s": 1234.4, "rounds": [1000, 1500]}],
@@ -369,48 +342,6 @@ def test_records_of_the_other_benchmarks_have_tables_too():
     ]
     assert rates_table(record).head == ("", "samples/s", "rounds")
     assert ratios_table(record).rows == [("ours_vs_theirs", "2.35", "2.00 to 12.3"), ("plain", "3.00", "")]
-
-
-def test_the_study_has_a_table_of_means_over_seeds():
-    record = {
-        "study": {"epochs": 6, "size": 32, "options": ["batch-size=64"]},
-        "seeds": 3,
-        "date": "2026-01-02",
-        "environment": {"cpu": "a CPU", "commit": "abc"},
-        "numbers": {
-            "moco base": {"produce50": {"0": 10.0, "1": 11.0, "2": 12.0}},
-            "none random weights": {"crop": {"0": 0.5}},
-        },
-        "reading": [{"method": "moco", "part": "augself", "task": "crop", "gain": "+1.00", "verdict": "not shown"}],
-        "invariance": {"moco, base": {"hue": 0.25}},
-    }
-    table = study_table(record)
-    assert table.rows[0][:2] == ("moco base", "11.0 ± 1.0")
-    assert table.rows[1][0] == "random weights" and table.rows[1][table.head.index("crop")] == "0.500"
-    page_of_it = TABLES["study"].page(record)
-    assert "| moco augself | crop | +1.00 | not shown |" in page_of_it and "| hue | 0.25 |" in page_of_it
-    block = TABLES["study"].block(record, "results/box/study.json")
-    assert "3 seeds, 6 epochs at 32 px, batch-size=64; a CPU, 2026-01-02, commit abc" in block
-
-
-def test_a_block_without_its_record_is_refused(tmp_path):
-    block = "<!-- table {} results/none/{}.json -->\n<!-- end of table -->\n"
-    with pytest.raises(UsageError, match=r"none/augment\.json, which is not there"):
-        with_tables(block.format("augment", "augment"), tmp_path)
-    with pytest.raises(UsageError, match="the table magic; there are augment, loader"):
-        with_tables(block.format("magic", "magic"), tmp_path)
-
-
-def test_the_tables_of_this_repository_are_those_of_its_records():
-    assert with_tables((ROOT / "README.md").read_text(encoding="utf-8"), ROOT) == (ROOT / "README.md").read_text(
-        "utf-8"
-    )
-    folders = {path.parent for path in ROOT.glob("results/*/augment.json")}
-    assert folders
-    for folder in folders:
-        assert (folder / "README.md").read_text(encoding="utf-8") == page(folder), (
-            "run python -m fastaugself.bench tables"
-        )
 
 
 def test_an_unknown_benchmark_is_refused_with_the_known_ones(capsys):

@@ -11,8 +11,8 @@ from fastaugself.bench.breakdown import FORWARD, Stopwatch, breakdown, in_words
 from fastaugself.bench.e2e import busy_share, e2e_benchmark
 from fastaugself.bench.scale import scale_benchmark
 from fastaugself.bench.setup import Setup, noise_photos
-from fastaugself.bench.tables.documents import page
 from fastaugself.errors import RunError
+from readme_tables import results_page
 
 TINY = Setup(backbone="resnet18", width=4, size=16, batch=8, queue=64, device="cpu")
 PARTS = {"copy", "augment", "query encoder", "heads and loss", "backward", "optimizer", "EMA and queue"}
@@ -31,7 +31,8 @@ def test_the_ladder_goes_from_loops_to_the_default(tmp_path, method):
     assert all(len(row["rounds"]) == 2 and row["samples_per_s"] > 0 for row in result["rows"])
     assert set(result["ratios"]) == set(names) - {"default"}
     assert set(result["breakdown"]["eager"]) == (PARTS | {"key encoder"} if method == "moco" else PARTS)
-    assert "| backward |" in page(tmp_path) and "resnet18 of width 4 at 16 px, 8 pairs in a step" in page(tmp_path)
+    text = results_page(tmp_path)
+    assert "| backward |" in text and "resnet18 of width 4 at 16 px, 8 pairs in a step" in text
     assert all(seconds >= 0 for seconds in result["breakdown"]["eager"].values()) and result["bound"] is None
 
 
@@ -62,7 +63,8 @@ def test_training_end_to_end_stands_beside_ready_views(tmp_path, beton):
     ratio = result["ratios"]["training_vs_ready_views"]
     assert ratio["min"] == pytest.approx(min(a / b for a, b in zip(whole["rounds"], ready["rounds"], strict=True)))
     assert 0 <= result["data_wait"] <= 1 and result["device_idle"] is None
-    assert "| training |" in page(tmp_path) and "Training waited for data for" in page(tmp_path)
+    text = results_page(tmp_path)
+    assert "| training |" in text and "Training waited for data for" in text
 
 
 def test_scaling_on_two_processes_with_what_the_gradients_exchange_costs(tmp_path):
@@ -76,7 +78,7 @@ def test_scaling_on_two_processes_with_what_the_gradients_exchange_costs(tmp_pat
     one, two = (row["breakdown"] for row in result["rows"])
     assert set(one) == PARTS | {"key encoder"} and set(two) == set(one) | {"all-reduce"}
     assert min(two.values()) >= 0 and two["backward"] > 0
-    text = page(out.parent)
+    text = results_page(out.parent)
     assert "| 2 x sync |" in text and "| all-reduce | |" in text
 
 

@@ -75,7 +75,6 @@ def test_write_replaces_a_file_only_when_told(photo_folder, tmp_path, capsys):
         (["views", "{tmp}/missing.jpg", "--size", "100000"], 2, "--size must be from 8 to 2048"),
         (["replay", "{tmp}/missing"], 2, "missing: no such file; pass the not-finite.json of a run folder"),
         (["completion", "bash", "{tmp}/text.beton"], 2, "text.beton is not a recipe: SyntaxError"),
-        (["bench", "tables", "--root", "{tmp}/empty"], 2, "empty has no README.md"),
         (["doctor", "--config", "{tmp}/missing.json"], 2, "--config {tmp}/missing.json: no such file"),
     ],
     ids=lambda value: " ".join(value).replace("{tmp}/", "") if isinstance(value, list) else "",
