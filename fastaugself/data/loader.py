@@ -31,6 +31,14 @@ log = logging.getLogger(__name__)
 CPU = torch.device("cpu")
 
 
+class BatchTooLarge(UsageError):
+    """The global batch is larger than the data set of `num_samples` samples."""
+
+    def __init__(self, message: str, num_samples: int) -> None:
+        super().__init__(message)
+        self.num_samples = num_samples
+
+
 class Loader:
     """One rank's batches of `.beton` files, each photo decoded once, a few batches ahead of the consumer.
 
@@ -84,9 +92,10 @@ class Loader:
             self.batches = num_batches(self.num_samples, batch_size, rank=rank, world=world, drop_last=drop_last)
             if drop_last and not self.batches:
                 whole = f"{batch_size * world}" + (f" ({batch_size} on each of {world} ranks)" if world > 1 else "")
-                raise UsageError(
+                raise BatchTooLarge(
                     f"a batch of {whole} is larger than the {self.num_samples} photos of {self.name}: "
-                    f"pass --batch-size {self.num_samples // world * world or 1} or less, or more photos"
+                    f"pass --batch-size {self.num_samples // world * world or 1} or less, or more photos",
+                    self.num_samples,
                 )
             self._faults = Faults(data, max_corrupt)
             self._source = self._make_source(source, workers or available_cores())

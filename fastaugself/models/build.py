@@ -40,16 +40,49 @@ class Backbone:
 
     def __post_init__(self) -> None:
         if self.name.startswith("timm:"):
-            changed = [f.name for f in fields(self) if f.name in _RESNET and getattr(self, f.name) != f.default]
+            changed = [f for f in fields(self) if f.name in _RESNET and getattr(self, f.name) != f.default]
             if changed:
-                options = ", ".join("--backbone." + name.replace("_", "-") for name in changed)
-                raise UsageError(f"--backbone.name {self.name}: {options} only act on this project's ResNets")
+                options = ", ".join("--backbone." + f.name.replace("_", "-") for f in changed)
+                raise UsageError(
+                    f"--backbone.name {self.name}: {options} only apply to this project's ResNets; pass "
+                    f"{' '.join(_as_option(f.name, f.default) for f in changed)}"
+                )
+        elif self.name not in LAYERS:
+            near = difflib.get_close_matches(self.name.lower(), LAYERS, n=1, cutoff=0.85) or ["resnet50"]
+            timms = "" if self.name not in _timm_models() else f", or --backbone.name timm:{self.name}"
+            raise UsageError(
+                f"--backbone.name {self.name!r} is unknown (known: {', '.join(LAYERS)}, timm:NAME); pass "
+                f"--backbone.name {near[0]}{timms}"
+            )
         elif self.freeze_patch_embed:
-            raise UsageError(f"--backbone.freeze-patch-embed needs a ViT of timm, got --backbone.name {self.name}")
+            raise UsageError(
+                f"--backbone.freeze-patch-embed needs a ViT of timm, got --backbone.name {self.name}; pass "
+                "--backbone.no-freeze-patch-embed"
+            )
+        elif self.width < 1:
+            raise UsageError(f"--backbone.width must be at least 1, got {self.width}; pass --backbone.width 64")
 
     @property
     def sync(self) -> bool:
         return self.batch_norm == "sync"
+
+
+def _as_option(name: str, value: object) -> str:
+    """A field of `Backbone` as it is written on the command line."""
+    option = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--backbone.{'' if value else 'no-'}{option}"
+    return f"--backbone.{option} {value}"
+
+
+def _timm_models() -> list[str]:
+    """Names of timm's models; empty if timm cannot be imported."""
+    try:
+        import timm
+    except Exception:  # a torchvision built for another torch raises RuntimeError
+        return []
+    models: list[str] = timm.list_models()
+    return models
 
 
 def build_backbone(config: Backbone, *, image_size: int | None = None, bn_group_size: int = 0) -> tuple[nn.Module, int]:
@@ -57,16 +90,10 @@ def build_backbone(config: Backbone, *, image_size: int | None = None, bn_group_
 
     image_size: side of the images in pixels, for timm models that are built for one size. bn_group_size: number of
     consecutive samples over which a ResNet's batch norms take statistics while training, 0 for the whole input.
-    Raises UsageError for an unknown name, with the nearest one, and where timm is needed but missing.
+    Raises UsageError if timm is needed but missing, and for an unknown model of timm, with the closest match.
     """
     if config.name.startswith("timm:"):
         return _timm(config, image_size)
-    if config.name not in LAYERS:
-        near = difflib.get_close_matches(config.name, [*LAYERS, "timm:" + config.name], n=1)
-        hint = f"; did you mean {near[0]}" if near else ""
-        raise UsageError(f"--backbone.name {config.name!r} is unknown{hint}. Known: {', '.join(LAYERS)}, timm:NAME")
-    if config.width < 1:
-        raise UsageError(f"--backbone.width must be at least 1, got {config.width}")
     model = ResNet(
         config.name,
         width=config.width,
@@ -87,7 +114,10 @@ def _timm(config: Backbone, image_size: int | None) -> tuple[nn.Module, int]:
     model = timm.create_model(name, pretrained=False, num_classes=0, **image_size_option(name, image_size))
     if config.freeze_patch_embed:
         if not hasattr(model, "patch_embed"):
-            raise UsageError(f"--backbone.freeze-patch-embed: timm:{name} has no patch embedding")
+            raise UsageError(
+                f"--backbone.freeze-patch-embed: timm:{name} has no patch embedding; pass "
+                "--backbone.no-freeze-patch-embed"
+            )
         model.patch_embed.requires_grad_(False)
     if config.sync:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
