@@ -6,16 +6,19 @@ import time
 import torch
 
 from ..aware.learner import Learner
+from ..config.checks import check_photos, check_processes
 from ..config.schema import Pretrain
 from ..config.serialize import to_dict
 from ..data.dataset import Dataset, is_pattern
 from ..data.demo import DEMO_COUNTS
 from ..data.inputs import open_samples
 from ..data.ragged import RaggedBatch
+from ..distributed import resolve_device
 from ..errors import UsageError
 from ..runs.build import build_learner
 from ..training.batch import make_batch
 from ..training.optim import learning_rate
+from ..training.setup import check_installation
 from .doctor import GIB, NEEDS, diagnose, training_bytes
 
 PROBED = 16  # samples at most that are timed on a CPU
@@ -28,13 +31,14 @@ def plan(config: Pretrain, *, processes: int = 1) -> tuple[str, int]:
     that on this machine's device, without data and compilation: an order of magnitude, not a promise.
     Raises UsageError as training would.
     """
+    check_processes(config, processes)
+    check_installation(config, resolve_device(config.device))
     samples, classes, about = _photos(config)
+    check_photos(config, processes, samples)
     steps = samples // config.batch_size
-    if steps < 1:
-        raise UsageError(f"a batch of {config.batch_size} is larger than the {samples} photos; pass a smaller one")
     total = config.epochs * steps
     end = min(total, config.max_steps or total)
-    device = torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
+    device = resolve_device(config.device)
     learner = build_learner(config, num_classes=classes, init=config.init)
     backbone = sum(p.numel() for p in learner.method.backbone.parameters())
     trained = sum(p.numel() for p in learner.parameters() if p.requires_grad)
@@ -66,7 +70,7 @@ def _photos(config: Pretrain) -> tuple[int, int, str]:
     """How many, in how many classes, and where they are."""
     train = config.data.train
     if train is None:
-        raise UsageError("no training photos: pass --data.train FILE.beton or a folder of photos")
+        raise UsageError("no training photos; pass --data.train FILE.beton, or --data.train FOLDER")
     if isinstance(train, tuple) or is_pattern(train) or train.is_file():
         with Dataset(train) as dataset:
             return len(dataset), len(dataset.classes), f"of {len(dataset.shards)} file(s)"

@@ -22,11 +22,11 @@ from ..distributed import World
 from ..errors import UsageError
 from ..export.backbone import export_backbone
 from ..files import remove_leftovers, replace_file
-from ..models.build import build_backbone
 from ..report.report import write_report
 from ..runs.folder import configuration, read_config_file
 from ..training.logs import log, start_logging
 from ..training.prepare import prepare_data
+from ..training.setup import check_installation
 from ..training.trainer import Trainer
 from .exit_codes import run_command
 from .parser import unboxed
@@ -167,8 +167,7 @@ def pretrain(config: Pretrain, world: World) -> None:
     """Trains, exports the backbone and writes the report, all in the folder `config.run`."""
     start_logging(None, is_main=world.is_main)
     check_processes(config, world.size)
-    with torch.device("meta"):
-        build_backbone(config.backbone, image_size=config.view.size)  # refuse a wrong name before data is written
+    check_installation(config, world.device)
     trainer = Trainer(prepare_data(config, world), world, identity=to_dict(config))
     try:
         if world.is_main:

@@ -63,13 +63,13 @@ def check_processes(config: "Pretrain", processes: int) -> None:
         _check_split_batch_norm(config, processes)
 
 
-def check_photos(config: "Pretrain", processes: int, photos: int, name: str) -> None:
-    """Raises UsageError where the global batch is larger than the data set. name: of the data set, for the message."""
+def check_photos(config: "Pretrain", processes: int, photos: int) -> None:
+    """Raises UsageError where the global batch is larger than the training set of this many photos."""
     if config.batch_size <= photos:
         return
     options = _batch_options(config, processes, photos=photos)
-    instead = f"{options}, or use more photos" if options else "--data.train with more photos"
-    raise UsageError(f"--batch-size {config.batch_size} is larger than the {photos} photos of {name}; pass {instead}")
+    instead = f"pass {options}, or more photos" if options else "use more photos"
+    raise UsageError(f"--batch-size {config.batch_size} is larger than the data set of {photos} photos; {instead}")
 
 
 def _batch_options(config: "Pretrain", processes: int, *, photos: int | None = None) -> str:

@@ -3,13 +3,15 @@
 import torch
 
 from ..aware.learner import Learner
+from ..config.checks import check_photos
 from ..config.schema import Pretrain
-from ..data.loader import Loader
+from ..data.loader import BatchTooLarge, Loader
 from ..distributed import World
 from ..errors import UsageError
+from ..models.build import build_backbone
 from ..models.norm import use_native_sync
 from ..runs.build import build_learner
-from .apex import apex_sync_batch_norm
+from .apex import apex_optimizers, apex_sync_batch_norm
 from .compile import compiles
 
 
@@ -20,23 +22,43 @@ def activation_dtype(precision: str, device: torch.device) -> torch.dtype:
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
+def check_installation(config: Pretrain, device: torch.device) -> None:
+    """Raises UsageError if the backbone or the optimizer cannot be built with the packages and the device here.
+
+    Called before any data is opened: the backbone is built without memory, on the meta device.
+    """
+    with torch.device("meta"):
+        build_backbone(config.backbone, image_size=config.view.size)
+    if config.optim.implementation == "apex":
+        if device.type != "cuda":
+            raise UsageError("--optim.implementation apex needs CUDA; pass --optim.implementation torch")
+        apex_optimizers()
+
+
 def open_loader(config: Pretrain, world: World) -> Loader:
-    """The training photos of this process. Raises UsageError where none are named."""
+    """The loader of the training photos for this process.
+
+    Raises UsageError without --data.train, and for a global batch larger than the data set.
+    """
     if config.data.train is None:
-        raise UsageError("no training photos: pass --data.train with .beton files or a folder of photos")
-    return Loader(
-        config.data.train,
-        batch_size=config.batch_size // world.size,
-        seed=config.seed,
-        rank=world.rank,
-        world=world.size,
-        source=config.data.source,
-        decode=config.data.decode,
-        workers=config.data.workers,
-        order=config.data.order,
-        max_corrupt=config.data.max_corrupt,
-        device=world.device,
-    )
+        raise UsageError("no training photos; pass --data.train FILE.beton, or --data.train FOLDER")
+    try:
+        return Loader(
+            config.data.train,
+            batch_size=config.batch_size // world.size,
+            seed=config.seed,
+            rank=world.rank,
+            world=world.size,
+            source=config.data.source,
+            decode=config.data.decode,
+            workers=config.data.workers,
+            order=config.data.order,
+            max_corrupt=config.data.max_corrupt,
+            device=world.device,
+        )
+    except BatchTooLarge as error:
+        check_photos(config, world.size, error.num_samples)
+        raise
 
 
 def learner_on_device(config: Pretrain, world: World, *, num_classes: int, resumed: bool) -> Learner:
