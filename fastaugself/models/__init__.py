@@ -1,1 +1,1 @@
-"""Backbones and heads."""
+"""Backbones, heads, batch norms, EMA copies and pretrained weights."""

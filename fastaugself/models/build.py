@@ -1,4 +1,4 @@
-"""Backbones by name: this project's ResNets, and everything in timm."""
+"""Backbones by name: this project's ResNets and all models of timm."""
 
 import difflib
 from dataclasses import dataclass, fields
@@ -11,7 +11,7 @@ from ..errors import UsageError
 from .norm import BatchNorm2d
 from .resnet import LAYERS, ResNet
 
-_RESNET = ("width", "stem", "zero_init_residual", "init")  # options of ResNets alone
+_RESNET = ("width", "stem", "zero_init_residual", "init")  # options of this project's ResNets only
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Backbone:
     init: Literal["kaiming", "torch"] = "kaiming"
     """Initialisation of convolutions: Kaiming normal, fan-out (torchvision), or PyTorch's default (AugSelf's code)."""
     freeze_patch_embed: bool = False
-    """Freeze the patch embedding of a ViT at its random initialisation, as in MoCo v3."""
+    """Freeze the patch embedding of a ViT at its random initialisation, as in MoCo v3 (timm models only)."""
 
     def __post_init__(self) -> None:
         if self.name.startswith("timm:"):
@@ -86,10 +86,10 @@ def _timm_models() -> list[str]:
 
 
 def build_backbone(config: Backbone, *, image_size: int | None = None, bn_group_size: int = 0) -> tuple[nn.Module, int]:
-    """The backbone without classifier, and the width of its pooled features.
+    """Builds a backbone without classifier. Returns it and the width of its pooled features.
 
-    image_size: side of the images in pixels, for timm models that are built for one size. bn_group_size: number of
-    consecutive samples over which a ResNet's batch norms take statistics while training, 0 for the whole input.
+    image_size: side of the images in pixels, for timm models with a fixed input size. bn_group_size: number of
+    consecutive samples per group of batch statistics in ResNets (training only); 0 is the whole input.
     Raises UsageError if timm is needed but missing, and for an unknown model of timm, with the closest match.
     """
     if config.name.startswith("timm:"):
@@ -125,15 +125,16 @@ def _timm(config: Backbone, image_size: int | None) -> tuple[nn.Module, int]:
 
 
 def timm_with(name: str) -> Any:
-    """The module timm, once it is known to have a model of this name.
+    """Imports timm and checks that it has a model `name`. Returns the module timm.
 
-    Raises UsageError where it has none, with the nearest, and where timm or its torchvision do not load.
+    Raises UsageError if timm or its torchvision cannot be imported, or if there is no such model, with the closest
+    match.
     """
     try:
         import timm
-    except Exception as error:  # a torchvision of another torch is a RuntimeError
+    except Exception as error:  # a torchvision built for another torch raises RuntimeError
         raise UsageError(
-            f"timm:{name} needs timm, and timm the torchvision that matches your torch: pip install timm ({error})"
+            f"timm:{name} needs timm and a torchvision that matches your torch: pip install timm ({error})"
         ) from None
     if not timm.is_model(name):
         near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=1)
@@ -142,9 +143,9 @@ def timm_with(name: str) -> Any:
 
 
 def image_size_option(name: str, image_size: int | None) -> dict[str, int]:
-    """The option that builds a model of timm for another size than its own, where it needs one."""
+    """The `img_size` argument of timm.create_model, if the model has a fixed input size other than `image_size`."""
     import timm
 
-    own = timm.get_pretrained_cfg(name)
-    fixed = own is not None and own.fixed_input_size
-    return {"img_size": image_size} if fixed and image_size and image_size != own.input_size[-1] else {}
+    pretrained = timm.get_pretrained_cfg(name)
+    fixed = pretrained is not None and pretrained.fixed_input_size
+    return {"img_size": image_size} if fixed and image_size and image_size != pretrained.input_size[-1] else {}

@@ -1,7 +1,7 @@
 """Multi-layer perceptrons on top of pooled features.
 
-Shape suffixes: B batch, D features, E embedding, n condition; N samples, K perceptrons side by side, I inputs, H hidden
-width, O outputs of all K, M of the widest.
+Shape suffixes: B batch, D features, E embedding, n condition; N samples, K MLPs, I input width, H hidden width, O total
+output width of all K, M largest output width.
 """
 
 from itertools import pairwise
@@ -24,10 +24,11 @@ def mlp(
     last_relu: bool = False,
     sync: bool = False,
 ) -> nn.Sequential:
-    """Linear layers of `widths`, each but the last followed by (batch norm and) ReLU.
+    """An MLP of linear layers; each hidden layer is followed by (batch norm and) ReLU.
 
-    A layer before a batch norm has no bias. last_norm: end with a batch norm, with or without parameters. last_relu:
-    the last layer is a hidden one too. sync: batch statistics over all processes.
+    widths: input, hidden and output widths. hidden_norm: batch norm after hidden layers; linear layers before a batch
+    norm have no bias. last_norm: no batch norm after the last layer, one with affine parameters, or one without
+    ("plain"). last_relu: the last layer is a hidden layer too. sync: synchronised batch norm.
     """
     layers: list[nn.Module] = []
     for i, (inputs, outputs) in enumerate(pairwise(widths)):
@@ -42,7 +43,7 @@ def mlp(
 
 
 class Projector(nn.Module):
-    """The MLP between pooled features and the embeddings that a loss compares: hidden layers, then a last one.
+    """The MLP from pooled features to embeddings: hidden layers (`hidden`) and the output layer (`last`).
 
     widths: of the features, the hidden layers and the embedding. hidden_norm, last_norm, sync: as for `mlp`.
     """
@@ -55,20 +56,20 @@ class Projector(nn.Module):
         self.last: nn.Module = mlp(widths[-2:], last_norm=last_norm, sync=sync)
 
     def forward(self, f_BD: Tensor, condition_Bn: Tensor | None = None) -> Tensor:
-        """Embeddings [B, E] of features [B, D]. condition_Bn: only used by subclasses (CASSLE)."""
+        """Embeddings [B, E] of features [B, D]. condition_Bn: ignored; for subclasses (CASSLE)."""
         return self.last(self.hidden(f_BD))
 
 
 class ParallelMlps(nn.Module):
-    """K perceptrons of three layers on the same input, as `mlp` builds them, at one batched product a layer.
+    """K three-layer MLPs on the same input, equal to K calls of `mlp` but with one batched matrix product per layer.
 
-    inputs: their width. hidden: width of both hidden layers. outputs: width of each perceptron's output. sync: batch
-    statistics over all processes. Weights are stacked along the first dimension; those of the last layer, whose widths
-    differ, are rows behind each other. There are as many as in K separate perceptrons. LARS and LAMB, which scale each
-    tensor's step, take a stack for one layer.
+    inputs: input width. hidden: width of both hidden layers. outputs: output width of each MLP. sync: synchronised
+    batch norm. Weights are stacked along the first dimension; those of the last layer, whose widths differ, are
+    concatenated. The number of parameters is that of K separate MLPs. LARS and LAMB, which scale the step of each
+    tensor, treat a stack as one layer.
     """
 
-    widest: Tensor
+    padded_rows_O: Tensor
 
     def __init__(self, inputs: int, hidden: int, outputs: list[int], *, sync: bool = False) -> None:
         super().__init__()
@@ -81,19 +82,19 @@ class ParallelMlps(nn.Module):
         self.first_norm = BatchNorm1d(K * hidden, sync=sync)
         self.second_norm = BatchNorm1d(K * hidden, sync=sync)
         rows = [k * max(outputs) + i for k, width in enumerate(outputs) for i in range(width)]
-        self.register_buffer("widest", torch.tensor(rows), persistent=False)
+        self.register_buffer("padded_rows_O", torch.tensor(rows), persistent=False)
         for weight, fan_in in ((self.first_KHI, inputs), *((w, hidden) for w in (self.second_KHH, self.last_OH))):
-            nn.init.uniform_(weight, -(fan_in**-0.5), fan_in**-0.5)  # as nn.Linear
+            nn.init.uniform_(weight, -(fan_in**-0.5), fan_in**-0.5)  # the default of nn.Linear
         nn.init.uniform_(self.bias_O, -(hidden**-0.5), hidden**-0.5)
 
     def forward(self, x_NI: Tensor) -> list[Tensor]:
-        """The output [N, width] of each perceptron."""
+        """The outputs of the K MLPs, each [N, width]."""
         K, M = len(self.outputs), max(self.outputs)
         hidden_NKH = F.linear(x_NI, self.first_KHI.flatten(0, 1))
         hidden_KNH = F.relu(self.first_norm(hidden_NKH)).unflatten(1, (K, -1)).transpose(0, 1)
         hidden_NKH = torch.bmm(hidden_KNH, self.second_KHH.transpose(1, 2)).transpose(0, 1).flatten(1)
         hidden_KNH = F.relu(self.second_norm(hidden_NKH)).unflatten(1, (K, -1)).transpose(0, 1)
-        last_KMH = self.last_OH.new_zeros(K * M, self.last_OH.shape[1]).index_copy(0, self.widest, self.last_OH)
-        bias_KM = self.bias_O.new_zeros(K * M).index_copy(0, self.widest, self.bias_O)
+        last_KMH = self.last_OH.new_zeros(K * M, self.last_OH.shape[1]).index_copy(0, self.padded_rows_O, self.last_OH)
+        bias_KM = self.bias_O.new_zeros(K * M).index_copy(0, self.padded_rows_O, self.bias_O)
         out_KNM = torch.baddbmm(bias_KM.view(K, 1, M), hidden_KNH, last_KMH.unflatten(0, (K, M)).transpose(1, 2))
         return [out_KNM[k, :, :width] for k, width in enumerate(self.outputs)]

@@ -1,11 +1,11 @@
-"""Batch norm whose statistics span a group of samples, the batch of a process, or those of all processes.
+"""Batch norm with statistics per group of samples, per process, or over all processes.
 
-torch.nn.SyncBatchNorm runs on GPUs only; the same statistics over gloo are needed to show on a CPU that a run does
+torch.nn.SyncBatchNorm runs on GPUs only. This implementation also runs on CPUs (gloo), where tests show that a run does
 not depend on the number of processes.
 
-`group_size` splits the input into groups of that many consecutive samples, each with its own statistics: two views in
-one input are normalised like two inputs. This is ghost batch norm (Hoffer 2017, arXiv 1705.08741), as in MoCo's split
-batch norm. Running statistics are updated once per group, in order.
+`group_size` splits the input into groups of consecutive samples, each with its own statistics, so that two views
+batched in one input are normalised separately. This is ghost batch norm (Hoffer 2017, arXiv 1705.08741), as in MoCo's
+split batch norm. Running statistics are updated once per group, in order.
 """
 
 from collections.abc import Callable
@@ -16,20 +16,21 @@ import torch
 from torch import Tensor, nn
 
 from ..distributed import world_size
-from .norm_function import normalise
+from .norm_function import batch_norm
 
 
 def _over_processes(sync: bool) -> bool:
     return sync and world_size() > 1
 
 
-def _own_forward(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor, groups: int, sync: bool) -> Tensor:
-    """Batch norm while training, of each of `groups` runs of samples; with `sync` over all processes together.
+def _training_forward(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor, groups: int, sync: bool) -> Tensor:
+    """Training-mode batch norm of `groups` consecutive groups of samples; updates the running statistics of `norm`.
 
-    Processes have batches of one size. One exchange forward and one backward, whatever the number of groups.
+    sync: statistics over all processes, which must have equal batch sizes; one collective in the forward pass and one
+    in the backward pass, for any number of groups.
     """
     plain = torch.compiler.is_compiling() or x.dtype != torch.float32
-    y, mean_GC, variance_GC = normalise(x, norm.weight, norm.bias, norm.eps, groups, sync, plain)
+    y, mean_GC, variance_GC = batch_norm(x, norm.weight, norm.bias, norm.eps, groups, sync, plain)
     if norm.running_mean is not None and norm.running_var is not None and norm.momentum is not None:
         count = x.numel() // x.shape[1] // groups * (world_size() if sync else 1)
         with torch.no_grad():
@@ -42,7 +43,10 @@ def _own_forward(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor, groups: int, 
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """nn.BatchNorm2d; while training over groups of `group_size` samples (0: all), with `sync` over all processes."""
+    """nn.BatchNorm2d with group statistics and synchronisation in training mode.
+
+    group_size: samples per group of batch statistics; 0 is the whole input. sync: statistics over all processes.
+    """
 
     def __init__(self, channels: int, *, sync: bool = False, group_size: int = 0) -> None:
         super().__init__(channels)
@@ -53,12 +57,13 @@ class BatchNorm2d(nn.BatchNorm2d):
             return super().forward(input)
         sync, group = _over_processes(self.sync), self.group_size or len(input)
         if torch.compiler.is_compiling() and len(input) > group and len(input) % group == 0:
-            return _own_forward(self, input, len(input) // group, sync)  # parts put together would be copies
-        return by_groups(self, partial(_own_forward, self, groups=1, sync=True) if sync else super().forward, input)
+            return _training_forward(self, input, len(input) // group, sync)  # torch.cat of the groups would copy
+        forward = partial(_training_forward, self, groups=1, sync=True) if sync else super().forward
+        return by_groups(self, forward, input)
 
 
 class BatchNorm1d(nn.BatchNorm1d):
-    """nn.BatchNorm1d, with `sync` over all processes while training."""
+    """nn.BatchNorm1d. sync: batch statistics over all processes in training mode."""
 
     def __init__(self, channels: int, *, affine: bool = True, sync: bool = False) -> None:
         super().__init__(channels, affine=affine)
@@ -66,11 +71,11 @@ class BatchNorm1d(nn.BatchNorm1d):
 
     def forward(self, input: Tensor) -> Tensor:
         sync = self.training and _over_processes(self.sync)
-        return _own_forward(self, input, 1, sync) if sync else super().forward(input)
+        return _training_forward(self, input, 1, sync) if sync else super().forward(input)
 
 
 class NativeSyncBatchNorm(nn.SyncBatchNorm):
-    """torch's fused batch norm over all processes, on CUDA, by groups of `group_size` samples (0: all)."""
+    """torch.nn.SyncBatchNorm (CUDA only) with group statistics; `group_size` 0 is the whole input."""
 
     group_size = 0
 
@@ -78,16 +83,19 @@ class NativeSyncBatchNorm(nn.SyncBatchNorm):
         return by_groups(self, super().forward, input)
 
 
-def by_groups(norm: nn.Module, whole: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """`whole` applied to every `norm.group_size` samples while training, or to all of them where that is 0."""
+def by_groups(norm: nn.Module, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Applies `forward` to each group of `norm.group_size` samples in training mode; to all of `x` if that is 0."""
     group = cast(int, norm.group_size)
     if not (norm.training and group and len(x) > group):
-        return whole(x)
-    return torch.cat([whole(part) for part in x.split(group)])
+        return forward(x)
+    return torch.cat([forward(part) for part in x.split(group)])
 
 
 def use_native_sync(module: nn.Module, make: Callable[[nn.Module], nn.Module] | None = None) -> nn.Module:
-    """On CUDA: the same norms as torch's fused SyncBatchNorm, or what `make` makes; parameters, buffers, names stay."""
+    """Replaces synchronised norms in `module` by torch.nn.SyncBatchNorm (CUDA only), and returns `module`.
+
+    make: builds the replacement of a norm, by default `NativeSyncBatchNorm`. Parameters, buffers and names are kept.
+    """
     for name, child in module.named_children():
         if isinstance(child, (BatchNorm1d, BatchNorm2d)) and child.sync:
             setattr(module, name, _with_state(child, (make or _native)(child)))
@@ -104,7 +112,7 @@ def _native(norm: nn.Module) -> nn.Module:
 
 
 def _with_state(norm: nn.Module, made: nn.Module) -> nn.Module:
-    """`made` with the parameters and buffers of `norm`, themselves."""
+    """Gives `made` the parameters and buffers of `norm` (shared, not copied), and returns it."""
     for name, parameter in norm.named_parameters(recurse=False):
         setattr(made, name, parameter)
     for name, buffer in norm.named_buffers(recurse=False):

@@ -1,9 +1,9 @@
-"""Batch norm with statistics of groups of samples, or of all processes, as one function with its gradient written out.
+"""Batch norm over groups of samples or over all processes, as one autograd function with an explicit gradient.
 
-Autograd's gradient of the formula would keep `x - mean` of every norm in float32 for the backward pass, which is twice
-the memory of the input in half precision, and read and write it more often. This one keeps the input.
+Autograd would save `x - mean` in float32 for the backward pass of every norm. With activations in half precision that
+is twice the memory of the input, and more reads and writes. This function saves the input instead.
 
-With N values of a channel in the statistics, xhat = (x - mean) / std and y = weight xhat + bias (Ioffe and Szegedy
+With N values per channel in the statistics, xhat = (x - mean) / std and y = weight * xhat + bias (Ioffe and Szegedy
 2015, arXiv 1502.03167, section 3):
 
     dx = weight / std * (dy - sum(dy) / N - xhat * sum(dy * xhat) / N)
@@ -19,8 +19,8 @@ from torch import Tensor
 from ..distributed import all_gather, sum_over_processes, world_size
 
 
-class _Normalise(torch.autograd.Function):
-    """(y, mean_GC, variance_GC), the last two without gradients; variances are those of the population."""
+class _BatchNorm(torch.autograd.Function):
+    """Returns (y, mean_GC, variance_GC), the last two without gradients; variances are population variances."""
 
     @staticmethod
     def forward(
@@ -37,11 +37,11 @@ class _Normalise(torch.autograd.Function):
             scale_GC = torch.rsqrt(variance_GC + eps)
             if weight_C is not None:
                 scale_GC = scale_GC * weight_C
-            y = (x32 - _along(mean_GC, x)) * _along(scale_GC, x)
+            y = (x32 - _broadcast(mean_GC, x)) * _broadcast(scale_GC, x)
             if bias_C is not None:
-                y = y + _along(bias_C[None], x)
+                y = y + _broadcast(bias_C[None], x)
             y = y.to(x.dtype)
-        else:  # the same in one pass
+        else:  # the same in one fused kernel
             y = torch.native_batch_norm(x, weight_C, bias_C, mean_GC[0], variance_GC[0], False, 0.0, eps)[0]
         ctx.save_for_backward(x, weight_C, mean_GC, variance_GC)
         ctx.eps, ctx.sync, ctx.plain = eps, sync, plain
@@ -54,8 +54,8 @@ class _Normalise(torch.autograd.Function):
         rstd_GC = torch.rsqrt(variance_GC + ctx.eps)
         if ctx.plain:
             dy32 = dy.float()
-            # Not x - mean, which a compiler would take for the forward pass's, and keep instead of x.
-            xhat = (_along(mean_GC, x) - x.float()) * _along(-rstd_GC, x)
+            # Not x - mean: a compiler would share it with the forward pass, and save it instead of x.
+            xhat = (_broadcast(mean_GC, x) - x.float()) * _broadcast(-rstd_GC, x)
             sums_2GC = torch.stack([_grouped(t, len(mean_GC)).sum(_within_group(x)) for t in (dy32, dy32 * xhat)])
         else:
             options = (mean_GC[0], variance_GC[0], None, None, False, ctx.eps, [True, True, True])
@@ -66,11 +66,12 @@ class _Normalise(torch.autograd.Function):
         sum_GC, dot_GC = (all_2GC / count).unbind(0)
         scale_GC = rstd_GC if weight_C is None else rstd_GC * weight_C
         if ctx.plain:
-            dx32 = (dy32 - _along(sum_GC, x) - xhat * _along(dot_GC, x)) * _along(scale_GC, x)
+            dx32 = (dy32 - _broadcast(sum_GC, x) - xhat * _broadcast(dot_GC, x)) * _broadcast(scale_GC, x)
             dx = dx32.to(x.dtype)
-        else:  # of given statistics so far; what is missing is a multiple of x and a constant
+        else:  # dx so far treats the statistics as constants; the missing term is linear in x
             slope_GC = scale_GC * rstd_GC * dot_GC
-            dx = dx.sub_(_along(scale_GC * sum_GC - slope_GC * mean_GC, x)).addcmul_(x, _along(slope_GC, x), value=-1)
+            dx = dx.sub_(_broadcast(scale_GC * sum_GC - slope_GC * mean_GC, x))
+            dx = dx.addcmul_(x, _broadcast(slope_GC, x), value=-1)
         if weight_C is None:
             return dx, None, None, None, None, None, None
         dbias_C, dweight_C = sums_2GC.sum(1).unbind(0)
@@ -78,39 +79,42 @@ class _Normalise(torch.autograd.Function):
 
 
 def _grouped(x: Tensor, groups: int) -> Tensor:
-    """[S, C, ...] as [G, B, C, ...]."""
+    """Reshapes [S, C, ...] to [G, B, C, ...]."""
     return x.unflatten(0, (groups, -1))
 
 
 def _within_group(x: Tensor) -> list[int]:
-    """The dimensions of [G, B, C, ...] over which statistics go. x: [S, C, ...]."""
+    """Dimensions of [G, B, C, ...] to reduce for group statistics. x: [S, C, ...]."""
     return [1, *range(3, x.ndim + 1)]
 
 
-def _along(values_GC: Tensor, x: Tensor) -> Tensor:
-    """A value for each group and channel in a shape that goes with x [S, C, ...]."""
+def _broadcast(values_GC: Tensor, x: Tensor) -> Tensor:
+    """Reshapes values per group and channel to broadcast with x [S, C, ...]."""
     G, S = len(values_GC), len(x)
     if G > 1:
         values_GC = values_GC[:, None].expand(-1, S // G, -1).flatten(0, 1)
     return values_GC.view(len(values_GC), -1, *[1] * (x.ndim - 2))
 
 
-def normalise(
+def batch_norm(
     x: Tensor, weight_C: Tensor | None, bias_C: Tensor | None, eps: float, groups: int, sync: bool, plain: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`x` with mean 0 and variance 1, times weight plus bias, for each group and channel.
+    """Training-mode batch norm of `x` with statistics per group and channel.
 
-    x: [S, C, ...] of any float type; computed in float32. weight_C, bias_C: float32, or both None. groups: runs of as
-    many samples each that have statistics of their own; must be 1 without `plain`. sync: statistics of the same group
-    on all processes. plain: as plain operations, for a compiler to fuse and for other types than float32.
-    Returns y like x, and mean_GC and variance_GC (of the population, float32), without gradients.
+    x: [S, C, ...] of any float dtype; computed in float32. weight_C, bias_C: float32, or both None. groups: number of
+    equal groups of consecutive samples, each with its own statistics; must be 1 without `plain`. sync: statistics of
+    the group over all processes. plain: elementary operations, for a compiler to fuse and for dtypes other than
+    float32.
+    Returns y, with the shape and dtype of x, and mean_GC and the population variance variance_GC, both float32 without
+    gradients.
     """
-    return _Normalise.apply(x, weight_C, bias_C, eps, groups, sync, plain)
+    return _BatchNorm.apply(x, weight_C, bias_C, eps, groups, sync, plain)
 
 
 def keep_in_graph() -> None:
-    """Before compiling: `normalise` becomes part of the graph it is in, and no graph of its own.
+    """Call before torch.compile: keeps `batch_norm` in the graph as a single call instead of a subgraph.
 
-    torch.compile takes an autograd.Function as a graph in the graph, which it refuses to cut at DDP's buckets.
+    torch.compile turns an autograd.Function into a higher-order operator, and refuses to split graphs that contain one
+    at DDP's buckets.
     """
-    torch.compiler.allow_in_graph(normalise)
+    torch.compiler.allow_in_graph(batch_norm)

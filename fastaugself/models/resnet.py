@@ -1,5 +1,7 @@
-"""ResNet-18, -34 and -50 with torchvision's parameter names (He 2016, arXiv 1512.03385; stride in the 3x3 of the
-bottleneck, "v1.5")."""
+"""ResNet-18, -34 and -50 with torchvision's parameter names (He 2016, arXiv 1512.03385).
+
+Bottleneck blocks have their stride in the 3x3 convolution ("v1.5"), as in torchvision.
+"""
 
 from collections.abc import Callable
 
@@ -21,10 +23,11 @@ def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
 
 
 class Shortcut(nn.Conv2d):
-    """The 1x1 convolution beside a block whose output has another shape.
+    """The 1x1 convolution of a downsampling residual connection.
 
-    On CPUs without AVX-512, oneDNN 3.12 (that of torch 2.13) writes beyond its memory in the weight gradient of one
-    with stride 2 on less than 8 channels in channels-last order. There, the pixels it would take are taken before.
+    On CPUs without AVX-512, oneDNN 3.12 (torch 2.13) writes out of bounds in the weight gradient of a stride-2 1x1
+    convolution on fewer than 8 channels in channels-last layout. In that case the input is subsampled first, and the
+    convolution has stride 1.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
@@ -77,11 +80,11 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Images [B, 3, H, W] to pooled features [B, num_features].
+    """ResNet from images [B, 3, H, W] to pooled features [B, num_features].
 
-    name: a key of LAYERS. width: channels of the first stage (64 in the paper). stem: "imagenet" is 7x7 stride 2 and a
-    max-pool; "small" is 3x3 stride 1 without pool, for images of some 32 px. zero_init_residual: start every residual
-    branch at zero.
+    name: a key of LAYERS. width: channels of the first stage (64 in the paper). stem: "imagenet" is 7x7 stride 2 and
+    max-pooling; "small" is 3x3 stride 1 without pooling, for images of about 32 px. norm: builds a norm for a number of
+    channels. zero_init_residual: initialise the last batch norm of each residual branch to zero.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Backbones and norms against what is known of them."""
+"""Backbones, MLPs and synchronised batch norm against published sizes and torch."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Batch norm by groups: two views in one input, ghost batches, and torch's own norm on each part as the yardstick."""
+"""Batch norm by groups (batched views, ghost batches) against torch's own batch norm on each group."""
 
 import copy
 import dataclasses
@@ -19,16 +19,16 @@ from fastaugself.models.norm import (
     BatchNorm1d,
     BatchNorm2d,
     NativeSyncBatchNorm,
-    _own_forward,
+    _training_forward,
     use_native_sync,
 )
-from fastaugself.models.norm_function import keep_in_graph, normalise
+from fastaugself.models.norm_function import batch_norm, keep_in_graph
 from fastaugself.models.resnet import ResNet
 from fastaugself.training.apex import apex_sync_batch_norm
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_groups_are_normalised_as_inputs_of_their_own(layout):
+def test_groups_are_normalised_like_separate_inputs(layout):
     ours, theirs = BatchNorm2d(3, group_size=4), nn.BatchNorm2d(3)
     x = (torch.randn(12, 3, 5, 7) * 3 + 1).contiguous(memory_format=layout)
     inputs = [x.clone(memory_format=torch.preserve_format).requires_grad_() for _ in range(2)]
@@ -42,17 +42,17 @@ def test_groups_are_normalised_as_inputs_of_their_own(layout):
     assert all(torch.equal(a, b) for a, b in zip(ours.buffers(), theirs.buffers(), strict=True))
     assert ours.num_batches_tracked == 3
     ours.eval()
-    assert torch.equal(ours(x), theirs.eval()(x))  # running averages know no groups
+    assert torch.equal(ours(x), theirs.eval()(x))  # evaluation mode has no groups
 
 
 @pytest.mark.parametrize("kind", ["one pass", "plain", "compiled"])
 @pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize("shape", [(12, 5), (12, 5, 3, 4)])
 @pytest.mark.parametrize("groups", [1, 3])
-def test_the_gradient_that_is_written_out_is_autograds(groups, shape, affine, kind):
+def test_the_explicit_gradient_is_that_of_autograd(groups, shape, affine, kind):
     if kind == "one pass" and groups > 1:
-        pytest.skip("in eager code, groups go through one by one")
-    norms = [nn.functional.batch_norm, lambda x, *weights: normalise(x, *weights, 1e-5, groups, False, plain)[0]]
+        pytest.skip("eager code normalises groups one by one")
+    norms = [nn.functional.batch_norm, lambda x, *weights: batch_norm(x, *weights, 1e-5, groups, False, plain)[0]]
     plain = kind != "one pass"
     if kind == "compiled":
         keep_in_graph()
@@ -79,22 +79,22 @@ def test_the_gradient_that_is_written_out_is_autograds(groups, shape, affine, ki
 
 
 def test_one_norm_over_all_groups_is_compiled_as_the_norms_one_by_one():
-    """Running averages too; and what is kept for the backward pass is the input in bf16, nothing in float32."""
+    """Running averages too; only the input in bf16 is saved for the backward pass, nothing in float32."""
     keep_in_graph()
     block = nn.Sequential(BatchNorm2d(4, group_size=4), nn.ReLU(inplace=True))
     other, x = copy.deepcopy(block), torch.randn(8, 4, 5, 6).contiguous(memory_format=torch.channels_last)
     inputs = [x.bfloat16().requires_grad_() for _ in range(2)]
     expected = block(inputs[0])
-    kept = []
+    saved = []
     compiled = torch.compile(other, fullgraph=True)
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
         got = compiled(inputs[1])
     for y in (expected, got):
         y.square().sum().backward()
     torch.testing.assert_close(got, expected)
     torch.testing.assert_close(inputs[1].grad, inputs[0].grad)
     torch.testing.assert_close(dict(other.named_buffers()), dict(block.named_buffers()))
-    assert {t.dtype for t in kept if t.numel() >= x.numel()} == {torch.bfloat16, torch.bool}  # and the ReLU's mask
+    assert {t.dtype for t in saved if t.numel() >= x.numel()} == {torch.bfloat16, torch.bool}  # and the ReLU's mask
 
 
 METHODS = {
@@ -106,7 +106,7 @@ METHODS = {
 
 @pytest.mark.parametrize("name", METHODS)
 def test_both_views_in_one_pass_are_the_same_step(name):
-    """Loss, gradients and running averages; MoCo's encoders see one view each, so nothing changes there."""
+    """Equal loss, gradients and running averages; MoCo's encoders see one view each, so batching has no effect."""
     found = []
     for batched in (False, True):
         torch.manual_seed(0)
@@ -134,7 +134,7 @@ def test_encoding_keeps_channels_last_and_copies_nothing():
     seen = []
     backbone = nn.Flatten()
     backbone.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
-    x = torch.randn(2, 3, 8, 8, 3).permute(0, 1, 4, 2, 3)  # as augment gives it: channels last
+    x = torch.randn(2, 3, 8, 8, 3).permute(0, 1, 4, 2, 3)  # channels-last, like the output of augment
     encode(backbone, x, batched=True)
     assert seen[0].is_contiguous(memory_format=torch.channels_last) and seen[0].data_ptr() == x.data_ptr()
 
@@ -171,11 +171,11 @@ def moco(shuffle):
     return MoCo(queue=24, dim=8, shuffle=shuffle).build(BuildContext(backbone, width, num_classes=4))
 
 
-def test_shuffled_keys_are_encoded_in_other_company_and_come_back_in_order():
+def test_shuffled_keys_are_encoded_in_other_groups_and_returned_in_order():
     views = Views(torch.randn(2, 12, 3, 12, 12), torch.arange(12))
     plain, shuffled = moco(False), moco(True)
     outputs = [method(views) for method in (plain, shuffled)]
-    torch.testing.assert_close(outputs[0].loss, outputs[1].loss)  # one group: its statistics have no order
+    torch.testing.assert_close(outputs[0].loss, outputs[1].loss)  # one group: its statistics do not depend on the order
     for norm in (m for method in (plain, shuffled) for m in method.key_backbone.modules()):
         if isinstance(norm, BatchNorm2d):
             norm.group_size = 4
@@ -231,7 +231,7 @@ def test_shuffling_among_processes_is_shuffling_among_groups(tmp_path):
 
 
 class FakeApexNorm(nn.modules.batchnorm._BatchNorm):
-    """As NVIDIA apex documents its own: with channel_last, images come and go as [B, H, W, C]."""
+    """A stand-in for NVIDIA apex's SyncBatchNorm: with channel_last, inputs and outputs are [B, H, W, C]."""
 
     def __init__(self, *options, channel_last=False):
         super().__init__(*options)
@@ -253,7 +253,7 @@ class FakeApexNorm(nn.modules.batchnorm._BatchNorm):
         return y.permute(0, 2, 3, 1)
 
 
-def test_apex_norms_take_the_place_of_ours_where_nvidias_apex_is(monkeypatch):
+def test_apex_norms_replace_ours_if_nvidias_apex_is_installed(monkeypatch):
     apex, parallel = types.ModuleType("apex"), types.ModuleType("apex.parallel")
     apex.__path__, parallel.SyncBatchNorm = [], FakeApexNorm
     monkeypatch.setitem(sys.modules, "apex", apex)
@@ -271,13 +271,15 @@ def test_apex_norms_take_the_place_of_ours_where_nvidias_apex_is(monkeypatch):
         apex_sync_batch_norm()
 
 
-def test_an_apex_of_nvidias_without_this_part_is_not_taken_for_the_other(monkeypatch, tmp_path):
-    """As NVIDIA's releases after 25.05 are."""
+def test_an_nvidia_apex_without_this_module_is_not_mistaken_for_pypis(monkeypatch, tmp_path):
+    """NVIDIA's releases after 25.05 have no apex.parallel."""
     (tmp_path / "apex" / "optimizers").mkdir(parents=True)
     for folder in ("apex", "apex/optimizers"):
         (tmp_path / folder / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
-    message = r"sync-by apex: NVIDIA's apex is here, but not its part apex.parallel .* pass --backbone.sync-by torch"
+    message = (
+        r"sync-by apex: NVIDIA's apex is installed without its module apex.parallel .* pass --backbone.sync-by torch"
+    )
     try:
         with pytest.raises(UsageError, match=message):
             apex_sync_batch_norm()
@@ -289,17 +291,17 @@ def test_an_apex_of_nvidias_without_this_part_is_not_taken_for_the_other(monkeyp
 def test_a_norm_without_weights_over_one_process_is_torchs():
     ours, theirs = BatchNorm1d(6, affine=False, sync=True), nn.BatchNorm1d(6, affine=False)
     x = torch.randn(9, 6)
-    torch.testing.assert_close(_own_forward(ours, x, 1, sync=True), theirs(x))
+    torch.testing.assert_close(_training_forward(ours, x, 1, sync=True), theirs(x))
     torch.testing.assert_close(dict(ours.named_buffers()), dict(theirs.named_buffers()))
 
 
 def test_synchronised_statistics_do_not_cancel_where_the_mean_is_large():
-    """Of one process, whose sum over processes is its own: values, gradients and running averages of torch's norm."""
+    """One process, so the expected values, gradients and running averages are those of torch's norm."""
     x = torch.randn(8, 3, 4, 4) * 0.01 + torch.tensor([100.0, -3.0, 0.0]).view(1, 3, 1, 1)
     ours, theirs = BatchNorm2d(3, sync=True), nn.BatchNorm2d(3)
     inputs = [x.clone().requires_grad_() for _ in range(2)]
     weight = torch.randn(x.shape)
-    got, expected = _own_forward(ours, inputs[0], 1, sync=True), theirs(inputs[1])
+    got, expected = _training_forward(ours, inputs[0], 1, sync=True), theirs(inputs[1])
     (got * weight).sum().backward()
     (expected * weight).sum().backward()
     torch.testing.assert_close(got, expected, rtol=0, atol=2e-2)

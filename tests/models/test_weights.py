@@ -1,4 +1,4 @@
-"""Weights from elsewhere and for elsewhere: what other programs write, the card, ONNX."""
+"""Weights of other libraries, model cards and ONNX exports."""
 
 import json
 
@@ -21,7 +21,7 @@ from fastaugself.training.trainer import Trainer
 
 @pytest.fixture(scope="module")
 def states():
-    """Two different ResNet-18 of torchvision's names, with a classifier: (trained, moving average)."""
+    """Two different ResNet-18 state dicts with torchvision's names and a classifier: (trained, EMA)."""
     found = []
     for seed in range(2):
         torch.manual_seed(seed)
@@ -34,7 +34,7 @@ def under(prefix, state):
     return {prefix + name: value for name, value in state.items()}
 
 
-# What each program's training loop saves.
+# The checkpoint layout of each library.
 LAYOUTS = {
     "torchvision": lambda a, b: a,
     "moco": lambda a, b: {
@@ -62,7 +62,7 @@ def test_the_trained_encoder_is_found_in_what_others_save(layout, states, tmp_pa
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
-def test_an_encoder_of_another_program_can_be_evaluated(states, tmp_path):
+def test_an_encoder_of_another_library_can_be_evaluated(states, tmp_path):
     torch.save(LAYOUTS["moco"](*states), tmp_path / "moco.pth")
     encoder = load_encoder(f"resnet18={tmp_path / 'moco.pth'}")
     backbone, _ = build_backbone(Backbone(name="resnet18"))
@@ -78,13 +78,13 @@ class Evil:
 
 def test_files_that_hold_no_backbone_are_refused_by_name(states, tmp_path, capsys):
     path = tmp_path / "weights.pth"
-    with pytest.raises(UsageError, match="is no file"):
+    with pytest.raises(UsageError, match="is not a file"):
         read_weights(path)
     path.write_bytes(b"PK not really")
     with pytest.raises(RunError, match=r"weights\.pth cannot be read as weights"):
         read_weights(path)
     torch.save({"state_dict": {"decoder.weight": torch.ones(2)}}, path)
-    with pytest.raises(UsageError, match=r"holds no ResNet or ViT under a known prefix; it begins with decoder\.w"):
+    with pytest.raises(UsageError, match=r"no ResNet or ViT under a known prefix; its first names are decoder\.w"):
         read_weights(path)
     torch.save({"state_dict": Evil()}, path)
     with pytest.raises(RunError, match="cannot be read"):
@@ -95,7 +95,7 @@ def test_files_that_hold_no_backbone_are_refused_by_name(states, tmp_path, capsy
 @pytest.mark.parametrize(
     ("backbone", "message"),
     [
-        (Backbone(name="resnet18", width=16), r"is \[.*64.*\] there and \[.*16.*\] here"),
+        (Backbone(name="resnet18", width=16), r"has shape \[.*64.*\] in the file and \[.*16.*\] here"),
         (Backbone(name="resnet50"), "does not fit this backbone"),
     ],
     ids=["width", "depth"],
@@ -109,7 +109,7 @@ def test_a_misfit_is_named_and_changes_nothing(backbone, message, states, tmp_pa
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 
-def test_a_run_starts_from_other_weights_in_both_encoders_and_goes_on_without_them(states, beton, tmp_path):
+def test_a_run_starts_from_other_weights_in_both_encoders_and_resumes_without_them(states, beton, tmp_path):
     path = tmp_path / "theirs.pth"
     torch.save(LAYOUTS["moco"](*states), path)
     config = Pretrain(
