@@ -143,7 +143,6 @@ def views(
     seed: int = 0,
     epoch: int = 0,
     num_local_crops: int = 0,
-    columns: bool = False,
 ) -> None:
     """Draw photos with their views and all augmentation parameters in words.
 
@@ -156,12 +155,11 @@ def views(
         seed: Random seed, as in training.
         epoch: Epoch whose views are drawn.
         num_local_crops: Number of local crops per photo (multi-crop, as in SwAV).
-        columns: Draw what every column of the parameter tensor does instead, on one photo.
     """
     from ..views.command import write_views
 
     options = {"count": count, "size": size, "seed": seed, "epoch": epoch, "num_local_crops": num_local_crops}
-    print(write_views(source, out, policy=policy, columns=columns, **options))
+    print(write_views(source, out, policy=policy, **options))
 
 
 def export(

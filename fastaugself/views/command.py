@@ -6,8 +6,7 @@ from pathlib import Path
 from ..errors import UsageError, of_the_system
 from ..report.pairs import Group, make_pairs
 from ..report.policies import POLICY_NAMES, named_policies
-from ..report.samples import Sample, read_samples
-from ..report.words import Policies
+from ..report.samples import read_samples
 
 MAX_SMALL_VIEWS = 12
 MAX_SIZE = 2048  # what is drawn is smaller
@@ -23,13 +22,11 @@ def write_views(
     seed: int = 0,
     epoch: int = 0,
     num_local_crops: int = 0,
-    columns: bool = False,
 ) -> Path:
     """Draws photos of `source` with their views and parameters to `out`, a .png, .webp or .html file.
 
     source: a photo, a folder of photos or a .beton file; of many, `count` evenly spread ones. policy: a name, or "all"
     for one after the other. size: of the views in pixels. num_local_crops: of each photo (multi-crop).
-    columns: what every column of the parameter tensor does, on the first of the photos, instead of `count` of them.
     Returns `out`. Raises UsageError for a source or option that cannot be used, RunError for damaged photos.
     """
     kind = out.suffix.lower().removeprefix(".")
@@ -45,22 +42,15 @@ def write_views(
         raise UsageError(f"--epoch must be in [0, 2**32), got {epoch}")
     if not -(1 << 63) <= seed < 1 << 64:
         raise UsageError(f"--seed must fit 64 bits, got {seed}")
-    if columns and (policy == "all" or num_local_crops):
-        raise UsageError("--columns draws two views of one policy; leave out --num-local-crops and --policy all")
     drawn = POLICY_NAMES if policy == "all" else (policy,)
     policies = {name: named_policies(name, size) for name in drawn}
-    samples = read_samples(source, 1 if columns else count)
+    samples = read_samples(source, count)
     detail = f"{size} px, seed {seed}, epoch {epoch}"
-    if columns:
-        content = _columns_file(samples[0], policy, policies[policy], detail, kind, seed=seed, epoch=epoch)
-    else:
-        groups = [
-            Group(
-                name, policies[name], make_pairs(samples, policies[name], seed=seed, epoch=epoch, local=num_local_crops)
-            )
-            for name in drawn
-        ]
-        content = _views_file(groups, f"Views of {source.resolve().name}", detail, kind)
+    groups = [
+        Group(name, policies[name], make_pairs(samples, policies[name], seed=seed, epoch=epoch, local=num_local_crops))
+        for name in drawn
+    ]
+    content = _views_file(groups, f"Views of {source.resolve().name}", detail, kind)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_bytes(content)
@@ -77,19 +67,3 @@ def _views_file(groups: Sequence[Group], heading: str, detail: str, kind: str) -
     from .png import views_picture
 
     return views_picture(groups, detail, "webp" if kind == "webp" else "png")
-
-
-def _columns_file(
-    sample: Sample, policy: str, policies: Policies, detail: str, kind: str, *, seed: int, epoch: int
-) -> bytes:
-    from .columns import make_content
-
-    content = make_content(sample, policies, seed=seed, epoch=epoch)
-    line = f"{content.name}. The pair of views: policy {policy}, {detail}."
-    if kind == "html":
-        from .columns.html import columns_page
-
-        return columns_page(content, line).encode()
-    from .columns.png import columns_picture
-
-    return columns_picture(content, line, "webp" if kind == "webp" else "png")

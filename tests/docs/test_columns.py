@@ -1,5 +1,5 @@
-"""`fastaugself views --columns`: every tile is what its row makes, every published range is a policy's, and the entries
-that are learned are those of the kernels."""
+"""docs/columns: every tile is the view of its row, every published range is that of a policy, and targets and
+descriptors are those of the kernels."""
 
 import base64
 import io
@@ -13,16 +13,15 @@ import pytest
 import torch
 from PIL import Image
 
-from fastaugself.errors import UsageError
+from columns_page import columns_page
+from columns_picture import columns_picture
+from content import make_content
+from draw import draw, main
 from fastaugself.report.policies import named_policies
 from fastaugself.report.samples import Sample, read_samples
-from fastaugself.views.columns import make_content
-from fastaugself.views.columns.html import columns_page
-from fastaugself.views.columns.png import columns_picture
-from fastaugself.views.columns.sweeps import PUBLISHED, packed
-from fastaugself.views.command import write_views
 from fastaugself_kernels import COLUMNS, DESCRIPTORS, augment, augself_targets, descriptors, sample_params
 from fastaugself_kernels.params import default_blur_kernel
+from sweeps import PUBLISHED, packed
 
 ROOT = Path(__file__).parents[2]
 SIZE = 40
@@ -43,7 +42,7 @@ def sweeps(content):
 
 
 def reference(sample, row_P):
-    """The view of a row by the plain PyTorch back-end, uint8 HWC."""
+    """The view of a row by the reference back-end, uint8 HWC."""
     x_VBCHW = augment(
         sample.pixels_HWC[None].contiguous(), None, torch.tensor([sample.pixels_HWC.shape[:2]]),
         torch.tensor(row_P)[None, None], size=SIZE, mean=(0, 0, 0), std=(1, 1, 1),
@@ -61,7 +60,7 @@ def test_every_column_but_the_spare_one_has_its_sweep(content):
     assert all(sweep.text and sweep.unit for sweep in content.sweeps)
 
 
-def test_every_tile_is_what_the_reference_makes_of_its_row(sample, content):
+def test_every_tile_is_the_view_that_the_reference_makes_from_its_row(sample, content):
     for sweep in content.sweeps:
         for tile in filter(lambda tile: tile.row_P, sweep.tiles):
             expected = reference(sample, tile.row_P)
@@ -72,7 +71,7 @@ def test_every_tile_is_what_the_reference_makes_of_its_row(sample, content):
             assert (error > 2).mean() <= 2e-3, (sweep.title, tile.label)
 
 
-def test_a_sweep_moves_what_it_says_and_nothing_else(content):
+def test_a_sweep_varies_the_columns_it_names_only(content):
     for sweep in content.sweeps:
         rows = [tile.row_P for tile in sweep.tiles if tile.row_P]
         moved = {name for name, values in zip(COLUMNS, zip(*rows, strict=True), strict=True) if len(set(values)) > 1}
@@ -112,12 +111,12 @@ def test_the_lines_under_the_tiles_are_the_ranges_of_the_policies(content):
         for name, policies in PUBLISHED.items():
             assert spans[name] == pytest.approx(policies[0].factor_ranges()[op]), (column, name)
     areas = {band.name: found["height × width"].tiles[band.first].label for band in found["height × width"].bands}
-    assert areas == {"SimCLR and BYOL": "8%", "MoCo v2": "20%", "SwAV's small views": "5%"}
+    assert areas == {"SimCLR and BYOL": "8%", "MoCo v2": "20%", "SwAV's local crops": "5%"}
     (blur,) = found["sigma"].bands
     assert [found["sigma"].tiles[i].label for i in (blur.first, blur.last)] == ["0.1", "2"]
 
 
-def test_probabilities_are_said_as_the_policies_have_them(content):
+def test_the_text_has_the_probabilities_of_the_policies(content):
     found = sweeps(content)
     assert found["flip"].facts == "On with probability 0.5 in all three recipes."
     assert "0.8" in found["jitter"].facts and "0.2" in found["gray"].facts
@@ -125,7 +124,7 @@ def test_probabilities_are_said_as_the_policies_have_them(content):
     assert "0.2 in view 2 (BYOL); never in MoCo v2 and SimCLR" in found["solarize"].facts
 
 
-def test_the_24_orders_are_all_there_under_their_value(content):
+def test_all_24_orders_are_drawn_under_their_value(content):
     read = []
     for tile in content.orders:
         letters, value = tile.label.split()
@@ -148,7 +147,7 @@ def test_odd_photos_have_boxes_inside_them(shape):
     columns_picture(content, "", "png")
 
 
-# --- what is learned --------------------------------------------------------------------------------------------------
+# --- targets and descriptors ------------------------------------------------------------------------------------------
 
 
 def test_the_rows_repeat_the_draw_to_the_bit(sample, content):
@@ -162,7 +161,7 @@ def test_targets_and_descriptors_are_those_of_the_kernels(sample, content):
     policies, learned = named_policies("byol", SIZE), content.learned
     sizes_B2 = torch.tensor([sample.pixels_HWC.shape[:2]])
     params_VBP = torch.tensor([[float(v) for v in row] for row in learned.rows])[:, None]
-    assert [entry.group for entry in learned.omega] == [name for name, n in DESCRIPTORS.items() for _ in range(n)]
+    assert [entry.group for entry in learned.descriptors] == [name for name, n in DESCRIPTORS.items() for _ in range(n)]
     for side, targets in enumerate(augself_targets(params_VBP, sizes_B2, policies)):
         flat = torch.cat([getattr(targets, name)[0].reshape(-1).float() for name in targets._fields]).tolist()
         assert value_of(learned.targets, side) == pytest.approx(flat, abs=5.1e-4)
@@ -171,7 +170,7 @@ def test_targets_and_descriptors_are_those_of_the_kernels(sample, content):
         pixels, None, sizes_B2, params_VBP, size=SIZE, color_shift=True, blur_kernel=5, backend="reference"
     )
     for v, omega in enumerate(descriptors(params_VBP, sizes_B2, policies, shift_VB3)[:, 0].tolist()):
-        assert value_of(learned.omega, v) == pytest.approx(omega, abs=6e-4)
+        assert value_of(learned.descriptors, v) == pytest.approx(omega, abs=6e-4)
         before, after = (np.array(color) / 255 for color in learned.means[v])
         np.testing.assert_allclose(before - after, shift_VB3[v, 0].numpy(), atol=1 / 255)
 
@@ -184,7 +183,7 @@ def value_of(entries, side):
 
 
 class Balance(HTMLParser):
-    """Opened and not closed tags, and all ids and local references of a page."""
+    """Collects the open tags, the ids and the local links of a page."""
 
     def __init__(self):
         super().__init__()
@@ -205,10 +204,11 @@ class Balance(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_page_is_whole_self_contained_and_escapes_names(sample, tmp_path):
+def test_the_page_is_well_formed_self_contained_and_escapes_names(sample, tmp_path):
     name = 'a "b" <i>&.png'
     Image.fromarray(sample.pixels_HWC.numpy()).save(tmp_path / name)
-    text = write_views(tmp_path / name, tmp_path / "out.html", size=24, columns=True).read_text(encoding="utf-8")
+    draw(tmp_path / name, tmp_path / "out.html", size=24)
+    text = (tmp_path / "out.html").read_text(encoding="utf-8")
     assert not re.search(r"https?:|<script|<link|@import|url\(", text)
     assert "<i>" not in text and "&lt;i&gt;&amp;.png" in text
     page = Balance()
@@ -221,7 +221,7 @@ def test_the_page_is_whole_self_contained_and_escapes_names(sample, tmp_path):
 def test_the_committed_picture_is_what_its_command_draws_and_both_forms_stay_small():
     skimage = pytest.importorskip("skimage")
     readme = (ROOT / "kernels" / "README.md").read_text(encoding="utf-8")
-    seed = re.search(r"fastaugself views astronaut\.png --columns --out docs/columns\.webp --seed (\d+)", readme)[1]
+    seed = re.search(r"python docs/columns astronaut\.png --out docs/columns\.webp --seed (\d+)", readme)[1]
     assert "](../docs/columns.webp)" in readme
     (photo,) = read_samples(Path(skimage.__file__).parent / "data" / "astronaut.png", 1)
     content = make_content(photo, named_policies("moco_v2", 224), seed=int(seed), epoch=0)
@@ -234,16 +234,12 @@ def test_the_committed_picture_is_what_its_command_draws_and_both_forms_stay_sma
     assert np.abs(first - second).mean() < 1.0  # other versions of Pillow may place letters a little differently
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"columns": True, "policy": "all"}, "leave out --num-local-crops and --policy all"),
-        ({"columns": True, "num_local_crops": 2}, "leave out --num-local-crops and --policy all"),
-        ({"num_local_crops": 13}, "--num-local-crops must be from 0 to 12, got 13"),
-        ({"num_local_crops": -1}, "--num-local-crops must be from 0 to 12, got -1"),
-    ],
-)
-def test_options_that_do_not_go_together_are_refused(photo_folder, tmp_path, options, message):
-    with pytest.raises(UsageError, match=re.escape(message)):
-        write_views(photo_folder, tmp_path / "out.png", **options)
-    assert list(tmp_path.iterdir()) == []
+def test_the_command_writes_the_three_kinds_of_files_and_refuses_others(photo_folder, tmp_path, capsys):
+    photo = str(photo_folder / "chelsea" / "03.jpg")
+    for kind, begin in (("png", b"\x89PNG"), ("webp", b"RIFF"), ("html", b"<!doctype html>")):
+        out = tmp_path / f"out.{kind}"
+        assert main(None, [photo, "--out", str(out), "--size", "16", "--policy", "byol"]) == 0
+        assert out.read_bytes().startswith(begin)
+    assert main(None, [photo, "--out", str(tmp_path / "out.gif"), "--size", "16"]) == 2
+    assert "must end in .png, .webp or .html" in capsys.readouterr().err
+    assert main(None, [str(tmp_path / "missing.jpg"), "--out", str(tmp_path / "out.png")]) == 2

@@ -1,26 +1,25 @@
-"""The picture of `fastaugself views --columns`: the content of its page on one white sheet."""
+"""The columns as a picture: the content of the page on one white sheet."""
 
 import re
 from typing import Literal
 
+from content import Content
+from fastaugself.html.page import VIEW_COLORS
+from fastaugself.report.pairs import outlines
+from fastaugself.views.sheet import BODY, FAINT, GRID, INK, LINE, SOFT, Sheet
 from fastaugself_kernels import COLUMNS
-
-from ...html.page import VIEW_COLORS
-from ...report.pairs import outlines
-from ..sheet import BODY, FAINT, GRID, INK, LINE, SOFT, Sheet
-from .content import Content
-from .learned import Entry
-from .sweeps import Sweep, Tile
-from .texts import INTRODUCTION, LEARNED, ORDERS, PIPELINE
+from learned import Entry
+from sweeps import Sweep, Tile
+from texts import INTRODUCTION, LEARNED, ORDERS, PIPELINE
 
 MARGIN, LABEL, GAP = 30, 244, 28
-TILE, SPACE, SLOTS = 92, 8, 7  # side of a tile, distance to the next, tiles to a row
-SMALL = 50  # side of the orders' tiles, twelve to a row
+TILE, SPACE, SLOTS = 92, 8, 7  # side of a tile, gap, tiles per row
+SMALL = 50  # side of the orders' tiles, twelve per row
 STRIP = SLOTS * TILE + (SLOTS - 1) * SPACE
-RIGHT = MARGIN + LABEL + GAP  # where tiles begin
+RIGHT = MARGIN + LABEL + GAP  # left edge of the tiles
 WIDTH = RIGHT + STRIP + MARGIN
 INNER = WIDTH - 2 * MARGIN
-ALONE = 30  # between two sweeps
+SEPARATION = 30  # between two sweeps
 NOTE, FINE = 12, 10  # sizes of text smaller than the body's
 VIEW = 150  # side of the drawn views
 WEBP = (1.0, 45)  # pixels per unit, quality: text stays crisp, and a photo's sheet stays below 400 KB for a repository
@@ -30,7 +29,7 @@ ACCENT, BOX, VEIL = "#0b7a75", "#3d9bff", "#ffffffa0"
 def columns_picture(content: Content, detail: str, kind: Literal["png", "webp"]) -> bytes:
     """The content as a picture; `detail` is the line below its heading."""
     scale, quality = {"png": (2.0, 0), "webp": WEBP}[kind]
-    height = _draw(Sheet(WIDTH, 1, scale), content, detail)  # what is drawn outside a sheet is lost
+    height = _draw(Sheet(WIDTH, 1, scale), content, detail)  # the first pass only measures it
     sheet = Sheet(WIDTH, int(height) + MARGIN, scale)
     _draw(sheet, content, detail)
     return sheet.encode(kind, quality)
@@ -47,11 +46,11 @@ def _draw(sheet: Sheet, content: Content, detail: str) -> float:
     y = sheet.paragraph(MARGIN, y, INNER, PIPELINE, SOFT) + 16
     for sweep in content.sweeps:
         sheet.line(MARGIN, y, WIDTH - MARGIN, y, GRID)
-        y += ALONE / 2
+        y += SEPARATION / 2
         below = _draw_about(sheet, sweep, y)
-        y = max(below, _draw_tiles(sheet, content, sweep, y)) + ALONE / 2
+        y = max(below, _draw_tiles(sheet, content, sweep, y)) + SEPARATION / 2
     sheet.line(MARGIN, y, WIDTH - MARGIN, y, GRID)
-    return _draw_learned(sheet, content, y + ALONE)
+    return _draw_learned(sheet, content, y + SEPARATION)
 
 
 def _plain(text: str) -> str:
@@ -108,7 +107,7 @@ def _middle(slot: int) -> float:
 
 
 def _draw_label(sheet: Sheet, tile: Tile, x: float, y: float) -> int:
-    """The value of a tile below it, framed where it is the identity; returns the number of its lines."""
+    """Writes the value below a tile, framed if it is the identity; returns its number of lines."""
     if tile.identity:
         width = sheet.text_width(tile.label) + 22
         sheet.frame(x - width / 2, y, width, LINE, ACCENT)
@@ -120,7 +119,7 @@ def _draw_label(sheet: Sheet, tile: Tile, x: float, y: float) -> int:
 
 
 def _draw_box(sheet: Sheet, content: Content, tile: Tile, x: float, y: float) -> float:
-    """The crop box of a tile on the photo, at most as wide as a tile; returns its height."""
+    """Draws the crop box of a tile on the photo, at most as wide as a tile; returns the height."""
     height, width = content.photo_HWC.shape[:2]
     scale = min(TILE / width, 1.5 * TILE / height)
     across, below = width * scale, height * scale
@@ -139,7 +138,7 @@ def _draw_box(sheet: Sheet, content: Content, tile: Tile, x: float, y: float) ->
 
 
 def _draw_band(sheet: Sheet, name: str, start: float, end: float, y: float) -> float:
-    """A published range as a line with ticks at its ends and its name in it, or beside a single tick."""
+    """Draws a published range as a line between two ticks, with its name; a single value as one tick."""
     middle = y + LINE / 2
     width = sheet.text_width(name, NOTE) + 14
     sheet.line(start, middle - 3, start, middle + 3, ACCENT)
@@ -155,7 +154,7 @@ def _draw_band(sheet: Sheet, name: str, start: float, end: float, y: float) -> f
 
 
 def _draw_row(sheet: Sheet, sweep: Sweep, y: float) -> float:
-    """The row of the tensor, what is swept in colour."""
+    """Writes the row of the tensor, with the swept columns in colour."""
     x = float(RIGHT)
     for i, (name, cell) in enumerate(zip(COLUMNS, sweep.cells, strict=True)):
         last = i == len(COLUMNS) - 1
@@ -180,7 +179,7 @@ def _draw_orders(sheet: Sheet, content: Content, y: float) -> float:
 
 def _draw_learned(sheet: Sheet, content: Content, y: float) -> float:
     learned = content.learned
-    sheet.text(MARGIN, y, "What is learned from it", INK, size=17)
+    sheet.text(MARGIN, y, "Targets and conditions", INK, size=17)
     sheet.text(MARGIN, y + 24, _plain(LEARNED["pair"]), SOFT)
     y += 54
     below = _draw_photo(sheet, content, y)
@@ -193,7 +192,7 @@ def _draw_learned(sheet: Sheet, content: Content, y: float) -> float:
         y += LINE
     for title, text, titles, entries in (
         ("AugSelf: targets", LEARNED["augself"], ("1, 2", "2, 1"), learned.targets),
-        ("CASSLE: descriptors", LEARNED["cassle"], ("view 1", "view 2"), learned.omega),
+        ("CASSLE: descriptors", LEARNED["cassle"], ("view 1", "view 2"), learned.descriptors),
     ):
         sheet.text(MARGIN, y + 24, title, INK, size=15)
         y = sheet.paragraph(MARGIN, y + 46, INNER, _plain(text), INK) + 6

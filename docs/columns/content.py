@@ -1,21 +1,21 @@
-"""Everything that is drawn of one photo."""
+"""All data of one page or picture."""
 
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...report.samples import Sample
-from ...report.words import Policies
-from .learned import Learned, learn
-from .sweeps import Sweep, Tile, identity_row, order_tiles, plan_sweeps, row_text, views_of
+from fastaugself.report.samples import Sample
+from fastaugself.report.words import Policies
+from learned import Learned, learn
+from sweeps import Sweep, Tile, identity_row, order_tiles, plan_sweeps, row_text, views_of
 
 
 class Content(NamedTuple):
     """A photo with its sweeps and a pair of views.
 
-    size: of the views in pixels. identity: the row that only resizes the whole photo, as text. orders: the 24 orders of
-    the colour jitter.
+    size: of the views in pixels. identity: the row that only resizes the whole photo, as text. orders: a tile for
+    each of the 24 orders of the colour jitter.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """Sweeps: rows of views that differ in one column of the parameter tensor, with the published ranges.
 
-Shape suffixes: P parameter columns, V rows, B photos (one), H W C.
+Shape suffixes: P parameter columns, V views (one per row), B batch (one photo), H W C.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,13 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fastaugself.report.pairs import make_views
+from fastaugself.report.samples import Sample, pack
+from fastaugself.report.words import MINUS, OPERATIONS, Policies
 from fastaugself_kernels import COLUMNS, ViewPolicy
 from fastaugself_kernels.params import IDENTITY_ORDER, SOLARIZE_OFF
-
-from ...report.pairs import make_views
-from ...report.samples import Sample, pack
-from ...report.words import MINUS, OPERATIONS, Policies
-from .texts import FACTS, TEXTS, UNITS
+from texts import FACTS, TEXTS, UNITS
 
 Row = dict[str, float]  # values by column, in the order of COLUMNS
 
@@ -27,14 +26,14 @@ PUBLISHED: dict[str, Policies] = {
     "BYOL": (ViewPolicy.byol(0), ViewPolicy.byol(1)),
 }
 BOX = COLUMNS[:4]
-SMALL_VIEWS = (0.05, 0.14)  # areas of SwAV's (Caron 2020, arXiv 2006.09882)
-CONTRASTED = 3  # by how much the difference of two orders is amplified
+LOCAL_CROPS = (0.05, 0.14)  # areas of SwAV's local crops (Caron 2020, arXiv 2006.09882)
+AMPLIFICATION = 3  # of the difference of two orders
 # Strong enough that the clipping between two steps shows, and within SimCLR's ranges.
 ORDER_FACTORS = {"brightness": 0.7, "contrast": 1.8, "saturation": 1.8, "hue": 0.06}
 
 
 class Tile(NamedTuple):
-    """One view of a sweep, the row it was made from (None for a difference of views), and whether it moved nothing."""
+    """A view of a sweep. row_P: its parameters, None for a difference of views. identity: whether row_P is one."""
 
     label: str
     row_P: tuple[float, ...] | None
@@ -43,7 +42,7 @@ class Tile(NamedTuple):
 
 
 class Band(NamedTuple):
-    """The range of a published recipe, or of several: from the value of tile `first` to that of tile `last`."""
+    """The range of one or more published recipes: from the value of tile `first` to that of tile `last`."""
 
     name: str
     first: int
@@ -51,10 +50,10 @@ class Band(NamedTuple):
 
 
 class Sweep(NamedTuple):
-    """Views that differ in the columns `swept` and nothing else.
+    """Views that differ in the columns `swept` only.
 
-    text: what the column does. facts: what the recipes draw. cells: the row of all tiles, with letters in place of what
-    is swept. boxes: whether the crop box is what there is to see.
+    text: what the column does. facts: how recipes draw it. cells: the row that all tiles share, with letters for the
+    swept columns. boxes: whether to draw the crop box above each tile.
     """
 
     title: str
@@ -69,10 +68,10 @@ class Sweep(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """A sweep before its views are made.
+    """A sweep without its views.
 
-    letters: what stands in the row in place of each swept column. magnified: the tiles show this much of the middle.
-    compare: a third tile is the difference of the first two.
+    letters: the letter for each swept column in the printed row. magnified: tiles show the middle 1 / magnified of the
+    view. compare: add a third tile with the difference of the first two.
     """
 
     title: str
@@ -92,8 +91,8 @@ class Plan(NamedTuple):
             for label, row, view_HWC in zip(self.labels, self.rows, views_HWC, strict=True)
         ]
         if self.compare:
-            difference = np.abs(views_HWC[0].astype(int) - views_HWC[1].astype(int)) * CONTRASTED
-            tiles.append(Tile(f"difference × {CONTRASTED}", None, difference.clip(0, 255).astype(np.uint8)))
+            difference = np.abs(views_HWC[0].astype(int) - views_HWC[1].astype(int)) * AMPLIFICATION
+            tiles.append(Tile(f"difference × {AMPLIFICATION}", None, difference.clip(0, 255).astype(np.uint8)))
         cells = dict(zip(COLUMNS, row_text(self.rows[0]), strict=True)) | self.letters
         return Sweep(
             title=self.title,
@@ -108,7 +107,7 @@ class Plan(NamedTuple):
         )
 
     def _is_identity(self, row: Row) -> bool:
-        """Whether the row leaves the photo as it is; of the factors, jitter that multiplies by 1 counts as that."""
+        """Whether the row leaves the photo unchanged, including jitter with a factor of 1."""
         if self.boxes or self.compare:
             return False
         identity = identity_row(int(row["height"]), int(row["width"]))
@@ -123,7 +122,7 @@ def identity_row(height: int, width: int) -> Row:
 
 
 def row_text(row: Mapping[str, float]) -> tuple[str, ...]:
-    """The values of a row, each with the fewest digits that give the same float32 again."""
+    """The values of a row, each with the fewest digits that round to the same float32."""
     return tuple(np.format_float_positional(np.float32(value), trim="-") for value in row.values())
 
 
@@ -163,7 +162,7 @@ def plan_sweeps(height: int, width: int) -> list[Plan]:
 
 
 def order_tiles(height: int, width: int) -> list[tuple[str, Row]]:
-    """The 24 orders of the colour jitter: label and row."""
+    """Label and row of each of the 24 orders of the colour jitter."""
     base = identity_row(height, width) | {"jitter": 1.0} | ORDER_FACTORS
     found = []
     for order in permutations(range(4)):
@@ -179,7 +178,7 @@ def packed(order: Sequence[int]) -> int:
 
 def _crops(height: int, width: int) -> list[Plan]:
     h, w = max(1, height // 2), max(1, width // 2)
-    top, left = height // 16, (width - w) // 2  # what a photo is of tends to stand high in its middle
+    top, left = height // 16, (width - w) // 2  # subjects tend to be in the upper middle
     base = identity_row(height, width) | dict(zip(BOX, map(float, (top, left, h, w)), strict=True))
 
     def moved(column: str, room: int) -> Plan:
@@ -193,7 +192,7 @@ def _crops(height: int, width: int) -> list[Plan]:
         return Plan(column, {column: "v"}, rows, [str(value) for value in values], boxes=True)
 
     areas = (0.05, 0.08, 0.14, 0.2, 0.4, 0.7, 1.0)
-    ranges = {name: policies[0].scale for name, policies in PUBLISHED.items()} | {"SwAV's small views": SMALL_VIEWS}
+    ranges = {name: policies[0].scale for name, policies in PUBLISHED.items()} | {"SwAV's local crops": LOCAL_CROPS}
     area = Plan(
         "height × width",
         dict(zip(BOX, "tlhw", strict=True)),
@@ -212,7 +211,7 @@ def _crops(height: int, width: int) -> list[Plan]:
 
 
 def _central_box(height: int, width: int, area: float) -> Row:
-    """The central box with this share of the photo's area and the photo's own ratio."""
+    """The central box with the given fraction of the photo's area and the photo's aspect ratio."""
     h, w = (max(1, round(side * area**0.5)) for side in (height, width))
     return dict(zip(BOX, map(float, ((height - h) // 2, (width - w) // 2, h, w)), strict=True))
 
@@ -254,16 +253,16 @@ def _thresholds(identity: Row) -> Plan:
 
 
 def _bands(values: Sequence[float], ranges: dict[str, tuple[float, float]]) -> list[Band]:
-    """The ranges, equal ones together, widest first; ValueError where no tile shows a bound."""
+    """One band per range, equal ranges merged, widest first; ValueError if a bound is no tile's value."""
     names: dict[tuple[float, float], list[str]] = {}
     for name, (low, high) in ranges.items():
         names.setdefault((round(low, 6), round(high, 6)), []).append(name)
     widest_first = sorted(names.items(), key=lambda item: item[0][0] - item[0][1])
-    return [Band(_listed(who), values.index(low), values.index(high)) for (low, high), who in widest_first]
+    return [Band(_listed(recipes), values.index(low), values.index(high)) for (low, high), recipes in widest_first]
 
 
 def _chances(field: str) -> str:
-    """With which probability each recipe applies an operation, in a sentence."""
+    """A sentence with the probability of an operation in each recipe."""
     found: dict[str, list[str]] = {}
     for name, policies in PUBLISHED.items():
         first, second = (getattr(policy, field) for policy in policies)
@@ -272,7 +271,7 @@ def _chances(field: str) -> str:
     if len(found) == 1:
         return f"On with probability {next(iter(found))} in all three recipes."
     never = found.pop("0", [])
-    parts = [f"probability {text} ({_listed(who)})" for text, who in found.items()]
+    parts = [f"probability {text} ({_listed(recipes)})" for text, recipes in found.items()]
     return f"On with {'; '.join(parts)}{f'; never in {_listed(never)}' if never else ''}."
 
 

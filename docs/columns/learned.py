@@ -1,6 +1,6 @@
-"""One draw of a policy, and what AugSelf and CASSLE take of it.
+"""One pair of views, with AugSelf's targets and CASSLE's descriptors.
 
-Shape suffixes: V views, B photos (one), C channels, H W, P parameter columns, n columns of CASSLE's omega.
+Shape suffixes: V views, B batch (one photo), C channels, H W, P parameter columns, n columns of the descriptors.
 """
 
 from typing import NamedTuple
@@ -8,27 +8,27 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fastaugself.report.pairs import Pair, describe, to_uint8
+from fastaugself.report.samples import Sample, pack
+from fastaugself.report.words import Policies, signed
 from fastaugself_kernels import COLUMNS, DESCRIPTORS, Targets, augment, augself_targets, descriptors, sample_params
 from fastaugself_kernels.params import SOLARIZE_OFF, default_blur_kernel
-
-from ...report.pairs import Pair, describe, to_uint8
-from ...report.samples import Sample, pack
-from ...report.words import Policies, signed
-from .sweeps import row_text
-from .texts import OMEGA, TARGETS
+from sweeps import row_text
+from texts import DESCRIPTOR_TEXTS, TARGETS
 
 Color = tuple[int, int, int]
 
-# The fields of Targets and the parts of omega, with as many names of entries as each is wide, in their order.
+# The fields of Targets and their widths.
 TARGET_FIELDS = {"crop_B4": 4, "color_B4": 4, "flip_B1": 1, "blur_B1": 1, "rotation_B": 1, "solarize_B1": 1}
 WHOLE = ("flip_B1", "rotation_B", "flip", "grayscale")
 UNSIGNED = ("blur", "crop")
 
 
 class Entry(NamedTuple):
-    """A column of what methods learn from: the field or part it belongs to, its name, its values, where it comes from.
+    """One number of the targets or descriptors.
 
-    values: of the pairs (view 1, view 2) and (view 2, view 1) for a target, of view 1 and view 2 for omega.
+    group: the field of Targets, or the part of the descriptors. values: of the pairs (view 1, view 2) and (view 2,
+    view 1) for a target, of view 1 and view 2 for a descriptor. text: the formula.
     """
 
     group: str
@@ -38,7 +38,7 @@ class Entry(NamedTuple):
 
 
 class Learned(NamedTuple):
-    """A pair of views with everything that methods learn from.
+    """A pair of views with its targets and descriptors.
 
     rows: the parameters of each view, as text. means: mean colour of each crop before and after its jitter.
     """
@@ -46,12 +46,12 @@ class Learned(NamedTuple):
     pair: Pair
     rows: tuple[tuple[str, ...], ...]
     targets: list[Entry]
-    omega: list[Entry]
+    descriptors: list[Entry]
     means: tuple[tuple[Color, Color], ...]
 
 
 def learn(sample: Sample, policies: Policies, *, seed: int, epoch: int) -> Learned:
-    """The pair that the policies draw for the sample, with targets as published and all of omega."""
+    """The pair that the policies draw for the sample, with the published targets and all 14 columns of descriptors."""
     batch, size = pack([sample]), policies[0].size
     params_VBP = sample_params(batch.ids_B, batch.sizes_B2, policies, seed=seed, epoch=epoch)
     unjittered_VBP = params_VBP.clone()
@@ -74,7 +74,7 @@ def learn(sample: Sample, policies: Policies, *, seed: int, epoch: int) -> Learn
         pair=pair,
         rows=tuple(row_text(dict(zip(COLUMNS, row, strict=True))) for row in params_VBP[:, 0].tolist()),
         targets=target_entries(augself_targets(params_VBP, batch.sizes_B2, policies)),
-        omega=omega_entries(descriptors(params_VBP, batch.sizes_B2, policies, shift_VB3[:2])),
+        descriptors=descriptor_entries(descriptors(params_VBP, batch.sizes_B2, policies, shift_VB3[:2])),
         means=tuple((_color(before_V3[v]), _color(before_V3[v] - shift_V3[v])) for v in (0, 1)),
     )
 
@@ -86,10 +86,10 @@ def target_entries(targets: tuple[Targets, Targets]) -> list[Entry]:
     return _entries(groups, rows, TARGETS)
 
 
-def omega_entries(condition_VBn: Tensor) -> list[Entry]:
+def descriptor_entries(condition_VBn: Tensor) -> list[Entry]:
     """CASSLE's descriptors of the first sample, all 14 columns."""
     groups = [part for part, width in DESCRIPTORS.items() for _ in range(width)]
-    return _entries(groups, condition_VBn[:, 0].tolist(), OMEGA)
+    return _entries(groups, condition_VBn[:, 0].tolist(), DESCRIPTOR_TEXTS)
 
 
 def _entries(groups: list[str], rows: list[list[float]], texts: dict[str, str]) -> list[Entry]:

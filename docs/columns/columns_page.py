@@ -1,16 +1,15 @@
-"""The page of `fastaugself views --columns`."""
+"""The columns as an HTML page."""
 
+from content import Content
+from fastaugself.html.page import data_uri, escape, page
+from fastaugself.report.pair_html import pair_html
 from fastaugself_kernels import COLUMNS
+from learned import Color, Entry, Learned
+from sweeps import Band, Sweep, Tile
+from texts import INTRODUCTION, LEARNED, ORDERS, PIPELINE
 
-from ...html.page import data_uri, escape, page
-from ...report.pair_html import pair_html
-from .content import Content
-from .learned import Color, Entry, Learned
-from .sweeps import Band, Sweep, Tile
-from .texts import INTRODUCTION, LEARNED, ORDERS, PIPELINE
-
-SLOTS = 7  # tiles to a row
-TILE, SMALL, PHOTO = 208, 128, 640  # pixels in which tiles, the orders' tiles and the photo are stored, at most
+SLOTS = 7  # tiles per row
+TILE, SMALL = 208, 128  # stored size in pixels, at most, of a tile and of an order's tile
 
 
 def columns_page(content: Content, detail: str) -> str:
@@ -32,7 +31,7 @@ def columns_page(content: Content, detail: str) -> str:
 
 
 def _photo_definition(content: Content) -> str:
-    """The photo once, for every crop box to be drawn on."""
+    """The photo, embedded once; every crop box is drawn on a reference to it."""
     height, width = content.photo_HWC.shape[:2]
     uri = data_uri(content.photo_HWC, max_side=256, quality=80, kind="webp")
     return (
@@ -125,12 +124,12 @@ def _learned_html(learned: Learned) -> str:
         for v, (before, after) in enumerate(learned.means, 1)
     )
     return (
-        f'<h2 id="learned">What is learned from it</h2>\n<p class="lead">{LEARNED["pair"]}</p>\n'
+        f'<h2 id="learned">Targets and conditions</h2>\n<p class="lead">{LEARNED["pair"]}</p>\n'
         f'{pair_html(learned.pair)}\n<div class="drawn">{rows}</div>\n<div class="entries">\n'
         f"<div><h3>AugSelf: targets</h3><p>{LEARNED['augself']}</p>"
         f"{_table_html(learned.targets, ('1, 2', '2, 1'))}</div>\n"
         f"<div><h3>CASSLE: descriptors</h3><p>{LEARNED['cassle']}</p>"
-        f"{_table_html(learned.omega, ('view 1', 'view 2'))}{swatches}</div>\n</div>"
+        f"{_table_html(learned.descriptors, ('view 1', 'view 2'))}{swatches}</div>\n</div>"
     )
 
 
