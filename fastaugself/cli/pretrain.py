@@ -12,8 +12,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from .. import distributed
 from ..config.checks import check_processes
 from ..config.schema import Pretrain
