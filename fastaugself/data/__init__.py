@@ -1,1 +1,1 @@
-"""Photos on disk to batches on the device: writing `.beton` files, reading them, and the order of an epoch."""
+"""The data pipeline from photos on disk to batches on the device: `.beton` files, readers, order, transfer."""

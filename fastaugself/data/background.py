@@ -1,4 +1,4 @@
-"""An iterator that works ahead of its consumer in a thread, and never leaves one behind."""
+"""Prefetching in a background thread that always ends with its consumer."""
 
 import atexit
 import contextlib
@@ -13,12 +13,12 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _END = object()
-PATIENCE = 60.0  # seconds without an item, after which the log says so: a dead network disk looks just like this
+PATIENCE = 60.0  # seconds without an item before a warning is logged: a dead network disk looks just like this
 
 
 def log_waiting(about: str) -> None:
-    """Says that `about` is being waited for, once more after every PATIENCE seconds."""
-    log.warning("still waiting for %s, %.0f s and more: is the disk slow or gone?", about, PATIENCE)
+    """Logs a warning that `about` has not arrived; called after every PATIENCE seconds of waiting."""
+    log.warning("still waiting for %s after %.0f s: is the disk slow or gone?", about, PATIENCE)
 
 
 class _Raised:
@@ -27,14 +27,14 @@ class _Raised:
 
 
 class Background(Generic[T]):
-    """Runs `items` in a thread of its own, at most `depth` finished items ahead; iterate over it once.
+    """Iterates over `items` in a background thread, with up to `depth` finished items queued; iterate over it once.
 
     An exception in the thread is raised to the consumer at the item where it happened. `close()` returns when the
-    thread has ended; an `items` that is a generator is closed in that thread.
+    thread has ended. If `items` is a generator, it is closed in that thread.
     """
 
     def __init__(self, items: Iterable[T], *, depth: int, name: str, about: str = ""):
-        """name: of the thread. about: what is being waited for, when it takes long."""
+        """name: name of the thread. about: what the items are, for the warning about a long wait (default: `name`)."""
         self._items, self._queue, self._about = items, queue.Queue[object](depth), about or name
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -48,7 +48,7 @@ class Background(Generic[T]):
                 for item in self._items:
                     if not self._put(item):
                         return
-                    del item  # else this thread would hold the batch until it has the next
+                    del item  # otherwise this thread would keep the batch in memory until the next one is ready
             finally:
                 if isinstance(self._items, Generator):
                     self._items.close()
@@ -57,7 +57,7 @@ class Background(Generic[T]):
         self._put(last)
 
     def _put(self, item: object) -> bool:
-        """False if the consumer has closed us; it empties the queue then, so that `put` cannot wait for ever."""
+        """False if the consumer has called `close`, which empties the queue so that `put` cannot block forever."""
         if self._stop.is_set():
             return False
         self._queue.put(item)
@@ -84,7 +84,7 @@ class Background(Generic[T]):
                 log_waiting(self._about)
 
     def close(self) -> None:
-        """Stops the thread after the item it is working on, and waits for it."""
+        """Stops the thread after its current item, and waits for it to end."""
         self._stop.set()
         while self._thread.is_alive():
             with contextlib.suppress(queue.Empty):
@@ -98,6 +98,6 @@ _running: weakref.WeakSet[Background] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    """A thread that is inside FFCV's compiled code while the interpreter goes away would abort the process."""
+    """Ends all threads at exit: one inside FFCV's compiled code at interpreter shutdown would abort the process."""
     for background in list(_running):
         background.close()

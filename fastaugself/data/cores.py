@@ -1,10 +1,10 @@
-"""How many cores this process may use."""
+"""The number of CPU cores that this process may use."""
 
 import os
 
 
 def available_cores() -> int:
-    """Cores this process may run on, shared fairly with the other ranks that torchrun started on this machine."""
+    """CPU cores available to this process, divided equally among the ranks that torchrun started on this machine."""
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS

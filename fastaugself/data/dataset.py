@@ -1,9 +1,9 @@
-"""Several `.beton` files as one set of samples: how a collection outgrows one file and one disk.
+"""One data set from one or several `.beton` files.
 
-Sample ids count through the files in their order: sample k of the first file is k, sample k of the second is k plus the
-number of samples of the first, and so on. A file added at the end leaves the ids before it as they were.
+Sample ids are numbered consecutively over the files in their order: sample k of the first file has id k, sample k of
+the second has id k plus the number of samples in the first, and so on. Appending a file does not change earlier ids.
 
-Shape suffixes: B samples of a batch, N samples, 2 = (height, width).
+Shape suffixes: B batch, N all samples, 2 = (height, width).
 """
 
 import bisect
@@ -27,19 +27,21 @@ log = logging.getLogger(__name__)
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
-_OPENERS = 3  # files opened at a time: on a network disk each costs several round trips
-_MAX_PIXELS = 1 << 28  # of a photo, 0.8 GB decoded; what claims more is refused before anything is allocated
+_OPENERS = 3  # files opened concurrently: on a network disk each takes several round trips
+_MAX_PIXELS = 1 << 28  # per photo, 0.8 GB decoded; larger sizes in the index are refused before anything is allocated
 
 
 class Dataset:
-    """Open `.beton` files, in order.
+    """One or several open `.beton` files as one data set.
 
-    paths: a file, a pattern such as `shards/*.beton` (its matches that end in .beton, sorted by name), or several.
+    paths: a file, a pattern such as `shards/*.beton` (its matches that end in .beton, sorted by name), or a list of
+    these.
 
-    shards: the files. num_samples: of all of them. sizes_N2, labels_N, modes_N: as of Beton, by sample id.
-    classes: names by label. name: for messages.
+    Attributes. shards: the open files, in order. num_samples: total number of samples. sizes_N2, labels_N, modes_N: the
+    arrays of Beton, indexed by sample id. classes: class names, indexed by label. name: name of the data set, for
+    messages.
 
-    Raises UsageError for paths that match nothing or a file twice, and for files whose classes differ; RunError for a
+    Raises UsageError for a pattern without a match, a file named twice, and files whose classes differ; RunError for a
     damaged file.
     """
 
@@ -67,7 +69,7 @@ class Dataset:
         return self.num_samples
 
     def _join(self, name: str) -> Any:
-        """One array for all files, of which theirs become parts."""
+        """The concatenation of an array over all files; the arrays of the single files become views of it."""
         if len(self.shards) == 1:
             return getattr(self.shards[0], name)
         whole = np.concatenate([getattr(shard, name) for shard in self.shards])
@@ -82,17 +84,17 @@ class Dataset:
             shard, sample = self.locate(largest)
             height, width = self.sizes_N2[largest].tolist()
             raise UsageError(
-                f"{shard.path}: sample {sample} claims {height} x {width} pixels, more than the {_MAX_PIXELS} that are "
-                f"decoded; write it again with `fastaugself write ... --max-side 500`"
+                f"{shard.path}: sample {sample} claims {height} x {width} pixels, more than the limit of "
+                f"{_MAX_PIXELS}; write the file again with `fastaugself write ... --max-side 500`"
             )
 
     def locate(self, sample: int) -> tuple[Beton, int]:
-        """The file of a sample, and its number there."""
+        """The file that holds a sample, and the index of the sample in that file."""
         shard = bisect.bisect_right(self._starts, sample) - 1
         return self.shards[shard], sample - self._starts[shard]
 
     def where(self, ids_B: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
-        """(file descriptor, byte, length in bytes) of the stored data of each sample."""
+        """Location of the stored data of each sample: (file descriptor, byte offset, length in bytes)."""
         fds = np.array([shard.fileno() for shard in self.shards], np.int32)
         return fds[self._shards_of(ids_B)], self._pointers_N[ids_B], self._bytes_N[ids_B]
 
@@ -100,12 +102,12 @@ class Dataset:
         return np.searchsorted(self.starts, ids_B, side="right") - 1
 
     def shard_range(self, sample: int) -> tuple[int, int]:
-        """The first sample id of the file that holds `sample`, and the first after it."""
+        """The half-open range (start, stop) of sample ids in the file that holds `sample`."""
         shard = bisect.bisect_right(self._starts, sample) - 1
         return self._starts[shard], self._starts[shard + 1]
 
     def describe(self, sample: int) -> str:
-        """A sample by all its names, for messages."""
+        """A sample's file, index in the file and name in the source collection, for messages."""
         shard, local = self.locate(sample)
         name = manifest.source_name(shard, local)
         source = f" ({name})" if name else ""
@@ -113,10 +115,10 @@ class Dataset:
         return f"{shard.path}: sample {local}{source}{several}"
 
     def check_unchanged(self, ids_B: NDArray[np.int64] | None = None) -> None:
-        """Raises RunError if a file was cut, rewritten or lost since it was opened.
+        """Raises RunError if a file was truncated, rewritten or lost since it was opened.
 
-        ids_B: of the files of these samples only, and by their open descriptors: what another file of the same name
-        holds by now cannot disturb those who read the old one.
+        ids_B: if given, check only the files that hold these samples, by their open file descriptors: a new file under
+        the same name does not affect readers of the old one.
         """
         if ids_B is None:
             for shard in self.shards:
@@ -127,18 +129,18 @@ class Dataset:
 
     @property
     def fingerprint(self) -> int:
-        """Changes with the order, the sizes and the labels of the samples, and not with their division into files."""
+        """CRC-32 of the sizes and labels in order; does not depend on how the samples are divided into files."""
         return zlib.crc32(self.labels_N.data, zlib.crc32(self.sizes_N2.data))
 
     @property
     def columns(self) -> dict[str, list[float]]:
-        """Further known values by name and sample id: those that the sidecars of all files have."""
+        """Additional per-sample values by column name, indexed by sample id: the columns that all sidecars have."""
         parts = [found.columns if (found := sidecar.read(shard)) else {} for shard in self.shards]
         names = [name for name in parts[0] if all(name in part for part in parts)]
         return {name: [value for part in parts for value in part[name]] for name in names}
 
     def _read_classes(self) -> list[str]:
-        """Names by label; without a sidecar that has them, the labels as text."""
+        """Class names from the sidecars, indexed by label; without names there, the label numbers as text."""
         known: tuple[Beton, list[str]] | None = None
         for shard in self.shards:
             found = sidecar.read(shard, columns=False)
@@ -153,7 +155,7 @@ class Dataset:
         return [str(label) for label in range(highest + 1)]
 
     def close(self) -> None:
-        """Lets go of the files; the arrays stay."""
+        """Closes the files; the arrays stay available."""
         for shard in self.shards:
             shard.close()
 
@@ -165,7 +167,7 @@ class Dataset:
 
 
 def expand(paths: Paths) -> list[Path]:
-    """The files that `paths` names, patterns replaced by their sorted matches. Raises UsageError where one has none."""
+    """The files in `paths`, with patterns replaced by their sorted matches. Raises UsageError if one has no match."""
     several = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     if not several:
         raise UsageError("no .beton file was named: pass a file, a pattern such as 'shards/*.beton', or several")
@@ -174,7 +176,7 @@ def expand(paths: Paths) -> list[Path]:
         if is_pattern(path):
             found = sorted(name for name in glob.glob(os.fspath(path), recursive=True) if name.endswith(".beton"))
             if not found:
-                raise UsageError(f"{os.fspath(path)} matches no .beton file; `fastaugself write` makes them")
+                raise UsageError(f"{os.fspath(path)} matches no .beton file; create one with `fastaugself write`")
             files += map(Path, found)
         else:
             files.append(Path(path))
@@ -182,7 +184,7 @@ def expand(paths: Paths) -> list[Path]:
 
 
 def is_pattern(path: str | os.PathLike[str]) -> bool:
-    """Whether it has wildcards and is not the name of something."""
+    """Whether `path` has wildcards and does not exist literally."""
     return glob.has_magic(os.fspath(path)) and not os.path.lexists(path)
 
 
@@ -216,7 +218,7 @@ def _refuse_twice(shards: list[Beton]) -> None:
     for shard in shards:
         other = seen.setdefault(shard.identity, shard)
         if other is not shard:
-            raise UsageError(f"{shard.path} is named twice (as {other.path}): every photo counts once in an epoch")
+            raise UsageError(f"{shard.path} is named twice (as {other.path}): pass every file once")
 
 
 def _disagreement(a: Path, classes_a: list[str], b: Path, classes_b: list[str]) -> str:
@@ -225,4 +227,4 @@ def _disagreement(a: Path, classes_a: list[str], b: Path, classes_b: list[str]) 
         what = f"{len(classes_a)} and {len(classes_b)} classes"
     else:
         what = f"class {which} is '{classes_a[which]}' in one and '{classes_b[which]}' in the other"
-    return f"{a} and {b} disagree about the classes ({what}): write all files of one data set with the same classes"
+    return f"{a} and {b} disagree about the classes ({what}): write all files of a data set with the same classes"

@@ -1,7 +1,7 @@
-"""The demo's data: crops of real photos that come inside the scikit-image and scikit-learn packages.
+"""The demo data set: crops of eight real photos from the scikit-image and scikit-learn packages.
 
-Eight photos prove nothing about transfer. But every crop is made with known factors (which photo, from where, how
-large, a hue rotation), and the sidecar keeps them, so that a report can ask what a representation knows of each.
+Eight photos say nothing about transfer. But each crop has known factors (photo, position, scale, hue rotation), which
+the sidecar stores, so that a report can measure how much of each factor a representation keeps.
 """
 
 import importlib.util
@@ -34,12 +34,12 @@ _PHOTOS = (
 )
 _SPLITS = ("train", "val")
 DEMO_COUNTS = {"train": 4096, "val": 1024}
-_SCALES = (0.35, 0.8)  # of the photo's short side
-_HUES = 256  # steps of a full turn in which Pillow can rotate
+_SCALES = (0.35, 0.8)  # crop side as a fraction of the photo's shorter side
+_HUES = 256  # hue steps per full turn in Pillow's HSV mode
 
 
 class _Crop(NamedTuple):
-    """photo: index of the class. side: pixels of the photo. centre_y, centre_x, scale: fractions. hue: turns."""
+    """photo: class index. side: pixels of the original photo. centre_y, centre_x, scale: fractions. hue: turns."""
 
     photo: int
     side: float
@@ -59,14 +59,14 @@ def write_demo(
 ) -> Path:
     """Writes `count` square crops of eight real photos to the `.beton` file `out`, and returns its path.
 
-    count: by default 4096 for train and 1024 for val; every photo has its equal share. size: side in pixels. seed: of
-    the draws; train and val draw independently. An `out` that exists is replaced.
+    count: default 4096 for train and 1024 for val, divided equally among the photos. size: side of the crops in pixels.
+    seed: random seed of the crops; train and val are drawn independently. An existing `out` is replaced.
 
     The sidecar has the photos as classes and a column for each factor: `photo` (the label), `centre_y` and `centre_x`
-    (of the crop, as a fraction of the photo's height and width), `scale` (of its side to the photo's short side, in
-    [0.35, 0.8)) and `hue` (rotation at write time, in turns, a multiple of 1/256 in [-0.5, 0.5)).
+    (centre of the crop, as a fraction of the photo's height and width), `scale` (side of the crop as a fraction of the
+    photo's shorter side, in [0.35, 0.8)) and `hue` (hue rotation in turns, a multiple of 1/256 in [-0.5, 0.5)).
 
-    Raises UsageError where scikit-image or scikit-learn is missing.
+    Raises UsageError if scikit-image or scikit-learn is missing.
     """
     if split not in _SPLITS:
         raise UsageError(f"split is {split!r}, expected train or val")
@@ -95,13 +95,13 @@ def write_demo(
 
 
 def load_photos() -> dict[str, Image.Image]:
-    """The eight photos by class name, RGB, read from the files of the installed packages."""
+    """The eight photos as RGB images by class name, read from the installed packages."""
     found: dict[str, Image.Image] = {}
     for name, package, file in _PHOTOS:
         spec = importlib.util.find_spec(package)
         if spec is None or spec.origin is None:
             raise UsageError(
-                f"the demo's photos are inside scikit-image and scikit-learn, and {package} is not "
+                f"the demo's photos come with scikit-image and scikit-learn, and {package} is not "
                 f"installed: pip install scikit-image scikit-learn"
             )
         path = Path(spec.origin).parent / file

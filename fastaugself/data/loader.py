@@ -1,6 +1,6 @@
-"""Decoded batches of `.beton` files, in an order that depends on (seed, epoch, position) alone.
+"""The data loader: decoded batches from `.beton` files, in an order that depends only on (seed, epoch, position).
 
-Shape suffixes: B images of a batch, N samples, 2 = (height, width).
+Shape suffixes: B batch, N all samples, 2 = (height, width).
 """
 
 import logging
@@ -40,21 +40,24 @@ class BatchTooLarge(UsageError):
 
 
 class Loader:
-    """One rank's batches of `.beton` files, each photo decoded once, a few batches ahead of the consumer.
+    """Loads one rank's batches from `.beton` files; each photo is decoded once, a few batches ahead of the consumer.
 
-    paths: a `.beton` file, a pattern such as `shards/*.beton`, or several of them (dataset.py says how samples count).
-    batch_size: per rank. seed: of the order. rank, world: this process among the training's. source: who reads and
-    decodes: "ffcv", "native" (simplejpeg), or "auto": FFCV where it can be used. Both give the same pixels in the same
-    order. decode: "cpu", or "nvimgcodec" for the GPU. workers: decoding threads, 0 for all cores this rank may use.
-    order: "random", "quasi-random" for disks that are slow at random access, or "sequential" (order.py). drop_last:
-    full global batches only; else every sample exactly once. max_corrupt: share of the samples that may be corrupt;
-    each is replaced by the next intact one of its file. device: where the batches are to be.
+    paths: a `.beton` file, a pattern such as `shards/*.beton`, or a list of these (dataset.py defines the sample ids).
+    batch_size: per rank. seed: random seed of the order. rank, world: rank of this process and number of ranks.
+    source: the reader: "ffcv", "native" (simplejpeg), or "auto" (FFCV if it is available); both give identical pixels
+    in the same order. decode: "cpu", or "nvimgcodec" to decode on the GPU. workers: decoding threads, 0 for all cores
+    available to this rank. order: "random", "quasi-random" for disks that are slow at random access, or "sequential"
+    (order.py). drop_last: drop the incomplete global batch at the end of an epoch; False: see each sample exactly once.
+    max_corrupt: maximum fraction of samples that may be corrupt; each is replaced by the next intact sample of its
+    file. device: the device of the returned batches.
 
-    name: of the data, for messages. num_samples, batches: of the data; of an epoch of this rank. classes: names by
-    label. sizes_N2, labels_N: int32 (height, width) and int64 of every sample, by sample id. fingerprint: of both.
-    source, source_reason: the reader in use, and why "auto" did not take FFCV ("" if it did).
+    Attributes. name: name of the data set, for messages. num_samples: samples in the data set. batches: batches per
+    epoch on this rank. classes: class names, indexed by label. sizes_N2, labels_N: int32 (height, width) in pixels and
+    int64 label of each sample, by sample id. fingerprint: checksum of these two. source: the reader in use.
+    source_reason: why "auto" did not choose FFCV, "" if it did.
 
-    Raises UsageError for wrong use and missing packages, RunError for a damaged file, both before anything is decoded.
+    Raises UsageError for invalid arguments and missing packages, RunError for a damaged file, before anything is
+    decoded.
     """
 
     def __init__(
@@ -80,7 +83,7 @@ class Loader:
         if order not in typing.get_args(Order):
             raise UsageError(f"order is {order!r}, expected {', '.join(typing.get_args(Order))}")
         if workers < 0:
-            raise UsageError(f"workers is {workers}, expected a number of threads, or 0 for one a core")
+            raise UsageError(f"workers is {workers}, expected a number of threads, or 0 for one per core")
         self.batch_size, self.seed, self.rank, self.world = batch_size, seed, rank, world
         self.order, self.drop_last, self.device, self.decode = order, drop_last, device, decode
         self._dataset = Dataset(paths)
@@ -117,13 +120,13 @@ class Loader:
         return reader(self._dataset, workers=workers)
 
     def epoch(self, epoch: int, start: int = 0) -> Generator[RaggedBatch]:
-        """The batches of an epoch from batch `start` on: on `device`; they belong to the caller.
+        """Yields the batches of an epoch on `device`, starting with batch `start`.
 
-        Nothing is read before the first `next()`. Breaking off, an exception in the loop and `close()` of the generator
-        end the threads before they return.
+        The caller owns each batch. Nothing is read before the first `next()`. All threads have ended when the generator
+        is exhausted or closed (after `break` or an exception in the loop, as well).
 
-        Raises UsageError for a `start` outside the epoch, RunError while iterating for too many samples that cannot be
-        decoded and for a file that was changed or lost.
+        Raises UsageError for a `start` outside the epoch; while iterating, RunError for too many corrupt samples and
+        for a file that was changed or lost.
         """
         ids = epoch_batches(
             self.num_samples,
@@ -139,14 +142,14 @@ class Loader:
         return self._decoded(ids, epoch)
 
     def batches_of(self, ids: Iterable[NDArray[np.int64]]) -> Generator[RaggedBatch]:
-        """Batches of these sample ids, in the order given; `ids` may be endless.
+        """Yields one batch for each array of sample ids, in the given order.
 
-        Raises as `epoch` does, and UsageError for an id that is none.
+        ids: iterable of int64 [B]; may be infinite. Raises what `epoch` raises, and UsageError for an id out of range.
         """
         return self._decoded(self._known(ids), 0)
 
     def take(self, ids_B: NDArray[np.int64]) -> RaggedBatch:
-        """These samples as one batch on `device`. Raises as `batches_of`."""
+        """Loads these samples, int64 [B], as one batch on `device`. Raises what `batches_of` raises."""
         with closing(self.batches_of([ids_B])) as batches:
             return next(batches)
 
@@ -160,7 +163,7 @@ class Loader:
             yield ids_B
 
     def describe(self, sample: int) -> str:
-        """A sample by all its names: its file, its number there, and where it came from if the manifest says so."""
+        """A sample's file, its index there, and its name in the source collection if there is a manifest."""
         return self._dataset.describe(sample)
 
     def _decoded(self, ids: Iterator[NDArray[np.int64]], epoch: int) -> Generator[RaggedBatch]:
@@ -188,7 +191,7 @@ class Loader:
             for decoded in batches:
                 self._dataset.check_unchanged(decoded.batch.ids_B.numpy())
                 yield self._faults.repair(decoded, buffers)
-                del decoded  # else two batches would be kept here while the next one is waited for
+                del decoded  # otherwise two batches would be in memory here while waiting for the next one
 
     def _read_ahead(self, ids: Iterator[NDArray[np.int64]], epoch: int) -> Generator[NDArray[np.int64]]:
         if self.order != "quasi-random":
@@ -200,20 +203,20 @@ class Loader:
 
     @property
     def columns(self) -> dict[str, list[float]]:
-        """Further known values of every sample by name, by sample id: those of the sidecar, read anew."""
+        """Additional per-sample values by column name, indexed by sample id; read from the sidecars on each access."""
         return self._dataset.columns
 
     @property
     def corrupt(self) -> int:
-        """Samples that could not be decoded in the running epoch, on this rank; others took their places."""
+        """Number of corrupt samples that were replaced on this rank in the current epoch."""
         return self._faults.count
 
     def check_corrupt(self, count: int) -> None:
-        """Raises RunError if `count`, the sum of `corrupt` over all ranks, is more than `max_corrupt` allows."""
+        """Raises RunError if `count`, the sum of `corrupt` over all ranks, exceeds `max_corrupt`."""
         self._faults.check(count)
 
     def close(self) -> None:
-        """Ends every epoch that is still running and lets go of the files."""
+        """Ends all running epochs and closes the files."""
         for epoch in list(self._epochs):
             epoch.close()
         self._dataset.close()

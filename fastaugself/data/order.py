@@ -1,19 +1,19 @@
-"""The order of an epoch, addressed: which sample stands at a position is computed, not stored.
+"""The order of the samples in an epoch: the sample at a position is computed, not stored.
 
-A keyed permutation of [0, N), a Feistel network with cycle walking (Black and Rogaway 2002, "Ciphers with arbitrary
-finite domains"), needs O(1) memory, so any rank finds any batch of any epoch at once: resume in the middle of an epoch
-and another number of ranks are only other positions.
+The order is a keyed permutation of [0, N): a Feistel network with cycle walking (Black and Rogaway 2002, "Ciphers with
+arbitrary finite domains"). It takes O(1) memory, and any rank can compute any batch of any epoch directly. So a run can
+resume in the middle of an epoch, and on a different number of ranks.
 
-`quasi-random` (FFCV's term) is for disks that are slow at random access. Neighbouring samples form blocks, which are
-shuffled, and the epoch draws from a few blocks at a time until they are used up:
+`quasi-random` (FFCV's term) is for disks that are slow at random access. Neighbouring samples form blocks. The blocks
+are shuffled, and samples are drawn from a few open blocks at a time until these are used up:
 
-    position -> lane, place in the lane     a global batch takes equally from every lane; lanes are parts of the epoch
-             -> window, place in it         a window is a few blocks of one lane, shuffled together
-             -> block, sample of the block  blocks are shuffled over the whole epoch
+    position -> lane, place in the lane     lanes divide the epoch; a global batch takes equally many from each lane
+             -> window, place in the window a window is a few blocks of one lane, shuffled together
+             -> block, sample in the block  blocks are shuffled over the whole epoch
 
-A rank's slice of the global batches is a few lanes, so that each rank reads blocks of its own, one after the other.
+A rank's slice of the global batches consists of a few lanes, so each rank reads different blocks, one after the other.
 
-Shape suffixes: B the samples of a batch, N samples, L lanes.
+Shape suffixes: B batch, N all samples, L lanes, R rounds.
 """
 
 import math
@@ -28,20 +28,20 @@ from ..errors import UsageError
 
 Order = Literal["random", "quasi-random", "sequential"]
 
-BLOCK = 64  # neighbouring samples that are read together: about 7 MB of ImageNet
-OPEN_BLOCKS = 128  # that a quasi-random epoch draws from at a time, over all ranks: about 0.9 GB of ImageNet
+BLOCK = 64  # neighbouring samples that are read together: about 7 MB on ImageNet
+OPEN_BLOCKS = 128  # blocks from which samples are drawn at a time, over all ranks: about 0.9 GB on ImageNet
 
 _ROUNDS = 8
 _MASK = (1 << 64) - 1
 _STEPS = np.arange(1, _ROUNDS + 2, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-_MIN_BITS = 6  # smaller networks would reach too few of the permutations of a handful of samples
+_MIN_BITS = 6  # a smaller network would produce too few of the possible permutations of a handful of samples
 
 
 def sample_at(positions: NDArray[np.integer], *, num_samples: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """The samples at `positions` of a shuffled epoch; over [0, num_samples) a permutation.
+    """The sample ids at `positions` of a shuffled epoch; a permutation of [0, num_samples).
 
-    positions: integers in [0, num_samples), any shape. seed, epoch: integers; their low 64 bits choose the permutation.
-    Returns int64 of the same shape.
+    positions: integers in [0, num_samples), any shape. seed, epoch: integers; their low 64 bits select the permutation.
+    Returns int64 of the same shape. Raises ValueError for a position out of range.
     """
     positions = np.asarray(positions)
     if positions.size and (positions.min() < 0 or positions.max() >= num_samples):
@@ -53,32 +53,33 @@ def sample_at(positions: NDArray[np.integer], *, num_samples: int, seed: int, ep
 def quasi_sample_at(
     positions: NDArray[np.integer], *, num_samples: int, global_batch: int, seed: int, epoch: int
 ) -> NDArray[np.int64]:
-    """The samples at `positions` of a quasi-random epoch; over [0, num_samples) a permutation.
+    """The sample ids at `positions` of a quasi-random epoch; a permutation of [0, num_samples).
 
-    positions: integers in [0, num_samples), [B]. global_batch: samples of a step over all ranks; another one gives
-    another order. seed, epoch: as for `sample_at`. Returns int64 [B].
+    positions: integers [B] in [0, num_samples). global_batch: global batch size; the order depends on it. seed, epoch:
+    see `sample_at`. Returns int64 [B].
     """
     lanes = math.gcd(global_batch, OPEN_BLOCKS)
     places_B = _places_in_lanes(np.asarray(positions, np.int64), num_samples, global_batch, lanes)
-    size = OPEN_BLOCKS // lanes * BLOCK  # of a window
+    size = OPEN_BLOCKS // lanes * BLOCK  # samples per window
     windows_B = places_B // size
     keys = _window_keys(seed, epoch, windows_B)
     drawn_B = places_B % size
-    last_B = windows_B == num_samples // size  # the last window is shorter, or empty
+    last_B = windows_B == num_samples // size  # the last window may be shorter
     for chosen_B, count in ((~last_B, size), (last_B, num_samples % size)):
         drawn_B[chosen_B] = _permute(drawn_B[chosen_B], count, keys[:, chosen_B])
     blocks_B, inside_B = np.divmod(windows_B * size + drawn_B, BLOCK)
     whole = num_samples // BLOCK
-    # The block that is not whole stays the last; the rotation has other samples in it in every epoch.
+    # The incomplete block always comes last; because of the rotation it holds different samples in every epoch.
     shuffled_B = blocks_B < whole
     blocks_B[shuffled_B] = sample_at(blocks_B[shuffled_B], num_samples=whole, seed=seed, epoch=epoch)
     return (blocks_B * BLOCK + inside_B + _rotation(num_samples, seed, epoch)) % num_samples
 
 
 def blocks_of(ids_B: NDArray[np.int64], *, num_samples: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """The blocks of a quasi-random epoch that hold these samples, each once: the first sample of every block.
+    """The blocks of a quasi-random epoch that contain these samples, as the id of the first sample of each block.
 
-    A block is BLOCK samples from there on, where the first sample of the data follows the last.
+    A block consists of BLOCK consecutive ids, which wrap around from the last sample to the first. Each block is
+    returned once. ids_B: int64 [B]. Returns int64.
     """
     rotation = _rotation(num_samples, seed, epoch)
     blocks = np.unique((ids_B - rotation) % num_samples // BLOCK)
@@ -86,12 +87,12 @@ def blocks_of(ids_B: NDArray[np.int64], *, num_samples: int, seed: int, epoch: i
 
 
 def num_batches(num_samples: int, batch_size: int, *, rank: int = 0, world: int = 1, drop_last: bool = True) -> int:
-    """Batches of one rank in an epoch. Without drop_last a rank whose share of the rest is empty has one fewer."""
+    """Batches per epoch on one rank; without drop_last, a rank that gets no sample of the last batch has one fewer."""
     _check(num_samples, batch_size, rank, world)
     full, rest = divmod(num_samples, batch_size * world)
     if drop_last:
         return full
-    start, stop = _share(rest, rank, world)
+    start, stop = _slice_of_rank(rest, rank, world)
     return full + (stop > start)
 
 
@@ -107,18 +108,18 @@ def epoch_batches(
     drop_last: bool = True,
     start: int = 0,
 ) -> Iterator[NDArray[np.int64]]:
-    """The sample ids of each batch of one rank, from batch `start` on.
+    """Yields the sample ids of each batch of one rank, int64 [B], starting with batch `start`.
 
-    batch_size: per rank. Global batch k holds the positions [k*G, (k+1)*G) with G = batch_size * world, and rank r
-    takes the r-th contiguous slice of it: equal G gives equal global batches on any number of ranks. What does not fill
-    a global batch is dropped, or without drop_last divided among the ranks as evenly as it goes; nothing is seen twice.
-    order: "random", "quasi-random" (this module's docstring), or "sequential", the order of the file.
+    batch_size: per rank. Global batch k holds the positions [k*G, (k+1)*G), with G = batch_size * world, and rank r
+    takes its r-th contiguous slice: with equal G, the global batches are the same on any number of ranks. An incomplete
+    last batch is dropped, or, without drop_last, divided among the ranks as evenly as possible. No sample is seen
+    twice. order: "random", "quasi-random" (see the top of this module), or "sequential", the order of the files.
 
-    Yields int64 [B].
+    Raises UsageError for arguments out of range, before the first batch.
     """
     batches = num_batches(num_samples, batch_size, rank=rank, world=world, drop_last=drop_last)
     if not 0 <= start <= batches:
-        raise UsageError(f"start is {start}, expected 0 to {batches}, the batches of an epoch")
+        raise UsageError(f"start is {start}, expected 0 to {batches}, the number of batches in an epoch")
     return _batches(num_samples, batch_size, seed, epoch, rank, world, order, range(start, batches))
 
 
@@ -130,18 +131,18 @@ def _batches(
         if first + batch_size * world <= num_samples:
             start, stop = first + rank * batch_size, first + (rank + 1) * batch_size
         else:
-            low, high = _share(num_samples - first, rank, world)
+            low, high = _slice_of_rank(num_samples - first, rank, world)
             start, stop = first + low, first + high
         ids_B = np.arange(start, stop)
         if order == "random":
             ids_B = sample_at(ids_B, num_samples=num_samples, seed=seed, epoch=epoch)
         elif order == "quasi-random":
-            together = batch_size * world
-            ids_B = quasi_sample_at(ids_B, num_samples=num_samples, global_batch=together, seed=seed, epoch=epoch)
+            global_batch = batch_size * world
+            ids_B = quasi_sample_at(ids_B, num_samples=num_samples, global_batch=global_batch, seed=seed, epoch=epoch)
         yield ids_B
 
 
-def _share(rest: int, rank: int, world: int) -> tuple[int, int]:
+def _slice_of_rank(rest: int, rank: int, world: int) -> tuple[int, int]:
     return rest * rank // world, rest * (rank + 1) // world
 
 
@@ -154,22 +155,23 @@ def _check(num_samples: int, batch_size: int, rank: int, world: int) -> None:
         raise UsageError(f"rank is {rank} of {world} ranks, expected 0 to {world - 1}")
 
 
-def _places_in_lanes(positions_B: NDArray[np.int64], count: int, together: int, lanes: int) -> NDArray[np.int64]:
-    """Lane l is the l-th part of [0, count); global batch k takes the k-th `together / lanes` places of every lane.
+def _places_in_lanes(positions_B: NDArray[np.int64], count: int, global_batch: int, lanes: int) -> NDArray[np.int64]:
+    """The place in [0, count) at each position, where lane l is the l-th of `lanes` contiguous parts of [0, count).
 
-    What is left in the lanes after the last full global batch follows lane by lane.
+    Global batch k takes the k-th `global_batch / lanes` places of every lane. The places that remain after the last
+    full global batch follow lane by lane.
     """
-    share, full = together // lanes, count // together
+    per_lane, full = global_batch // lanes, count // global_batch
     ends_L = np.arange(1, lanes + 1) * count // lanes
     starts_L = np.arange(lanes) * count // lanes
-    batches_B, inside_B = np.divmod(positions_B, together)
-    lanes_B = inside_B // share
-    places_B = starts_L[lanes_B] + batches_B * share + inside_B % share
-    rest_B = positions_B >= full * together
+    batches_B, inside_B = np.divmod(positions_B, global_batch)
+    lanes_B = inside_B // per_lane
+    places_B = starts_L[lanes_B] + batches_B * per_lane + inside_B % per_lane
+    rest_B = positions_B >= full * global_batch
     if rest_B.any():
-        left_L = ends_L - starts_L - full * share
+        left_L = ends_L - starts_L - full * per_lane
         before_L = np.cumsum(left_L) - left_L
-        rank_B = positions_B[rest_B] - full * together
+        rank_B = positions_B[rest_B] - full * global_batch
         lanes_B = np.searchsorted(before_L + left_L, rank_B, side="right")
         places_B[rest_B] = ends_L[lanes_B] - left_L[lanes_B] + rank_B - before_L[lanes_B]
     return places_B
@@ -181,12 +183,12 @@ def _rotation(num_samples: int, seed: int, epoch: int) -> int:
 
 @lru_cache(16)
 def _keys(seed: int, epoch: int) -> NDArray[np.uint64]:
-    """64-bit keys of the rounds, and one for the rotation: splitmix64 (Steele 2014) seeded with (seed, epoch)."""
+    """64-bit keys, one per round and one for the rotation, from splitmix64 (Steele 2014) seeded with (seed, epoch)."""
     return _mix(_state(seed, epoch) + _STEPS)
 
 
 def _window_keys(seed: int, epoch: int, windows_B: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Keys [R, B], other ones in every window."""
+    """Keys of the rounds, uint64 [R, B]; different in every window."""
     state_B = _mix(_state(seed, epoch) ^ (windows_B.astype(np.uint64) + np.uint64(1)))
     return _mix(state_B + _STEPS[:, None])
 
@@ -202,11 +204,11 @@ def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def _permute(positions: NDArray[np.integer], count: int, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """A permutation of [0, count). keys: uint64 [R, 1], or [R, B] for a permutation of its own for each position."""
+    """A keyed permutation of [0, count). keys: uint64 [R, 1], or [R, B] for a separate permutation per position."""
     if not positions.size:
         return np.empty(0, np.int64)
     bits = max(_MIN_BITS, (count - 1).bit_length())
-    # A rotation, also keyed, since the network alone maps few positions onto themselves differently when N is tiny.
+    # A keyed rotation first: for tiny N, the network alone gives too few different permutations.
     walker = (positions.astype(np.uint64) + keys[-1] % np.uint64(count)) % np.uint64(count)
     walker = _feistel(walker, bits, keys)
     while len(outside := np.flatnonzero(walker >= count)):
@@ -215,11 +217,11 @@ def _permute(positions: NDArray[np.integer], count: int, keys: NDArray[np.uint64
 
 
 def _feistel(x: NDArray[np.uint64], bits: int, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """A permutation of [0, 2**bits): halves of bits // 2 and the rest, which change places every round."""
+    """A Feistel permutation of [0, 2**bits); the halves of bits // 2 and bits - bits // 2 swap in every round."""
     low_bits, high_bits = bits - bits // 2, bits // 2
     high, low = x >> np.uint64(low_bits), x & np.uint64((1 << low_bits) - 1)
     for key in keys[:_ROUNDS]:
-        # The multiplier of splitmix64's first step, keyed by addition; the upper bits of a product are the mixed ones.
+        # The first multiplier of splitmix64, keyed by addition. Only the upper bits of a product are well mixed.
         mixed = (low + key) * np.uint64(0xBF58476D1CE4E5B9)
         mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(0x94D049BB133111EB)
         high, low = low, high ^ (mixed >> np.uint64(64 - high_bits))

@@ -1,4 +1,4 @@
-"""How far a long job on photos is: a bar in a terminal, else a line in the log now and then."""
+"""Progress of a long job over photos: a bar in a terminal, otherwise a line in the log every 30 seconds."""
 
 import logging
 import time
@@ -16,9 +16,10 @@ _LINE_EVERY = 30.0  # seconds
 
 @contextmanager
 def progress(what: str, total: int, *, wanted: bool, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """Shows how many of `total` photos are done, at what rate, and the time left; yields a function that adds some.
+    """Shows the number of finished photos, the rate and the time left; yields a function that advances the count.
 
-    what: names the job, "writing". wanted: show anything. done: how many an earlier run has done already.
+    what: name of the job, such as "writing". total: number of photos. wanted: False shows nothing. done: photos that an
+    earlier run has finished.
     """
     console = Console(stderr=True)
     if wanted and not console.is_terminal:
@@ -48,7 +49,7 @@ def _lines(what: str, total: int, done: int) -> Callable[[int], None]:
 
 
 class _Rate(ProgressColumn):
-    """Photos a second."""
+    """Photos per second."""
 
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed:,.0f} photos/s" if task.speed else "", style="progress.data.speed")

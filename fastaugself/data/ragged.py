@@ -1,6 +1,6 @@
-"""A batch of decoded photos of any size: a ragged batch, packed back to back in one buffer.
+"""A ragged batch: decoded photos of any size, packed back to back in one buffer.
 
-Shape suffixes: B images, N bytes, 2 = (height, width).
+Shape suffixes: B batch, N bytes, 2 = (height, width).
 """
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,13 +11,13 @@ if TYPE_CHECKING:  # `fastaugself info` and `verify` decode without torch
 
 
 class RaggedBatch(NamedTuple):
-    """Decoded images, each decoded once whatever the number of views made from it.
+    """A batch of images, each decoded once for any number of views.
 
-    pixels: uint8 [N], tight HWC RGB images at `offsets_B`; the bytes between two images are 0.
+    pixels: uint8 [N], contiguous HWC RGB images at `offsets_B`; padding bytes between images are 0.
     offsets_B: int64 [B], byte offset of each image in `pixels`.
     sizes_B2: int32 [B, 2], (height, width) of each image in pixels.
-    labels_B: int64 [B], class index, -1 where there is none.
-    ids_B: int64 [B], position of the sample in its data set; addresses its randomness.
+    labels_B: int64 [B], class index, -1 without a label.
+    ids_B: int64 [B], index of the sample in its data set; the key of its random augmentations.
     """
 
     pixels: "Tensor"

@@ -1,7 +1,7 @@
-"""The blocks of a quasi-random epoch, read whole and in order before their samples are wanted one by one.
+"""Read-ahead for the quasi-random order: each block is read sequentially before its samples are decoded.
 
-What is read goes to the operating system's page cache, so that decoding, which reads single samples in another order,
-finds it there whoever decodes. It works on every file system that has such a cache, network ones included.
+The data go to the operating system's page cache. There any reader finds them when it reads single samples in another
+order. This works on every file system with a page cache, including network file systems.
 """
 
 import os
@@ -16,21 +16,21 @@ from .beton.format import Beton
 from .dataset import Dataset
 from .order import BLOCK, OPEN_BLOCKS, blocks_of
 
-_GAP = 1 << 16  # bytes between two samples that are read along rather than skipped
-_CHUNK = 1 << 20  # bytes read at a time
-_READERS = 4  # blocks read at a time: SSDs and networks are faster with several, and disks bear it
+_GAP = 1 << 16  # bytes; a smaller gap between two samples is read instead of skipped
+_CHUNK = 1 << 20  # bytes per read
+_READERS = 4  # blocks read concurrently: faster than one on SSDs and networks, acceptable on hard disks
 
 
 def distance(global_batch: int) -> int:
-    """Batches to be ahead: those in which the blocks that are open are used up once, within reason."""
+    """Number of batches to read ahead: as many as use up all open blocks once, limited to [4, 64]."""
     return int(np.clip(BLOCK * OPEN_BLOCKS // global_batch, 4, 64))
 
 
 def read_ahead(
     dataset: Dataset, ids: Iterator[NDArray[np.int64]], *, seed: int, epoch: int
 ) -> Generator[NDArray[np.int64]]:
-    """`ids`, each batch after all blocks of it have been read. Raises RunError where the disk fails."""
-    seen: dict[int, None] = {}  # in the order of their last use
+    """Yields each array of `ids` after all blocks of its samples have been read. Raises RunError if the disk fails."""
+    seen: dict[int, None] = {}  # blocks already read, least recently used first
     with ThreadPoolExecutor(_READERS, thread_name_prefix="read-ahead") as pool:
         for ids_B in ids:
             blocks = blocks_of(ids_B, num_samples=dataset.num_samples, seed=seed, epoch=epoch).tolist()
@@ -56,7 +56,7 @@ def _read_block(dataset: Dataset, first: int) -> None:
 
 
 def runs(pointers: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """(start, stop) of the stretches of a file that hold these data, in order, neighbours as one."""
+    """Byte ranges (start, stop) of a file that cover these data, in order, with neighbouring ranges merged."""
     order = np.argsort(pointers, kind="stable")
     starts, stops = pointers[order], np.maximum.accumulate((pointers + lengths)[order])
     new = np.flatnonzero(starts[1:] - stops[:-1] > _GAP) + 1

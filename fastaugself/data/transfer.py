@@ -1,12 +1,12 @@
-"""Batches to a device while the previous ones are being used.
+"""Asynchronous host-to-device copies: batches are sent while earlier ones are being used.
 
-The decoder writes a batch into a slot of page-locked memory. A thread sends it, with what belongs to each sample behind
-the pixels, in one copy on a stream of its own; the slot is free again once an event has said that the copy is done. A
-second event says that the consumer is done with a batch, and no more than a few are on the device at a time.
+The decoder writes a batch into a slot of page-locked memory. A thread copies it to the device on a separate stream: one
+copy for the pixels and the per-sample tensors behind them. An event marks the end of the copy, after which the slot is
+free again. A second event marks that the consumer has finished with a batch; it limits the batches on the device.
 
-The ring knows nothing of CUDA: `CudaLink` does, and tests have links of their own, slow and treacherous.
+The ring does not depend on CUDA. `CudaLink` does; the tests use links to simulated devices.
 
-Shape suffixes: B images, N bytes, 2 = (height, width).
+Shape suffixes: B batch, N bytes, 2 = (height, width).
 """
 
 import threading
@@ -22,53 +22,53 @@ from .background import Background
 from .ragged import RaggedBatch
 from .readers.base import AHEAD
 
-SLOTS = AHEAD + 2  # as many as the sources hold at once, and one to be filled while another is sent
-ON_DEVICE = 2  # batches on the device that the consumer has not taken yet
-_IN_USE = ON_DEVICE + 2  # batches after which the work on one has to be over
-_TAIL = 8 + 8 + 8 + 2 * 4  # bytes a sample behind the pixels: offset, label, id, size
+SLOTS = AHEAD + 2  # those that a reader holds at once, plus one that is being sent
+ON_DEVICE = 2  # batches on the device ahead of the consumer
+_IN_USE = ON_DEVICE + 2  # batch k is sent only when the work on batch k - _IN_USE has finished
+_TAIL = 8 + 8 + 8 + 2 * 4  # bytes per sample behind the pixels: offset, label, id, size
 
 
 class Event(Protocol):
-    """Something that a device will have done."""
+    """A point in the work of a device, like torch.cuda.Event."""
 
     def synchronize(self) -> Any:
-        """Returns once it has."""
+        """Blocks until the device has reached the event."""
         ...
 
 
 class Link(Protocol):
-    """What the ring needs of a device."""
+    """The device operations that the ring needs."""
 
     def host(self, count: int) -> Tensor:
-        """Page-locked memory, uint8 [count]; called by any thread."""
+        """Allocates page-locked host memory, uint8 [count]; called from any thread."""
         ...
 
     def wait(self, event: Event) -> None:
-        """Returns once `event` has passed; called by any thread."""
+        """Blocks until the device has reached `event`; called from any thread."""
         ...
 
     def enter(self) -> AbstractContextManager[Any]:
-        """For the thread that sends: where its work on the device goes."""
+        """Context of the sending thread: makes its device and copy stream current."""
         ...
 
     def send(self, host: Tensor) -> tuple[Tensor, Event]:
-        """Begins to copy: memory on the device, and the event after which it holds `host`."""
+        """Starts a copy of `host`; returns the device memory, and the event of the finished copy."""
         ...
 
     def receive(self, memory: list[Tensor], arrived: Event) -> None:
-        """Has what the consumer does from now on wait for `arrived`; its host does not wait."""
+        """Makes later work on the consumer's stream wait for `arrived`, without blocking the host."""
         ...
 
     def mark(self) -> Event:
-        """An event that passes when all that the consumer has begun until now is done."""
+        """An event that marks the end of all work the consumer has enqueued so far."""
         ...
 
 
 class CudaLink:
-    """A CUDA device, a stream for copies, and whichever stream is current where the consumer asks for a batch.
+    """Link to a CUDA device: copies run on a separate stream, the consumer's work on its current stream.
 
-    The device is made current for every call: a new thread's is the first one, and using CUDA would open a context
-    there, some hundred megabytes for each process.
+    Every call makes the device current. In a new thread the current device is cuda:0, and using CUDA there would create
+    a context on that device, which takes some hundred megabytes per process.
     """
 
     def __init__(self, device: torch.device):
@@ -95,7 +95,7 @@ class CudaLink:
         """See Link."""
         sent = torch.empty(len(host), dtype=torch.uint8, device=self._device)
         sent.copy_(host, non_blocking=True)
-        arrived = torch.cuda.Event(blocking=True)  # a host that waits for it sleeps instead of spinning
+        arrived = torch.cuda.Event(blocking=True)  # a waiting host thread sleeps instead of spinning
         arrived.record(self._stream)
         return sent, arrived
 
@@ -104,7 +104,7 @@ class CudaLink:
         current = torch.cuda.current_stream(self._device)
         current.wait_event(arrived)  # type: ignore[arg-type]
         for tensor in memory:
-            # The allocator gives the memory to the copy stream again; it must first wait for the consumer's.
+            # The allocator will reuse the memory on the copy stream; it must first wait for the consumer's stream.
             tensor.record_stream(current)
 
     def mark(self) -> Event:
@@ -115,7 +115,7 @@ class CudaLink:
 
 
 class RingClosed(RuntimeError):
-    """Raised to a decoder that waits for a slot when the consumer has left."""
+    """Raised in a decoder that waits for a slot when the ring is closed."""
 
 
 class _Slot:
@@ -125,20 +125,20 @@ class _Slot:
 
 
 class Ring:
-    """`slots` buffers of page-locked memory that are filled and sent in turn; a readers.base.Buffers.
+    """A ring of `slots` page-locked buffers that are filled and sent in turn; implements readers.base.Buffers.
 
-    batch_size: samples of a batch at most. Each buffer grows to the largest batch that it has held.
+    batch_size: maximum number of samples per batch. Each buffer grows to the size of the largest batch it has held.
     """
 
     def __init__(self, link: Link, *, batch_size: int, slots: int = SLOTS):
         self._link, self._tail = link, batch_size * _TAIL
         self._free = deque(_Slot() for _ in range(slots))
-        self._filled: dict[int, _Slot] = {}  # by address
+        self._filled: dict[int, _Slot] = {}  # by address of the memory
         self._changed = threading.Condition()
         self._closed = False
 
     def empty(self, count: int) -> Tensor:
-        """A slot's memory, uint8 [count]; waits for a free slot, and for its last copy to be done."""
+        """The memory of a free slot, uint8 [count]; waits for a slot whose last copy has finished."""
         with self._changed:
             while not self._free and not self._closed:
                 self._changed.wait()
@@ -156,18 +156,18 @@ class Ring:
             raise
 
     def exchange(self, old: Tensor, count: int) -> Tensor:
-        """The memory of the same slot for a batch of another size; what it held is lost."""
+        """The memory of the same slot, resized to `count` bytes; its content is lost."""
         return self._memory(self._filled.pop(old.data_ptr()), count)
 
     def _memory(self, slot: _Slot, count: int) -> Tensor:
         if slot.memory is None or len(slot.memory) < count + self._tail:
-            slot.memory = None  # let go of before its successor is asked for
+            slot.memory = None  # freed before the larger buffer is allocated
             slot.memory = self._link.host(count + count // 8 + self._tail)
         self._filled[slot.memory.data_ptr()] = slot
         return slot.memory[:count]
 
     def send(self, batch: RaggedBatch) -> tuple[RaggedBatch, list[Tensor], Event]:
-        """Begins to copy a batch whose pixels are in a slot; see Sender."""
+        """Starts the copy of a batch whose pixels are in a slot; see Sender."""
         slot = self._filled.pop(batch.pixels.data_ptr())
         memory, count = slot.memory, len(batch.pixels)
         assert memory is not None
@@ -180,7 +180,7 @@ class Ring:
         return unpack_rest(sent[:count], sent, count, batch), [sent], arrived
 
     def close(self) -> None:
-        """Lets waiting decoders go, and returns when no copy reads from a slot any more."""
+        """Raises RingClosed in waiting decoders; returns when no copy reads from a slot any more."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -191,7 +191,7 @@ class Ring:
 
 
 def pack_rest(memory: Tensor, start: int, batch: RaggedBatch) -> int:
-    """Writes all tensors of a batch but the pixels into `memory` from byte `start` on; returns where they end."""
+    """Writes all tensors of a batch except the pixels to `memory` at byte `start`; returns the end position."""
     for tensor in batch[1:]:
         memory[start : start + tensor.nbytes].copy_(tensor.reshape(-1).view(torch.uint8))
         start += tensor.nbytes
@@ -199,7 +199,7 @@ def pack_rest(memory: Tensor, start: int, batch: RaggedBatch) -> int:
 
 
 def unpack_rest(pixels: Tensor, memory: Tensor, start: int, like: RaggedBatch) -> RaggedBatch:
-    """`pixels` with the other tensors, of the types and shapes of `like`, as `pack_rest` wrote them."""
+    """A batch of `pixels` and the tensors that `pack_rest` wrote, with the dtypes and shapes of `like`."""
     rest = []
     for tensor in like[1:]:
         rest.append(memory[start : start + tensor.nbytes].view(tensor.dtype).view(tensor.shape))
@@ -208,22 +208,23 @@ def unpack_rest(pixels: Tensor, memory: Tensor, start: int, like: RaggedBatch) -
 
 
 class Sender(Protocol):
-    """Memory of batches that can be sent: a Ring, or one for pixels that are on the device already."""
+    """Memory of batches that can be sent: a Ring, or DeviceMemory for pixels that are already on the device."""
 
     def send(self, batch: RaggedBatch) -> tuple[RaggedBatch, list[Tensor], Event]:
-        """The batch on the device, its memory there, and when it is there."""
+        """Starts the copy; returns the batch on the device, its device memory, and the event of the finished copy."""
         ...
 
     def close(self) -> None:
-        """Lets go of whoever waits for memory; returns when no copy is under way."""
+        """Ends all waits for memory; returns when no copy is in progress."""
         ...
 
 
 def to_device(batches: Generator[RaggedBatch], link: Link, ring: Sender) -> Generator[RaggedBatch]:
-    """The batches on the device of `link`, sent ahead by a thread of their own.
+    """Yields the batches on the device of `link`, sent ahead by a background thread.
 
-    batches: in the memory of `ring`, made by that thread. What is returned belongs to the consumer. No more
-    batches are begun than ON_DEVICE beyond what it has taken, nor while work on the fourth before is still to be done.
+    batches: batches in the memory of `ring`; iterated in the background thread. The consumer owns the yielded batches.
+    At most ON_DEVICE batches are sent ahead of the consumer, and batch k only after the device has finished the work on
+    batch k - 4.
     """
     done: deque[Event] = deque()
     sending = Background(_send(batches, link, ring, done), depth=ON_DEVICE, name="to-device")
@@ -235,7 +236,7 @@ def to_device(batches: Generator[RaggedBatch], link: Link, ring: Sender) -> Gene
             del batch, memory
             done.append(link.mark())
     finally:
-        ring.close()  # first: the thread may be waiting for a decoder that waits for a slot
+        ring.close()  # must come first: the thread may wait for a decoder that waits for a slot
         sent.close()
         sending.close()
 
@@ -247,7 +248,7 @@ def _send(
         with link.enter():
             for k, batch in enumerate(batches):
                 if k >= _IN_USE:
-                    # The queue holds ON_DEVICE batches, so the consumer has come back from batch k - _IN_USE by now.
+                    # The queue holds ON_DEVICE batches, so the consumer has returned from batch k - _IN_USE by now.
                     link.wait(done.popleft())
                 yield ring.send(batch)
                 del batch

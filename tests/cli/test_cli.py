@@ -71,7 +71,7 @@ def test_write_replaces_a_file_only_when_told(photo_folder, tmp_path, capsys):
         (["export", "{tmp}/empty"], 2, "empty: holds no config.json; pass a run folder"),
         (["report", "{tmp}/missing"], 2, "missing: no such folder; pass a run folder"),
         (["write", "{tmp}/broken", "{tmp}/x.txt"], 2, "must end in .beton, got {tmp}/x.txt"),
-        (["write", "{tmp}/broken", "{tmp}/none/x.beton"], 2, "make the folder {tmp}/none first"),
+        (["write", "{tmp}/broken", "{tmp}/none/x.beton"], 2, "create the folder {tmp}/none first"),
         (["views", "{tmp}/missing.jpg", "--size", "100000"], 2, "--size must be from 8 to 2048"),
         (["replay", "{tmp}/missing"], 2, "missing: no such file; pass the not-finite.json of a run folder"),
         (["completion", "bash", "{tmp}/text.beton"], 2, "text.beton is not a recipe: SyntaxError"),
@@ -207,7 +207,7 @@ def test_json_holds_what_the_text_says(photo_folder, tmp_path, capsys):
     data[len(data) // 2] ^= 1
     out.write_bytes(data)
     (fault,) = printed(1, "verify", out)["faults"]
-    assert "has other bytes than were written" in fault
+    assert "has different bytes than were written" in fault
 
 
 def test_version_is_the_installed_one(capsys):

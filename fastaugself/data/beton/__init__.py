@@ -1,1 +1,1 @@
-"""The .beton container: format, writer, manifest, sidecar."""
+"""The `.beton` container: format, writer, manifest, sidecar, verification."""

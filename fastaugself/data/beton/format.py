@@ -1,9 +1,9 @@
-"""The `.beton` container, version 2 (FFCV 1.0): its layout, and a reader that checks everything at open.
+"""The `.beton` container, version 2 (FFCV 1.0): its layout, and a reader that validates the structure on opening.
 
-    header | field descriptors | metadata, one record a sample | image data | allocation table (to the end of the file)
+    header | field descriptors | metadata (one record per sample) | image data | allocation table (up to the file's end)
 
-FFCV itself checks none of it: a cut file gives zero or stale pixels without a word. The layout follows
-ffcv/types.py; a reader needs nothing of ffcv.
+FFCV itself does not validate files: a truncated file silently gives zero or stale pixels. The layout follows
+ffcv/types.py; this reader does not import ffcv.
 
 Shape suffixes: N samples, A allocation records, 2 = (height, width).
 """
@@ -39,10 +39,10 @@ TYPE_INT, TYPE_IMAGE = 1, 2
 _BYTES = np.dtype([("ptr", "<u8"), ("size", "<u8")])
 _METADATA: dict[int, Any] = {0: "<f8", TYPE_INT: "<i8", TYPE_IMAGE: IMAGE, 3: _BYTES, 4: "<u8", 5: _BYTES, 6: "<u8"}
 
-# A Huffman-coded JPEG spends at least one bit on every 8x8 block of its finest component; a size beyond that is a lie
-# that would only make us allocate memory.
+# A Huffman-coded JPEG has at least one bit per 8x8 block of its finest component. A larger size in the index is wrong
+# and would only make us allocate memory.
 _PIXELS_PER_BYTE = 512
-_CHUNK = 1 << 15  # records that are read at a time
+_CHUNK = 1 << 15  # records per read
 _MAGIC = {
     b"\xff\xd8\xff": "a JPEG image",
     b"\x89PNG": "a PNG image",
@@ -52,35 +52,35 @@ _MAGIC = {
 }
 
 
-_AGAIN = "copy or write it again"
-_MOST_FAULTS = 1000  # of one kind, listed
+_REMEDY = "copy or write it again"
+_MAX_FAULTS = 1000  # listed per kind of fault
 
 
 class Fault(NamedTuple):
-    """What is wrong with one sample. what: in words that follow "sample 5"."""
+    """A fault of one sample. what: its description, a predicate to "sample 5"."""
 
     sample: int
     what: str
 
 
 def metadata_type(type_ids: list[int]) -> np.dtype[Any]:
-    """Record of one sample, fields `f0`, `f1`, ... in the order of the descriptors."""
+    """The dtype of a metadata record, with fields `f0`, `f1`, ... in the order of the field descriptors."""
     return np.dtype([("", _METADATA[t]) for t in type_ids], align=True)
 
 
 class Beton:
-    """An open `.beton` file whose structure holds: sizes, labels and the bytes of every image.
+    """An open `.beton` file with a valid structure.
 
-    path: the file. Opening reads the metadata and the table (56 bytes a sample) and no image. faults: a list that
-    takes the faults of single samples, for who wants all of them; without it the first one is raised.
+    path: the file. Opening it reads the metadata and the allocation table (56 bytes per sample), but no image. faults:
+    a list to which the faults of single samples are appended; without it, the first fault is raised as a RunError.
 
-    num_samples: number of samples N. page_size: bytes. field_names, image_field: of the file, and the one used.
-    data_start, table_start: bytes, between which the images are.
-    pointers_N, bytes_N: int64, where each image's data stands in the file and how long it is.
-    modes_N: uint8, JPEG or RAW. sizes_N2: int32 (height, width) in pixels. labels_N: int64, -1 where there is no label.
-    index_crc32: of everything before the image data; tells two files apart.
+    Attributes. num_samples: number of samples N. page_size: bytes. field_names: names of all fields. image_field: name
+    of the image field that is read. data_start, table_start: the byte range of the image data.
+    pointers_N, bytes_N: int64, byte offset and length of each image's data in the file.
+    modes_N: uint8, JPEG or RAW. sizes_N2: int32, (height, width) in pixels. labels_N: int64, -1 without a label.
+    index_crc32: CRC-32 of everything before the image data; identifies the file.
 
-    Raises UsageError for what is not a `.beton` file, RunError for a damaged one.
+    Raises UsageError if the file is not a `.beton` file, RunError if it is damaged.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, faults: list[Fault] | None = None):
@@ -93,7 +93,7 @@ class Beton:
                 faults += found
             elif found:
                 others = f" ({len(found) - 1} more such faults)" if len(found) > 1 else ""
-                raise RunError(f"{self.path} is damaged: sample {found[0].sample} {found[0].what}{others}; {_AGAIN}")
+                raise RunError(f"{self.path} is damaged: sample {found[0].sample} {found[0].what}{others}; {_REMEDY}")
         except BaseException:
             self.close()
             raise
@@ -119,42 +119,42 @@ class Beton:
             raise RunError(f"{path} has no image field among {', '.join(names)}: write it with an RGBImageField")
         label = _pick(names, type_ids, TYPE_INT, "label")
         self.field_names, self.image_field = names, names[image]
-        stated_N = self._read_metadata(descriptors_end, record, f"f{image}", None if label is None else f"f{label}")
+        pointers_N = self._read_metadata(descriptors_end, record, f"f{image}", None if label is None else f"f{label}")
         starts_A = np.empty((size - table_start) // ALLOCATION.itemsize, np.int64)
         sizes_A = np.empty_like(starts_A)
         for part, records in self._records(table_start, ALLOCATION, len(starts_A)):
             starts_A[part], sizes_A[part] = records["ptr"].astype(np.int64), records["size"].astype(np.int64)
-        self.data_start, self.table_start, self.pointers_N = metadata_end, table_start, stated_N
-        self.bytes_N, faults = _locate(path, stated_N, starts_A, sizes_A, metadata_end, table_start)
+        self.data_start, self.table_start, self.pointers_N = metadata_end, table_start, pointers_N
+        self.bytes_N, faults = _locate(path, pointers_N, starts_A, sizes_A, metadata_end, table_start)
         return faults + _check_images(self.modes_N, self.sizes_N2, self.bytes_N)
 
     def _read_metadata(self, start: int, record: np.dtype[Any], image: str, label: str | None) -> NDArray[np.int64]:
-        """Fills in what the records say of every sample, and returns where they say its data stands."""
+        """Fills modes_N, sizes_N2 and labels_N from the metadata records, and returns their data pointers."""
         count = self.num_samples
         self.modes_N = np.empty(count, np.uint8)
         self.sizes_N2 = np.empty((count, 2), np.int32)
         self.labels_N = np.full(count, -1, np.int64)
-        stated_N = np.empty(count, np.int64)
+        pointers_N = np.empty(count, np.int64)
         self.index_crc32 = zlib.crc32(self._read_at(0, start))
         for part, records in self._records(start, record, count):
             self.index_crc32 = zlib.crc32(records.data, self.index_crc32)
             images = records[image]
-            self.modes_N[part], stated_N[part] = images["mode"], images["data_ptr"].astype(np.int64)
+            self.modes_N[part], pointers_N[part] = images["mode"], images["data_ptr"].astype(np.int64)
             self.sizes_N2[part, 0], self.sizes_N2[part, 1] = images["height"], images["width"]
             if label is not None:
                 self.labels_N[part] = records[label]
-        return stated_N
+        return pointers_N
 
     def _records(self, start: int, kind: np.dtype[Any], count: int) -> Iterator[tuple[slice, NDArray[np.void]]]:
-        """`count` records from byte `start` on, some at a time."""
+        """Yields `count` records starting at byte `start`, in chunks, each with its slice."""
         for first in range(0, count, _CHUNK):
             part = slice(first, min(first + _CHUNK, count))
             data = self._read_at(start + first * kind.itemsize, (part.stop - first) * kind.itemsize)
             yield part, np.frombuffer(data, kind)
 
     def _read_at(self, start: int, length: int) -> bytes:
-        # pread and no memory map: a lost disk or a cut file is then an error to report, not a SIGBUS that kills the
-        # process without a word.
+        # pread instead of a memory map: a lost disk or a truncated file then gives an error that can be reported, and
+        # not a SIGBUS that kills the process silently.
         try:
             data = os.pread(self._fd, length, start)
         except OSError as error:
@@ -167,18 +167,18 @@ class Beton:
         return self.num_samples
 
     def read(self, sample: int) -> bytes:
-        """The stored bytes of one image. Raises RunError where the disk fails or the file has become shorter."""
+        """The stored bytes of one image. Raises RunError if the disk fails or the file has become shorter."""
         return self._read_at(int(self.pointers_N[sample]), int(self.bytes_N[sample]))
 
     def check_unchanged(self) -> None:
-        """Raises RunError if the file was replaced, cut or rewritten since it was opened."""
+        """Raises RunError if the file was replaced, truncated or rewritten since it was opened."""
         try:
             self._compare(os.stat(self.path))
         except OSError as error:
             raise RunError(f"{self.path} is gone while it was in use: {error.strerror}") from error
 
     def check_open_file(self) -> None:
-        """As `check_unchanged`, of the file that is open: it may have lost its name, but not its content."""
+        """Like `check_unchanged`, but for the open file descriptor: the file may have been renamed or unlinked."""
         try:
             self._compare(os.fstat(self._fd))
         except OSError as error:
@@ -189,12 +189,12 @@ class Beton:
             if getattr(now, key) != getattr(self._stat, key):
                 raise RunError(
                     f"{self.path} changed while it was in use ({self._stat.st_size} bytes at open, "
-                    f"{now.st_size} now): start again, and write new data under another name"
+                    f"{now.st_size} now): restart the command, and write new data under another name"
                 )
 
     @property
     def identity(self) -> tuple[int, int]:
-        """Device and inode: the same for two names of one file."""
+        """Device and inode; equal for two names of the same file."""
         return self._stat.st_dev, self._stat.st_ino
 
     def fileno(self) -> int:
@@ -202,7 +202,7 @@ class Beton:
         return self._fd
 
     def close(self) -> None:
-        """Lets go of the file; the arrays stay."""
+        """Closes the file; the arrays stay available."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -220,7 +220,7 @@ def _open(path: Path) -> int:
     try:
         return os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
     except FileNotFoundError:
-        raise UsageError(f"{path}: no such file; `fastaugself write FOLDER {path}` makes one from photos") from None
+        raise UsageError(f"{path}: no such file; `fastaugself write FOLDER {path}` creates it from photos") from None
     except OSError as error:
         raise UsageError(f"{path} cannot be opened: {error.strerror}") from error
 
@@ -247,7 +247,7 @@ def _read_header(fd: int, path: Path, size: int) -> np.void:
             f"photos or a .beton file"
         )
     if int(header["alloc_table_ptr"]) == 0:
-        raise RunError(f"{path} is unfinished: its writer was stopped before the end; write it again")
+        raise RunError(f"{path} is incomplete: its writer was stopped before the end; write it again")
     if int(header["num_samples"]) == 0:
         raise RunError(f"{path} holds no samples: write it again from a folder with photos")
     return header
@@ -258,7 +258,7 @@ def _check_fields(path: Path, names: list[str], type_ids: list[int]) -> None:
         if type_id not in _METADATA:
             what = "a custom FFCV field" if type_id == 255 else f"of unknown type {type_id}"
             raise RunError(
-                f"{path}: field '{name}' is {what}, so the length of a record is not known; "
+                f"{path}: field '{name}' is {what}, so the length of a record is unknown; "
                 f"write it with FFCV's own fields (image, int, float, bytes, json, array)"
             )
 
@@ -266,19 +266,19 @@ def _check_fields(path: Path, names: list[str], type_ids: list[int]) -> None:
 def _check_extent(path: Path, size: int, metadata_end: int, table_start: int, num_samples: int) -> None:
     if table_start < metadata_end:
         raise RunError(
-            f"{path} is damaged: its allocation table is said to start at byte {table_start}, inside the "
-            f"metadata that {num_samples} samples need (up to {metadata_end}); write it again"
+            f"{path} is damaged: according to its header, the allocation table starts at byte {table_start}, inside "
+            f"the metadata of {num_samples} samples (up to byte {metadata_end}); write it again"
         )
     if size <= table_start:
         part = "metadata" if size < metadata_end else "image data" if size < table_start else "allocation table"
         raise RunError(
-            f"{path} is truncated in its {part}: {size} bytes, its allocation table starts at byte "
+            f"{path} is truncated in its {part}: it has {size} bytes, and its allocation table starts at byte "
             f"{table_start}; copy or write it again"
         )
 
 
 def _pick(names: list[str], type_ids: list[int], type_id: int, name: str) -> int | None:
-    """Index of the field called `name`, else of the only one of that type."""
+    """Index of the field of type `type_id` that is called `name`; otherwise of the only field of that type, or None."""
     found = [i for i, t in enumerate(type_ids) if t == type_id]
     named = [i for i in found if names[i] == name]
     return named[0] if named else found[0] if len(found) == 1 else None
@@ -292,9 +292,9 @@ def _locate(
     data_start: int,
     table_start: int,
 ) -> tuple[NDArray[np.int64], list[Fault]]:
-    """Length of every sample's data, that of the allocation record of its pointer; 0 where none can be right."""
+    """Data length of each sample, from the allocation record that matches its pointer; 0 if there is no valid one."""
     if len(starts_A) == 0:
-        raise RunError(f"{path} is truncated in its allocation table: no record is left; copy or write it again")
+        raise RunError(f"{path} is truncated in its allocation table: it has no records; copy or write it again")
     faults: list[Fault] = []
     if np.array_equal(starts_A, pointers_N):  # written in the order of the samples
         bytes_N = sizes_A
@@ -304,30 +304,30 @@ def _locate(
         if len(missing) and len(starts_A) < len(pointers_N):
             raise RunError(
                 f"{path} is truncated in its allocation table: {len(starts_A)} records for {len(pointers_N)} samples; "
-                f"{_AGAIN}"
+                f"{_REMEDY}"
             )
         nowhere = "points to byte {}, where no data was stored"
-        faults += [Fault(int(i), nowhere.format(pointers_N[i])) for i in missing[:_MOST_FAULTS]]
+        faults += [Fault(int(i), nowhere.format(pointers_N[i])) for i in missing[:_MAX_FAULTS]]
         bytes_N = sizes_A[found_N]
-        bytes_N[missing] = 1  # whatever passes below
-    # In this order the sum cannot overflow: every length is first known to be no longer than the file.
+        bytes_N[missing] = 1  # any value that passes the checks below
+    # The sum below cannot overflow: lengths longer than the file have been excluded by then.
     outside = (bytes_N <= 0) | (bytes_N > table_start) | (pointers_N < data_start)
     outside |= pointers_N + np.where(outside, 0, bytes_N) > table_start
     if faults:
         outside[missing] = False
         bytes_N[missing] = 0
-    place = f"outside the image data ({data_start} to {table_start})"
-    for i in np.flatnonzero(outside)[:_MOST_FAULTS]:
-        faults.append(Fault(int(i), f"is said to be {bytes_N[i]} bytes at byte {pointers_N[i]}, {place}"))
+    extent = "has an invalid extent ({} bytes at byte {}; the image data are bytes {} to {})"
+    for i in np.flatnonzero(outside)[:_MAX_FAULTS]:
+        faults.append(Fault(int(i), extent.format(bytes_N[i], pointers_N[i], data_start, table_start)))
     bytes_N[outside] = 0
     return bytes_N, faults
 
 
 def _find(pointers_N: NDArray[np.int64], starts_A: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Index of the record in the allocation table that begins where each sample's data do, any if none does."""
+    """Index of the allocation record that starts at each sample's pointer; an arbitrary index if there is none."""
     order_A, order_N = _order(starts_A), _order(pointers_N)
     starts_A = starts_A[order_A]
-    # Sorted values are looked up ten times faster than shuffled ones, since neighbours are found near one another.
+    # Looking up sorted values is ten times faster than shuffled ones, because of memory locality.
     found_N = np.empty(len(pointers_N), np.int64)
     found_N[order_N] = np.minimum(np.searchsorted(starts_A, pointers_N[order_N]), len(starts_A) - 1)
     found: NDArray[np.int64] = order_A[found_N]
@@ -335,24 +335,24 @@ def _find(pointers_N: NDArray[np.int64], starts_A: NDArray[np.int64]) -> NDArray
 
 
 def _order(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Indices that sort `values`, which mostly are sorted already."""
+    """Indices that sort `values`; fast if they are sorted already, which is the usual case."""
     if np.all(values[1:] >= values[:-1]):
         return np.arange(len(values))
     return np.argsort(values)
 
 
 def _check_images(modes_N: NDArray[np.uint8], sizes_N2: NDArray[np.int32], bytes_N: NDArray[np.int64]) -> list[Fault]:
-    """Where mode, size and length do not fit one another; samples of 0 bytes have their fault already."""
+    """Faults of samples whose mode, size and length are inconsistent; samples with 0 bytes were reported before."""
     pixels_N, found_N = sizes_N2[:, 0].astype(np.int64) * sizes_N2[:, 1], bytes_N > 0
     jpeg_N, raw_N = found_N & (modes_N == JPEG), found_N & (modes_N == RAW)
     kinds = (
         (modes_N > RAW, "has an unknown storage mode"),
         (pixels_N == 0, "has a side of zero pixels"),
-        (raw_N & (bytes_N != 3 * pixels_N), "is stored raw with a length that does not fit its size"),
+        (raw_N & (bytes_N != 3 * pixels_N), "is stored raw with a length that does not match its size"),
         (jpeg_N & (pixels_N > _PIXELS_PER_BYTE * bytes_N), "claims more pixels than its bytes can hold"),
     )
     return [
         Fault(int(i), f"{what} (mode {modes_N[i]}, {sizes_N2[i, 0]} x {sizes_N2[i, 1]} pixels, {bytes_N[i]} bytes)")
         for bad_N, what in kinds
-        for i in np.flatnonzero(bad_N)[:_MOST_FAULTS]
+        for i in np.flatnonzero(bad_N)[:_MAX_FAULTS]
     ]

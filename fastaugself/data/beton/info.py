@@ -1,4 +1,4 @@
-"""`fastaugself info`: what a `.beton` file holds, and how fast it decodes on this machine."""
+"""`fastaugself info`: summary of a `.beton` file, and its decoding rate on this machine."""
 
 import os
 import time
@@ -12,19 +12,19 @@ from ..readers.native import decode_into
 from . import manifest, sidecar
 from .format import RAW, Beton
 
-_EDGES = (0, 64, 128, 256, 384, 512, 768, 1024, 2048, 4096, 65536)  # of the longer side, pixels
+_EDGES = (0, 64, 128, 256, 384, 512, 768, 1024, 2048, 4096, 65536)  # histogram of the longer side, pixels
 _BAR = 40  # characters
-_DECODED = 200  # photos at most, to tell the rate
-_SECONDS = 1.0  # spent on that at most
+_DECODED = 200  # photos decoded at most to measure the rate
+_SECONDS = 1.0  # time limit of that measurement
 
 
 def facts(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What is known of a `.beton` file, as plain values: samples, classes, sizes in pixels, bytes, and the decode rate.
+    """Summary of a `.beton` file as plain values: samples, classes, sizes in pixels, bytes, and the decoding rate.
 
-    The rate is that of one core, in photos a second, measured on photos spread evenly over the file; everything else is
-    read from its index and its sidecar. `source` and `counts` are what writing told of itself, where that is known.
+    The rate is in photos per second on one core, measured on photos taken evenly from the whole file. Everything else
+    comes from the index and the sidecar. `source` and `counts` are those recorded by the writer, if there is a sidecar.
 
-    Raises UsageError for what is not a `.beton` file, RunError for a damaged one.
+    Raises UsageError if the file is not a `.beton` file, RunError if it is damaged.
     """
     with Beton(path) as beton:
         found = sidecar.read(beton, columns=False)
@@ -38,10 +38,10 @@ def facts(path: str | os.PathLike[str]) -> dict[str, Any]:
             "bytes": beton.path.stat().st_size,
             "jpeg": beton.num_samples - raw,
             "raw": raw,
-            "stored_bytes": _spread(beton.bytes_N),
+            "stored_bytes": _min_mean_max(beton.bytes_N),
             "decoded_bytes": float(3 * pixels_N.mean()),
-            "height": _spread(beton.sizes_N2[:, 0]),
-            "width": _spread(beton.sizes_N2[:, 1]),
+            "height": _min_mean_max(beton.sizes_N2[:, 0]),
+            "width": _min_mean_max(beton.sizes_N2[:, 1]),
             "median_pixels": float(np.median(pixels_N)),
             "longer_sides": _histogram(beton.sizes_N2.max(1)),
             "classes": found.classes if found else [],
@@ -57,36 +57,36 @@ def facts(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def describe(known: Mapping[str, Any]) -> str:
-    """Several lines of text from `facts`."""
+    """Formats the result of `facts` as lines of text."""
     stored, height, width = known["stored_bytes"], known["height"], known["width"]
     lines = [
         f"{known['path']}: {known['samples']} photos, {known['bytes'] / 1e6:.1f} MB",
-        f"stored   {known['jpeg']} JPEG, {known['raw']} raw, {stored['mean'] / 1e3:.1f} kB a photo on average, "
+        f"stored   {known['jpeg']} JPEG, {known['raw']} raw, {stored['mean'] / 1e3:.1f} kB per photo on average, "
         f"{stored['min'] / 1e3:.1f} to {stored['max'] / 1e3:.1f}",
         f"sizes    height {height['min']} to {height['max']}, width {width['min']} to {width['max']}, "
         f"median {known['median_pixels'] / 1e3:.0f} thousand pixels, "
-        f"decoded {known['decoded_bytes'] / 1e6:.2f} MB a photo",
+        f"decoded {known['decoded_bytes'] / 1e6:.2f} MB per photo",
         *_bars(known["longer_sides"]),
         f"labels   {_labels(known)}",
     ]
     if known["source"] is not None:
         lines += _origin(known["source"], known["counts"])
-    lines.append(f"manifest {'beside it' if known['manifest'] else 'none: verify can only decode'}")
+    lines.append(f"manifest {'present' if known['manifest'] else 'none: verify can only decode the photos'}")
     lines.append(
-        f"decode   about {known['decoded_per_second']:,.0f} photos a second and core on this machine (measured on "
+        f"decode   about {known['decoded_per_second']:,.0f} photos per second and core on this machine (measured on "
         f"{known['decoded']})"
         if known["decode_fault"] is None
-        else f"decode   {known['decode_fault']}; `fastaugself verify {known['path']}` finds all such"
+        else f"decode   {known['decode_fault']}; `fastaugself verify {known['path']}` finds all faults"
     )
     return "\n".join(lines)
 
 
-def _spread(values_N: NDArray[np.integer]) -> dict[str, float]:
+def _min_mean_max(values_N: NDArray[np.integer]) -> dict[str, float]:
     return {"min": values_N.min().item(), "mean": float(values_N.mean()), "max": values_N.max().item()}
 
 
 def _histogram(sides_N: NDArray[np.int32]) -> list[dict[str, int]]:
-    """Photos by longer side in pixels, from the first range that holds any to the last."""
+    """Number of photos per range of the longer side in pixels, without empty ranges at either end."""
     counts = np.histogram(sides_N, _EDGES)[0].tolist()
     filled = np.flatnonzero(counts)
     ranges = range(int(filled[0]), int(filled[-1]) + 1)
@@ -114,15 +114,15 @@ def _labels(known: Mapping[str, Any]) -> str:
 def _origin(source: str, counts: Mapping[str, Any]) -> list[str]:
     lines = [f"source   {source}"]
     if "passed_through" in counts:
-        reasons = "".join(f", {count} encoded again: {why}" for why, count in counts.get("reencoded", {}).items())
+        reasons = "".join(f", {count} re-encoded: {why}" for why, count in counts.get("reencoded", {}).items())
         left_out = counts.get("unreadable", 0)
-        skipped = f", {left_out} left out as unreadable" if left_out else ""
-        lines.append(f"written  {counts['passed_through']} stored as they were{reasons}{skipped}")
+        skipped = f", {left_out} skipped as unreadable" if left_out else ""
+        lines.append(f"written  {counts['passed_through']} copied unchanged{reasons}{skipped}")
     return lines
 
 
 def _rate(beton: Beton) -> tuple[float | None, int, str | None]:
-    """Photos a second on one core, from how many; or the fault of one. The first is decoded once before, to warm up."""
+    """Photos per second on one core, number of photos measured, fault of a photo or None; decodes one to warm up."""
     chosen = np.linspace(0, beton.num_samples - 1, min(_DECODED, beton.num_samples)).astype(int).tolist()
     out = np.empty(int(beton.sizes_N2[chosen].astype(np.int64).prod(1).max()) * 3, np.uint8)
     began, done = 0.0, -1

@@ -1,14 +1,14 @@
-"""What became of every photo of a collection: `OUT.beton.manifest.jsonl`, one JSON object a line.
+"""The manifest: a record of every photo of a collection in `OUT.beton.manifest.jsonl`, one JSON object per line.
 
-    {"format": ..., "options": ...}                                    what it was made from, and how
-    {"sample": 0, "name": "cat/1.jpg", "label": 0, "bytes": ..., ...}  one line a photo, in the order of the collection
-    {"end": ..., "samples": N, "bytes": ..., ...}                      of the whole file, and of the lines above
+    {"format": ..., "options": ...}                                    the source and the options of the writer
+    {"sample": 0, "name": "cat/1.jpg", "label": 0, "bytes": ..., ...}  one line per photo, in the order of the source
+    {"end": ..., "samples": N, "bytes": ..., ...}                      checksums of the whole file and the lines above
 
-It is written while the data are, so that it is also the journal from which a killed run goes on. Training never reads
-it: opening data costs the same with and without.
+It is written along with the data, so it is also the journal from which an interrupted writer resumes. Training does not
+read it when opening the data.
 
-CRC-32 (zlib's) is the checksum: it finds every change of up to four neighbouring bytes for certain and any other but
-for one in 4 billion, is faster than disks, and is everywhere. It is no protection against an adversary.
+The checksum is zlib's CRC-32. It detects every change within four neighbouring bytes, and any other change except with
+a probability of one in 4 billion; it is faster than disks. It does not protect against deliberate manipulation.
 """
 
 import json
@@ -31,10 +31,11 @@ _MAX_LINE = 1 << 20  # bytes
 
 
 class Entry(NamedTuple):
-    """A line of a photo that was stored.
+    """The manifest line of a stored photo.
 
-    sample: its id. name: in its collection. label. bytes, crc32: of what is stored. height, width: pixels. raw: stored
-    as pixels and not as JPEG. reencoded: why it is not what the collection has, "" where it is. warning: its decoder's.
+    sample: sample id. name: name in the source collection. label: class index, -1 without. bytes, crc32: length and
+    checksum of the stored data. height, width: pixels. raw: stored as pixels, not as JPEG. reencoded: why the photo was
+    re-encoded, "" if its bytes are those of the collection. warning: warning of the decoder, "" if none.
     """
 
     sample: int
@@ -50,16 +51,17 @@ class Entry(NamedTuple):
 
 
 class Unreadable(NamedTuple):
-    """A line of a photo that was left out. name: in its collection. unreadable: why, with its place."""
+    """The manifest line of a skipped photo. name: name in the collection. unreadable: where it is, and the reason."""
 
     name: str
     unreadable: str
 
 
 class End(NamedTuple):
-    """The last line. samples: of the file. bytes: of the file. index_crc32: of all before the images.
+    """The last line of a manifest.
 
-    table_crc32: of the allocation table. lines_crc32: of the manifest's lines above this one.
+    samples: number of samples in the file. bytes: size of the file. index_crc32, table_crc32, lines_crc32: checksums of
+    everything before the image data, of the allocation table, and of the manifest lines above this one.
     """
 
     samples: int
@@ -71,10 +73,10 @@ class End(NamedTuple):
 
 @dataclass
 class Counts:
-    """What is known of a file's photos together, from its entries.
+    """Totals over the lines of a manifest.
 
-    pixels: of all photos. labels: those that occur. reencoded: number by reason. warnings: name and message.
-    unreadable: those left out.
+    samples: stored photos. pixels: total over all photos. labels: labels that occur. reencoded: number of photos per
+    reason. warnings: photo names with decoder warnings. unreadable: skipped photos.
     """
 
     samples: int = 0
@@ -85,7 +87,7 @@ class Counts:
     unreadable: list[Unreadable] = field(default_factory=list)
 
     def add(self, line: Entry | Unreadable) -> None:
-        """Counts a line."""
+        """Adds a line to the totals."""
         if isinstance(line, Unreadable):
             self.unreadable.append(line)
             return
@@ -100,26 +102,26 @@ class Counts:
 
 
 def path_of(beton: str | os.PathLike[str]) -> Path:
-    """Where the manifest of a `.beton` file stands."""
+    """Path of the manifest of a `.beton` file."""
     return Path(f"{os.fspath(beton)}.manifest.jsonl")
 
 
 def dump(line: Entry | Unreadable | End | dict[str, Any]) -> bytes:
-    """A line of the manifest; what has its default value is left out."""
+    """Serialises a line of the manifest; fields with their default value are omitted."""
     if isinstance(line, dict):
         content = {"format": FORMAT, **line}
     else:
-        usual = line._field_defaults
-        content = {key: value for key, value in line._asdict().items() if key not in usual or value != usual[key]}
+        defaults = line._field_defaults
+        content = {key: value for key, value in line._asdict().items() if (key, value) not in defaults.items()}
         if isinstance(line, End):
             content = {"end": FORMAT, **content}
     return json.dumps(content).encode("ascii") + b"\n"
 
 
 def parse(line: bytes) -> Entry | Unreadable | End | dict[str, Any]:
-    """The inverse of `dump`. Raises ValueError for what is no whole line of a manifest."""
+    """The inverse of `dump`. Raises ValueError if `line` is not a complete line of a manifest."""
     if not line.endswith(b"\n"):
-        raise ValueError("it breaks off in the middle of a line")
+        raise ValueError("it ends in the middle of a line")
     content = json.loads(line)
     if not isinstance(content, dict):
         raise ValueError(f"not a line of a manifest: {line[:40]!r}")
@@ -147,11 +149,11 @@ def _typed(kind: Any, content: dict[str, Any]) -> Any:
 
 
 class Lines:
-    """The lines of a manifest, first to last.
+    """Iterates over the lines of a manifest.
 
-    number, crc32, position: of the lines read so far, how many, their checksum, and the byte behind them.
+    Attributes. number: number of lines read so far. crc32: their checksum. position: byte offset of their end.
 
-    Iterating raises RunError naming the file where a line is damaged.
+    Iterating raises RunError for a damaged line.
     """
 
     def __init__(self, path: Path):
@@ -166,13 +168,13 @@ class Lines:
                 except ValueError as error:
                     raise RunError(f"{self.path} is damaged in line {self.number}: {error}") from None
                 if isinstance(found, End) and (found.lines_crc32 != self.crc32 or stream.read(1)):
-                    raise RunError(f"{self.path} is damaged: its lines are not those that were written")
+                    raise RunError(f"{self.path} is damaged: the checksum of its lines does not match")
                 self.crc32, self.position = zlib.crc32(line, self.crc32), self.position + len(line)
                 yield found
 
 
 def read_end(beton: str | os.PathLike[str]) -> End | None:
-    """The last line of the manifest of a `.beton` file, None where there is no whole manifest."""
+    """The last line of the manifest of a `.beton` file, None if there is no complete manifest."""
     path = path_of(beton)
     try:
         with path.open("rb") as stream:
@@ -182,15 +184,15 @@ def read_end(beton: str | os.PathLike[str]) -> End | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, IndexError) as error:
-        log.warning("%s is not used: %s", path, error)
+        log.warning("%s is ignored: %s", path, error)
         return None
     return found if isinstance(found, End) else None
 
 
 def source_name(beton: Beton, sample: int) -> str:
-    """The name of a sample in the collection that `beton` was written from, "" where no manifest tells.
+    """The name of a sample in the collection that `beton` was written from, "" without a matching manifest.
 
-    Reads the manifest up to that line, without keeping it: 0.3 s for the last of a million.
+    Scans the manifest up to that line, in constant memory: 0.3 s for the last of a million lines.
     """
     end = read_end(beton.path)
     if end is None or end.index_crc32 != beton.index_crc32:

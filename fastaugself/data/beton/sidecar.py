@@ -1,7 +1,7 @@
-"""What a `.beton` file cannot hold: class names, where it came from and how, known factors of each sample.
+"""The sidecar `OUT.beton.json`: class names, source, options, and additional per-sample values of a `.beton` file.
 
-It stands beside the data as `OUT.beton.json`, one top-level key a line and the per-sample columns last, so that the
-head of a million-sample sidecar is read without parsing them. What is known of each photo, manifest.py keeps.
+The file has one top-level key per line, and the per-sample columns come last: the head of a sidecar with a million
+samples can be read without parsing them. The records of the single photos are in the manifest (manifest.py).
 """
 
 import json
@@ -21,12 +21,13 @@ _PER_SAMPLE = "columns"
 
 @dataclass(frozen=True)
 class Sidecar:
-    """classes: names by label, empty where there are none. source: the collection, as it was given.
+    """Content of a sidecar.
 
-    options: of the writer (max_side, quality). fingerprint: of the source's names, sizes and times, "" if none.
-    counts: samples, passed_through, reencoded with the number per reason, unreadable, and pixels of all photos.
-    beton: size in bytes and index_crc32 of the file this belongs to, filled in by the writer.
-    columns: further values per sample, by name.
+    classes: class names, indexed by label; empty without labels. source: path of the collection, as it was passed.
+    options: options of the writer (max_side, quality). fingerprint: hash of the names, sizes and times in the source,
+    "" if none. counts: samples, passed_through, reencoded (number per reason), unreadable, and total pixels.
+    beton: size in bytes and index_crc32 of the `.beton` file, filled in by the writer.
+    columns: additional per-sample values by column name.
     """
 
     classes: list[str] = field(default_factory=list)
@@ -39,12 +40,12 @@ class Sidecar:
 
 
 def path_of(beton: str | os.PathLike[str]) -> Path:
-    """Where the sidecar of a `.beton` file stands."""
+    """Path of the sidecar of a `.beton` file."""
     return Path(f"{os.fspath(beton)}.json")
 
 
 def dump(sidecar: Sidecar, beton: Beton) -> str:
-    """The text of the sidecar of `beton`, which it names by size and checksum."""
+    """Serialises the sidecar, with the size and checksum of `beton`."""
     identity = {"bytes": beton.path.stat().st_size, "index_crc32": beton.index_crc32}
     content = {"format": FORMAT, **asdict(replace(sidecar, beton=identity))}
     lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in content.items()]
@@ -52,32 +53,32 @@ def dump(sidecar: Sidecar, beton: Beton) -> str:
 
 
 def read(beton: Beton, *, columns: bool = True) -> Sidecar | None:
-    """The sidecar of `beton`; None where there is none that belongs to it.
+    """The sidecar of `beton`, None if there is no matching one.
 
-    columns: read the per-sample columns too. A sidecar of other data (the `.beton` was replaced, or a writer was killed
-    between its two renames) is reported in the log and not used.
+    columns: whether to read the per-sample columns. A sidecar of other data (the `.beton` file was replaced, or a
+    writer was killed between its two renames) is reported in the log and ignored.
     """
     path = path_of(beton.path)
     try:
         content = json.loads(path.read_text(encoding="utf-8") if columns else _head(path))
         found = content.pop("format")
         if found != FORMAT:
-            log.warning("%s is not used: format %s, expected %s", path, found, FORMAT)
+            log.warning("%s is ignored: format %s, expected %s", path, found, FORMAT)
             return None
         sidecar = Sidecar(**content)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        log.warning("%s is not used: %s; write the data again for class names", path, error)
+        log.warning("%s is ignored: %s; write the data again to have class names", path, error)
         return None
     if sidecar.beton.get("index_crc32") != beton.index_crc32:
-        log.warning("%s is not used: it was written for other data than %s", path, beton.path)
+        log.warning("%s is ignored: it was written for other data than %s", path, beton.path)
         return None
     return sidecar
 
 
 def _head(path: Path) -> str:
-    """The document up to its per-sample columns."""
+    """The JSON document without its per-sample columns."""
     lines: list[str] = []
     with path.open(encoding="utf-8") as stream:
         for line in stream:

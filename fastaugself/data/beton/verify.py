@@ -1,4 +1,4 @@
-"""`fastaugself verify`: every structural fault of a `.beton` file and, with its manifest, every changed byte.
+"""`fastaugself verify`: finds every structural fault of a `.beton` file and, with its manifest, every changed byte.
 
 Shape suffixes: N samples, A allocation records.
 """
@@ -27,14 +27,15 @@ from .manifest import End, Entry
 _SAMPLES_A_TASK = 64
 _TASKS_AHEAD = 4  # per thread
 _ZEROS_AT_ONCE = 1 << 20  # bytes
-_OF_THE_FILE = -1  # in place of a sample
+_OF_THE_FILE = -1  # sample number of a fault that concerns the whole file
 
 
 class Verified(NamedTuple):
-    """What was checked, and every fault in words, those of the whole file first, then by sample.
+    """The result of `verify_beton`.
 
-    samples: in the file. by_checksum: of these, how many were compared with the manifest; the others were decoded.
-    bytes: of the file. seconds: it took.
+    path: the file. samples: number of samples in the file. by_checksum: number of samples compared with the checksums
+    of the manifest; the others were decoded. bytes: size of the file. faults: one message per fault, faults of the
+    whole file first, then by sample. seconds: duration.
     """
 
     path: Path
@@ -47,8 +48,8 @@ class Verified(NamedTuple):
     def __str__(self) -> str:
         decoded = self.samples - self.by_checksum
         how = [f"{self.by_checksum} compared with their checksums"] if self.by_checksum else []
-        how += [f"{decoded} decoded, for want of a manifest"] if decoded else []
-        found = f"{len(self.faults)} fault{'s' if len(self.faults) > 1 else ''}" if self.faults else "no fault"
+        how += [f"{decoded} decoded, without a manifest"] if decoded else []
+        found = f"{len(self.faults)} fault{'s' if len(self.faults) > 1 else ''}" if self.faults else "no faults"
         return f"{self.path}: {found}; {self.samples} photos, {', '.join(how)}; {self.seconds:.1f} s"
 
 
@@ -59,16 +60,17 @@ def verify_beton(
     workers: int = 0,
     show_progress: bool = False,
 ) -> Verified:
-    """Checks the structure of a `.beton` file, all bytes of it against its manifest, and what is beside it.
+    """Checks the structure of a `.beton` file, all its bytes against the manifest, and its sidecar.
 
-    manifest_path: by default the one beside the file. Without a manifest every photo is decoded, which finds cut and
-    garbled photos, but not a change after which a photo still decodes. workers: threads, 0 for one a core.
+    manifest_path: default: the manifest next to the file. Without a manifest every photo is decoded. This finds
+    truncated and corrupt photos, but not a change after which a photo still decodes. workers: threads, 0 for one per
+    core. show_progress: show a progress bar, or lines in the log.
 
-    Raises UsageError for what is not a `.beton` file and for a negative number of threads; a file so damaged that its
-    samples cannot be told apart is one fault, not an error.
+    Raises UsageError if the file is not a `.beton` file and for a negative number of threads. A file whose index cannot
+    be read gives a single fault, not an error.
     """
     if workers < 0:
-        raise UsageError(f"--workers must be a number of threads, or 0 for one a core, got {workers}")
+        raise UsageError(f"--workers must be a number of threads, or 0 for one per core, got {workers}")
     began = time.perf_counter()
     path = Path(path)
     in_index: list[Fault] = []
@@ -84,7 +86,7 @@ def verify_beton(
 
 
 class _Check:
-    """One run over a file; collects faults and the names of the samples that have them."""
+    """One verification of a file; collects the faults and the names of the samples that have them."""
 
     def __init__(self, beton: Beton, lines: Path, workers: int):
         self._beton, self._lines, self._workers = beton, lines, workers
@@ -112,7 +114,7 @@ class _Check:
         self._name_the_rest()
 
     def report(self) -> list[str]:
-        """Every fault in words, each once."""
+        """One message per distinct fault."""
         found: dict[str, None] = {}
         for sample, what in sorted(self._faults, key=lambda fault: fault.sample):
             name = f" ({self._names[sample]})" if self._names.get(sample) else ""
@@ -127,25 +129,25 @@ class _Check:
         return ordered_map(check, groups, workers=self._workers, ahead=_TASKS_AHEAD * self._workers)
 
     def _entries(self) -> Iterator[tuple[int, Entry | None]]:
-        """Every sample with its line of the manifest, None for what the manifest does not tell."""
-        told = 0
+        """Yields each sample id with its manifest entry, None for a sample that is not in the manifest."""
+        listed = 0
         try:
             for line in manifest.Lines(self._lines):
-                if isinstance(line, Entry) and line.sample == told < len(self._beton):
-                    yield told, line
-                    told += 1
+                if isinstance(line, Entry) and line.sample == listed < len(self._beton):
+                    yield listed, line
+                    listed += 1
                 elif isinstance(line, Entry):
-                    raise RunError(f"{self._lines} tells of sample {line.sample} where {told} was expected")
+                    raise RunError(f"{self._lines} lists sample {line.sample} where {listed} was expected")
                 elif isinstance(line, End):
                     self._end = line
             if self._end is None or self._end.samples != len(self._beton):
-                raise RunError(f"{self._lines} is not whole: it tells of {told} samples of {len(self._beton)}")
+                raise RunError(f"{self._lines} is incomplete: it lists {listed} of {len(self._beton)} samples")
         except FileNotFoundError:
             pass
         except (RunError, OSError) as error:
-            self._faults.append(Fault(_OF_THE_FILE, f"the manifest cannot be relied on: {error}"))
-        self.by_checksum = told
-        for sample in range(told, len(self._beton)):
+            self._faults.append(Fault(_OF_THE_FILE, f"the manifest is not usable: {error}"))
+        self.by_checksum = listed
+        for sample in range(listed, len(self._beton)):
             yield sample, None
 
     def _check_samples(
@@ -171,7 +173,7 @@ class _Check:
             }
             for what, (found, expected) in stated.items():
                 if found != expected:
-                    yield f"has another {what} in the index than was written: {found}, not {expected}"
+                    yield f"has a {what} in the index that differs from what was written: {found}, not {expected}"
         if not readable:
             return
         try:
@@ -185,40 +187,40 @@ class _Check:
                 yield f"cannot be decoded: {why}"
         elif (crc32 := zlib.crc32(data)) != entry.crc32:
             why = _undecodable(beton, sample)
-            effect = f"it cannot be decoded ({why})" if why else "it decodes nevertheless, to other pixels"
-            yield f"has other bytes than were written (CRC-32 {crc32:08x}, expected {entry.crc32:08x}); {effect}"
+            effect = f"it cannot be decoded ({why})" if why else "it still decodes, to different pixels"
+            yield f"has different bytes than were written (CRC-32 {crc32:08x}, expected {entry.crc32:08x}); {effect}"
 
     def _check_table(self) -> None:
-        """Records of the allocation table that tell of another sample, and samples that share bytes."""
+        """Finds samples whose data overlap."""
         beton = self._beton
         order_N = np.argsort(beton.pointers_N, kind="stable")
         starts_N, ends_N = beton.pointers_N[order_N], (beton.pointers_N + beton.bytes_N)[order_N]
         for i in np.flatnonzero(ends_N[:-1] > starts_N[1:])[:1000]:
             first, second = int(order_N[i]), int(order_N[i + 1])
-            self._faults.append(Fault(second, f"shares bytes with sample {first}"))
+            self._faults.append(Fault(second, f"overlaps with the data of sample {first}"))
 
     def _check_end(self, end: End) -> None:
-        """The parts of the file that belong to no sample, and those that do where no sample shows what changed."""
+        """Compares file size, index and allocation table with the last line of the manifest."""
         beton = self._beton
         size = beton.path.stat().st_size
         if size != end.bytes:
             self._of_the_file(f"the file has {size} bytes, {end.bytes} were written")
         if beton.index_crc32 != end.index_crc32:
             self._of_the_file(
-                f"the index (header, field descriptors and metadata, the first {beton.data_start} bytes) is not what "
-                f"was written (CRC-32 {beton.index_crc32:08x}, expected {end.index_crc32:08x})"
+                f"the index (header, field descriptors and metadata, the first {beton.data_start} bytes) differs from "
+                f"what was written (CRC-32 {beton.index_crc32:08x}, expected {end.index_crc32:08x})"
             )
         table = np.fromfile(beton.path, np.uint8, offset=beton.table_start)
         if zlib.crc32(table.data) == end.table_crc32:
             return
-        self._of_the_file(f"the allocation table (from byte {beton.table_start} on) is not what was written")
+        self._of_the_file(f"the allocation table (from byte {beton.table_start}) differs from what was written")
         records_A = table[: len(table) // ALLOCATION.itemsize * ALLOCATION.itemsize].view(ALLOCATION)
         ids_A = records_A["sample_id"][: len(beton)]
         for i in np.flatnonzero(ids_A != np.arange(len(ids_A)))[:1000]:
-            self._faults.append(Fault(int(i), f"is called {ids_A[i]} in the allocation table"))
+            self._faults.append(Fault(int(i), f"has the id {ids_A[i]} in the allocation table"))
 
     def _check_gaps(self) -> None:
-        """Between two images stand zeros."""
+        """Checks that the gaps between images contain only zeros."""
         beton = self._beton
         order_N = np.argsort(beton.pointers_N, kind="stable")
         starts = [*beton.pointers_N[order_N].tolist(), beton.table_start]
@@ -232,7 +234,7 @@ class _Check:
                         break
 
     def _name_the_rest(self) -> None:
-        """Looks up the names of samples whose faults were found in other ways than by going through the manifest."""
+        """Looks up the names of samples whose faults were found without their manifest entry."""
         unnamed = {sample for sample, _ in self._faults} - {_OF_THE_FILE} - self._names.keys()
         with suppress(RunError, OSError):
             for line in manifest.Lines(self._lines) if unnamed else ():

@@ -1,7 +1,7 @@
-"""Writes `.beton` files that appear under their name only when they are whole.
+"""Atomic writer of `.beton` files: a file appears under its final name only when it is complete.
 
-FFCV's own writer decodes and encodes every JPEG again, hangs for ever when a sample raises, and leaves a half-written
-file under the final name; this one takes JPEG bytes as they are.
+FFCV's own writer re-encodes every JPEG, hangs forever when a sample raises, and leaves a partial file under the final
+name. This one stores JPEG bytes unchanged.
 """
 
 import contextlib
@@ -29,26 +29,27 @@ from .verify import verify_beton
 
 log = logging.getLogger(__name__)
 
-_PAGE_SIZE = 1 << 23  # FFCV's default, and its least is 1 << 21
+_PAGE_SIZE = 1 << 23  # FFCV's default; its minimum is 1 << 21
 _MAX_PAGE_SIZE = 1 << 31  # page_size is a uint32
-_LINES = 1 << 14  # bytes of the manifest's lines that are buffered: about 100 photos, which a killed writer loses
-_ROOM = 4 << 20  # bytes given up for the lines of the manifest on a full disk
+_LINES = 1 << 14  # buffer of the manifest in bytes: about 100 photos, which are lost if the writer is killed
+_ROOM = 4 << 20  # bytes of image data discarded on a full disk to make room for the manifest
 _FIELDS = (("image", TYPE_IMAGE), ("label", TYPE_INT))
-_NOT_YOURS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+_USER_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 
 
 class BetonWriter:
-    """Context manager that writes `out`: `add` each sample, leave the block, and the file is there, checked and synced.
+    """Context manager that writes `out`: `add` the samples; leaving the block verifies, syncs and renames the file.
 
-    out: path of the `.beton` file; until the end everything is in `OUT.partial`. An `out` that exists is replaced.
-    capacity: the most samples that will be added; room for their metadata is reserved. claimed: what
-    `claim(partial_path(out))` returned, for callers who had to look first; it is closed in the end.
-    made_from: names the samples that will be added, and how they are made. Without it an exception removes what was
-    written. With it that is kept, and the next writer with an equal `made_from` goes on from there: it must add what
-    follows those that `counts` has already, for the same bytes in the end.
-    sidecar: set it before leaving the block to have it written beside the data. counts: of the samples so far.
+    out: path of the `.beton` file; until the end, data go to `OUT.partial`. An existing `out` is replaced.
+    capacity: maximum number of samples; space for their metadata is reserved. claimed: file descriptor from
+    `claim(partial_path(out))`, if the caller has claimed the file already; the writer closes it.
+    made_from: identifies the source of the samples and the options. Without it, an exception removes what was written.
+    With it, the partial file is kept, and the next writer with an equal `made_from` resumes: the caller must add the
+    samples that follow those in `counts`. The resulting file is the same, byte for byte.
 
-    Raises UsageError where `out` cannot be created or another process is writing it, RunError when the disk fails.
+    Attributes. sidecar: set it inside the block to have a sidecar written. counts: totals of the samples so far.
+
+    Raises UsageError if `out` cannot be created or is being written by another process, RunError if the disk fails.
     """
 
     sidecar: Sidecar | None = None
@@ -95,25 +96,28 @@ class BetonWriter:
             self._write_line(header)
 
     def _recover(self, header: bytes) -> int:
-        """Takes over what an earlier writer left, as far as it is whole; returns where its lines end."""
+        """Recovers the intact samples of an interrupted writer; returns the end of their lines in the manifest."""
         lines, end = manifest.Lines(self._lines_path), 0
         try:
             for line in lines:
                 if isinstance(line, dict):
                     if manifest.dump(line) != header:
-                        log.warning("%s was begun from other data or with other options: starting again", self._partial)
+                        log.warning(
+                            "%s was written from other data or with other options: starting over",
+                            self._partial,
+                        )
                         return 0
-                elif isinstance(line, End) or not self._take(line):
+                elif isinstance(line, End) or not self._recover_sample(line):
                     break
                 end, self._lines_crc32 = lines.position, lines.crc32
         except FileNotFoundError:
             return 0
-        except RunError:  # the line at which the earlier writer was stopped
+        except RunError:  # the line at which the earlier writer was interrupted
             pass
         return end if self.counts.samples or self.counts.unreadable else 0
 
-    def _take(self, line: Entry | Unreadable) -> bool:
-        """Counts a sample of an earlier writer, if its data are there."""
+    def _recover_sample(self, line: Entry | Unreadable) -> bool:
+        """Adds a sample of an interrupted writer to the index if its data are intact; returns whether they are."""
         if isinstance(line, Entry):
             position, page_size = self._place(line.bytes)
             data = os.pread(self._fd, line.bytes, position)
@@ -135,12 +139,13 @@ class BetonWriter:
     ) -> int:
         """Appends a sample and returns its id.
 
-        image: JPEG bytes, stored as they are, or uint8 pixels [H, W, 3], stored raw. name, reencoded, warning: what the
-        manifest says of it, see manifest.Entry.
+        image: JPEG bytes, stored unchanged, or uint8 pixels [H, W, 3], stored raw. label: class index, -1 without.
+        name, reencoded, warning: fields of the manifest, see manifest.Entry. Raises UsageError for more samples than
+        the capacity and for pixels of the wrong dtype or shape.
         """
         sample = self.counts.samples
         if sample == self.capacity:
-            raise UsageError(f"{self.out}: more samples than the capacity of {self.capacity}; give a larger one")
+            raise UsageError(f"{self.out}: more samples than the capacity of {self.capacity}; pass a larger capacity")
         if isinstance(image, np.ndarray):
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
                 raise UsageError(f"sample {sample}: pixels are {image.dtype} {image.shape}, expected uint8 [H, W, 3]")
@@ -161,7 +166,7 @@ class BetonWriter:
         return sample
 
     def leave_out(self, name: str, reason: str) -> None:
-        """Notes a sample that cannot be read, in its place among the others."""
+        """Records a skipped photo in the manifest: its name in the collection, and the reason."""
         self._count(Unreadable(name, reason))
 
     def _count(self, line: Entry | Unreadable) -> None:
@@ -174,21 +179,21 @@ class BetonWriter:
         self._lines_crc32 = zlib.crc32(line, self._lines_crc32)
 
     def _place(self, length: int) -> tuple[int, int]:
-        """Where data of this length go so that they cross no page boundary, and the size of a page.
+        """(position, page size) at which data of this length do not cross a page boundary.
 
-        FFCV needs that when it reads by pages (os_cache=False).
+        FFCV requires this when it reads by pages (os_cache=False).
         """
         page_size = self._page_size
-        # Doubling keeps the promise for what is written already: every boundary of larger pages is one of the smaller.
+        # Doubling keeps earlier samples within a page: every boundary of larger pages is also one of smaller pages.
         while length > page_size:
             page_size *= 2
         if page_size > _MAX_PAGE_SIZE:
-            raise UsageError(f"sample {self.counts.samples} has {length} bytes, the format holds {_MAX_PAGE_SIZE}")
+            raise UsageError(f"sample {self.counts.samples} has {length} bytes, the format allows {_MAX_PAGE_SIZE}")
         room = -self._position % page_size
         return self._position + (room if length > room else 0), page_size
 
     def _record(self, line: Entry) -> None:
-        """Puts a sample that stands at the present position into the index, and moves on behind it."""
+        """Adds a sample at the current position to the index, and advances the position to its end."""
         mode = RAW if line.raw else JPEG
         self._metadata[line.sample] = ((mode, line.width, line.height, self._position), line.label)
         self._allocations[line.sample] = (line.sample, self._position, line.bytes)
@@ -217,26 +222,26 @@ class BetonWriter:
         self._publish()
 
     def _check(self) -> None:
-        """Reads everything back before it gets its name."""
+        """Reads the file back and verifies it before it is renamed."""
         faults = verify_beton(self._partial, manifest_path=self._lines_path).faults
         if faults:
             raise RunError(
-                f"{self.out} is not on the disk as it was written: {faults[0]}; is the disk or the memory failing?"
+                f"{self.out} differs on disk from what was written: {faults[0]}; is the disk or the memory failing?"
             )
 
     def _publish(self) -> None:
-        """Gives everything its name, the data last: before that, a killed writer can still go on from here."""
-        described, lines = sidecar.path_of(self.out), manifest.path_of(self.out)
+        """Renames the files to their final names, the data last: a writer that is killed before that can resume."""
+        sidecar_path, lines = sidecar.path_of(self.out), manifest.path_of(self.out)
         with self._failing_disk():
             if self.sidecar is not None:
                 with Beton(self._partial) as written:
                     text = sidecar.dump(self.sidecar, written)
-                with partial_path(described).open("w", encoding="utf-8") as stream:
+                with partial_path(sidecar_path).open("w", encoding="utf-8") as stream:
                     stream.write(text)
                     _sync(stream)
-                os.replace(partial_path(described), described)
+                os.replace(partial_path(sidecar_path), sidecar_path)
             else:
-                described.unlink(missing_ok=True)
+                sidecar_path.unlink(missing_ok=True)
             lines.unlink(missing_ok=True)
             try:
                 os.link(self._lines_path, lines)
@@ -251,14 +256,14 @@ class BetonWriter:
         try:
             yield
         except OSError as error:
-            kept = f"what was written stays in {self._partial}" if self._keeps() else "nothing was left behind"
+            kept = f"the photos so far are kept in {self._partial}" if self._keeps() else "no files were left behind"
             raise RunError(f"{self.out} could not be written: {error.strerror or error}; {kept}") from error
 
     def _keeps(self) -> bool:
         return self._made_from is not None and self.counts.samples > 0
 
     def _make_room_for_lines(self) -> None:
-        """On a full disk the last of the data give way to the lines, without which none of the data could be used."""
+        """On a full disk, truncates the image data to make room for the manifest, without which they are useless."""
         with contextlib.suppress(OSError):
             self._stream.flush()
         try:
@@ -283,7 +288,7 @@ class BetonWriter:
             if not finished and self._keeps():
                 self._make_room_for_lines()
             for stream in (self._stream, self._lines):
-                with contextlib.suppress(OSError):  # a full disk is reported once, by what was written last
+                with contextlib.suppress(OSError):  # a full disk has been reported by the failed write
                     stream.close()
             if finished or self._keeps():
                 os.close(self._fd)
@@ -295,29 +300,30 @@ class BetonWriter:
 
 
 def partial_path(path: Path) -> Path:
-    """Where a file is while it is being written."""
+    """Path of a file while it is being written."""
     return path.with_name(f"{path.name}.partial")
 
 
 def claim(partial: Path, *, wait: bool = False) -> int:
-    """Opens `partial` for this process alone; a lock that dies with its process, so that a killed writer blocks nobody.
+    """Opens and locks `partial` for this process; returns the file descriptor.
 
-    wait: for another process that has it. Raises UsageError where it may not be written or is in use.
+    The lock ends with the process, so a killed writer does not block others. wait: wait for another process that holds
+    the lock. Raises UsageError if the file cannot be created by this user or is in use, RunError if the disk fails.
     """
     while True:
         try:
             fd = os.open(partial, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
         except OSError as error:
-            if error.errno not in _NOT_YOURS:
+            if error.errno not in _USER_ERRORS:
                 raise RunError(f"{partial} cannot be created: {error.strerror}") from error
-            remedy = "choose another place" if partial.parent.is_dir() else f"make the folder {partial.parent} first"
+            remedy = "choose another folder" if partial.parent.is_dir() else f"create the folder {partial.parent} first"
             raise UsageError(f"{partial} cannot be created: {error.strerror}; {remedy}") from None
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             os.close(fd)
             raise UsageError(
-                f"{partial} is being written by another process: wait for it, or choose another output"
+                f"{partial} is being written by another process: wait until it ends, or choose another output"
             ) from None
         except BaseException:
             os.close(fd)
@@ -325,11 +331,11 @@ def claim(partial: Path, *, wait: bool = False) -> int:
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(fd), os.stat(partial)):
                 return fd
-        os.close(fd)  # while we waited its owner renamed it, and it is no longer the partial file
+        os.close(fd)  # its owner renamed the file while we waited, so that it is no longer the partial file
 
 
 def release(partial: Path, fd: int) -> None:
-    """Gives a claimed file up and removes it."""
+    """Removes a claimed file and releases its lock."""
     with contextlib.suppress(OSError):
         partial.unlink(missing_ok=True)
     os.close(fd)

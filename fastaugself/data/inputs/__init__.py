@@ -1,4 +1,4 @@
-"""Where photos come from: one module for each kind of collection, all of them Samples to the writer."""
+"""Sources of photos: one module per kind of collection; each presents it to the writer as Samples."""
 
 import os
 
@@ -10,34 +10,36 @@ from .shards import open_shards
 from .stl10 import open_stl10
 from .tables import open_tables
 
-# The first whose it is; any folder is open_folder's.
+# Tried in this order; open_folder accepts any folder.
 _KINDS = (open_shards, open_tables, open_listing, open_stl10, open_folder)
-_KNOWN = "a folder of photos or of one folder a class, .tar shards, .parquet files, a .txt list of paths, stl10_binary"
+_KNOWN = (
+    "a folder of photos or of one folder per class, .tar shards, .parquet files, a .txt list of paths, stl10_binary"
+)
 
 
 def open_samples(source: str | os.PathLike[str], columns: Columns | None = None) -> Samples:
-    """The collection of photos at `source`: a path, or a pattern of several files.
+    """Opens the collection of photos at `source`.
 
-    columns: which to read, of a collection that has columns.
+    source: a path, or a pattern of several files. columns: the columns to read, for collections that have columns.
 
-    Raises UsageError where there is nothing, or nothing that is known, and RunError for a damaged collection.
+    Raises UsageError if there is nothing at `source` or its kind is unknown, RunError for a damaged collection.
     """
     source = os.fspath(source)
     for open_kind in _KINDS:
         found = open_kind(source, columns or Columns())
         if found is not None:
             return found
-    raise UsageError(f"{source}: {_why(source)}; pass {_KNOWN}")
+    raise UsageError(f"{source}: {_why_unknown(source)}; pass {_KNOWN}")
 
 
-def _why(source: str) -> str:
+def _why_unknown(source: str) -> str:
     suffix = os.path.splitext(source)[1].lower()
     if not os.path.exists(source):
         return "no such file or folder"
     if suffix == ".beton":
-        return "is a .beton file already, which training takes as it is"
+        return "is a .beton file already: pass it to training directly"
     if suffix == ".zip":
         return "is a zip archive: unpack it first"
     if suffix in EXTENSIONS:
-        return "is one photo"
-    return "not a kind of collection that is known"
+        return "is a single photo"
+    return "unknown kind of collection"

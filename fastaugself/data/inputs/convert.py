@@ -1,4 +1,4 @@
-"""`fastaugself write`: a collection of photos to one `.beton` file."""
+"""`fastaugself write`: converts a collection of photos to one `.beton` file."""
 
 import logging
 import os
@@ -28,25 +28,26 @@ from .subset import ClassSamples, read_classes
 
 log = logging.getLogger(__name__)
 
-_LARGE = 1_500_000  # pixels a photo, beyond which decoding takes longer than anything else in a step
+_LARGE = 1_500_000  # pixels per photo above which decoding dominates the time of a training step
 _AHEAD = 4  # photos per thread that are read and decoded before they are written
 
 
 class _Options(NamedTuple):
-    """How photos are converted: what the same bytes depend on beside the photos."""
+    """The options of the conversion; photos and options together determine the written bytes."""
 
     max_side: int = 0
     quality: int = 90
 
 
 class Written(NamedTuple):
-    """path: the file. samples, classes: how many. bytes: of the file.
+    """The result of `write_photos`.
 
-    passed_through: photos stored as they were. reencoded: count by reason, such as {"PNG": 3, "EXIF rotation": 1}.
-    warnings: name and message where a decoder complained of a photo that it could nevertheless decode.
-    unreadable: photos left out, which the file `report` lists (None if none were). ignored: files that are no photos.
-    resumed: photos that an earlier run had done, which did not come to its end.
-    mean_pixels: a photo. seconds: of this run.
+    path: the file. samples, classes: their numbers. bytes: size of the file.
+    passed_through: photos copied unchanged. reencoded: number per reason, such as {"PNG": 3, "EXIF rotation": 1}.
+    warnings: name and decoder message of photos that were decoded with a warning.
+    unreadable: number of skipped photos, listed in the file `report` (None if there are none).
+    ignored: files that are not photos. resumed: photos taken over from an interrupted run.
+    mean_pixels: average number of pixels per photo. seconds: duration of this run.
     """
 
     path: Path
@@ -64,13 +65,13 @@ class Written(NamedTuple):
     seconds: float
 
     def __str__(self) -> str:
-        again = ", ".join(f"{count} {reason}" for reason, count in self.reencoded.items())
+        reasons = ", ".join(f"{count} {reason}" for reason, count in self.reencoded.items())
         return (
             f"{self.path}: {self.samples} photos, {self.classes or 'no'} classes, {self.bytes / 1e6:.1f} MB; "
-            f"{self.passed_through} stored as they were, {self.samples - self.passed_through} encoded again"
-            f"{f' ({again})' if again else ''}"
-            f"{f'; {self.unreadable} left out, see {self.report}' if self.unreadable else ''}"
-            f"{f'; {self.resumed} done earlier' if self.resumed else ''}; {self.seconds:.1f} s"
+            f"{self.passed_through} copied unchanged, {self.samples - self.passed_through} re-encoded"
+            f"{f' ({reasons})' if reasons else ''}"
+            f"{f'; {self.unreadable} skipped, see {self.report}' if self.unreadable else ''}"
+            f"{f'; {self.resumed} resumed from an earlier run' if self.resumed else ''}; {self.seconds:.1f} s"
         )
 
 
@@ -89,25 +90,26 @@ def write_photos(
 ) -> Written:
     """Writes the photos of `source` to the `.beton` file `out`, with OUT.beton.json and OUT.beton.manifest.jsonl.
 
-    source: a folder whose subfolders are the classes, a folder of photos (label -1), or another kind of collection that
-    inputs/ knows. max_side: longest side in pixels, larger photos are made smaller; 0 for no limit. quality: JPEG
-    quality of what must be encoded again. workers: threads, 0 for one a core. progress: say how far it is.
-    overwrite: replace `out`. skip_unreadable: leave photos out that cannot be read, and list them in
-    OUT.beton.unreadable.txt. columns: which to read, of a collection that has columns. classes: which to keep, a file
-    with a name a line or `imagenet100`; "" for all.
+    source: a folder whose subfolders are the classes, a folder of photos (label -1), or another kind of collection
+    supported by inputs/. max_side: maximum length of the longer side in pixels, larger photos are downscaled; 0 for no
+    limit. quality: JPEG quality of re-encoded photos. workers: threads, 0 for one per core. progress: show progress.
+    overwrite: replace an existing `out`. skip_unreadable: skip photos that cannot be read, and list them in
+    OUT.beton.unreadable.txt. columns: columns to read, for collections that have columns. classes: classes to keep: a
+    file with one name per line, or `imagenet100`; "" for all.
 
-    Every photo is decoded once; JPEG bytes are stored untouched where they can be (photo.py says when). The same
-    collection gives the same bytes. Nothing stands under the name `out` before it is whole and was read back. A run
-    that was stopped, however, is continued by the next one with the same collection and options.
+    Every photo is decoded once. JPEG bytes are copied unchanged if possible (see photo.py). The output is
+    deterministic: equal collections and options give equal bytes. `out` appears only when it is complete and verified.
+    An interrupted run is resumed by the next call with the same collection and options.
 
-    Raises UsageError for wrong use, UnreadablePhoto (a RunError) naming the photo that cannot be read.
+    Returns a summary. Raises UsageError for invalid arguments, UnreadablePhoto (a RunError) for a photo that cannot be
+    read, RunError if the disk fails.
     """
     out = Path(out)
     _check_options(max_side, quality, workers)
     if out.is_dir():
-        raise UsageError(f"{out} is a folder: give the name of the file to write, such as {out / 'train.beton'}")
+        raise UsageError(f"{out} is a folder: pass the name of the file to write, such as {out / 'train.beton'}")
     if out.suffix != ".beton":
-        raise UsageError(f"the file to write must end in .beton, got {out}; the photos come first, then the file")
+        raise UsageError(f"the file to write must end in .beton, got {out}; pass the photos first, then the file")
     if out.exists() and not overwrite:
         raise UsageError(f"{out} exists: pass --overwrite to replace it, or another name")
     options = _Options(max_side, quality)
@@ -119,12 +121,13 @@ def write_photos(
 
 
 def ensure_beton(path: str | os.PathLike[str], *, max_side: int = 0, progress: bool = True) -> Path:
-    """The `.beton` file of `path`: itself if it is a file; for a folder of photos, `FOLDER.beton` beside it.
+    """Returns a `.beton` file for `path`: `path` itself if it is a file, `FOLDER.beton` next to a folder of photos.
 
-    The folder is written once. Later calls reuse the file if names, sizes and times of the photos are what they were,
-    else it is written again. Processes that ask at the same time wait for the one that writes.
+    The folder is converted once. Later calls reuse the file as long as the names, sizes and modification times of the
+    photos are unchanged; otherwise it is written again. Concurrent processes wait for the one that writes.
+    max_side, progress: see `write_photos`.
 
-    Raises UsageError where there is nothing at `path` or the place beside it may not be written.
+    Raises UsageError if `path` does not exist or FOLDER.beton cannot be created.
     """
     path = Path(path)
     if not path.is_dir():
@@ -141,13 +144,13 @@ def ensure_beton(path: str | os.PathLike[str], *, max_side: int = 0, progress: b
         fd = claim(partial_path(out), wait=True)
     except UsageError as error:
         raise UsageError(
-            f"{out} cannot be written beside the photos ({error}): write it to another place with "
+            f"{out} cannot be written next to the photos ({error}): write it to another folder with "
             f"`fastaugself write {path} OUT.beton` and pass that"
         ) from error
-    if _is_current(out, samples, options):  # written by another process while this one waited
+    if _is_current(out, samples, options):  # written by another process in the meantime
         release(partial_path(out), fd)
         return out
-    what = "the photos or options changed: writing again" if out.exists() else "writing, once,"
+    what = "the photos or options changed: writing again" if out.exists() else "writing once:"
     log.info("%s %s from the photos in %s", what, out, path)
     written = _write(samples, out, options, workers=0, progress=progress, skip_unreadable=False, claimed=fd)
     log.info("%s", written)
@@ -161,7 +164,7 @@ def _is_current(out: Path, samples: Samples, options: _Options) -> bool:
         with Beton(out) as beton:
             found = sidecar.read(beton, columns=False)
     except (UsageError, RunError) as error:
-        log.warning("%s; it is written again", error)
+        log.warning("%s; writing it again", error)
         return False
     return found is not None and found.fingerprint == samples.fingerprint and found.options == options._asdict()
 
@@ -179,11 +182,11 @@ def _write(
     start = time.perf_counter()
     made_from = {"fingerprint": samples.fingerprint, "options": options._asdict(), "encoder": _encoder()}
     with BetonWriter(out, samples.count, claimed=claimed, made_from=made_from) as writer, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata
+        warnings.simplefilter("ignore")  # of Pillow, about unusual metadata
         counts = writer.counts
         resumed = counts.samples + len(counts.unreadable)
         if resumed:
-            log.info("%s: going on after %d of %d photos, written earlier", out, resumed, samples.count)
+            log.info("%s: resuming after %d of %d photos", out, resumed, samples.count)
         if counts.unreadable and not skip_unreadable:
             raise UnreadablePhoto(_skippable(counts.unreadable[0].unreadable))
         try:
@@ -197,7 +200,7 @@ def _write(
         finally:
             kept = counts.samples
             if kept and kept + len(counts.unreadable) < samples.count:
-                log.info("up to %d photos stay in %s: the same command goes on from there", kept, partial_path(out))
+                log.info("up to %d photos are kept in %s: run the command again to resume", kept, partial_path(out))
         writer.sidecar = Sidecar(
             classes=samples.classes,
             source=samples.source,
@@ -229,7 +232,7 @@ def _write(
     )
     if written.mean_pixels > _LARGE and not options.max_side:
         log.warning(
-            "%s: photos have %.1f million pixels on average, all of them decoded every epoch: with "
+            "%s: photos have %.1f million pixels on average, which are all decoded in every epoch: with "
             "`fastaugself write %s OUT.beton --max-side 500` loading is many times faster",
             out,
             written.mean_pixels / 1e6,
@@ -242,21 +245,21 @@ def _add(writer: BetonWriter, sample: Sample, photo: Photo | UnreadablePhoto, sk
     if isinstance(photo, UnreadablePhoto):
         if not skip_unreadable:
             raise UnreadablePhoto(_skippable(str(photo))) from photo
-        log.warning("left out: %s", photo)
+        log.warning("skipped: %s", photo)
         writer.leave_out(sample.name, str(photo))
         return
     if photo.warning:
-        log.warning("%s: encoded again, because its decoder says: %s", sample.place, photo.warning)
+        log.warning("%s: re-encoded because of a decoder warning: %s", sample.place, photo.warning)
     reencoded = photo.reencoded or ""
     writer.add(photo.image, sample.label, name=sample.name, reencoded=reencoded, warning=photo.warning)
 
 
 def _skippable(message: str) -> str:
-    return f"{message}, or pass --skip-unreadable to leave such photos out"
+    return f"{message}, or pass --skip-unreadable to skip such photos"
 
 
 def _report(out: Path, unreadable: list[str]) -> Path | None:
-    """Lists the photos that were left out beside the data, or removes an older list."""
+    """Writes the list of skipped photos next to the data; removes an older list if there are none."""
     path = Path(f"{out}.unreadable.txt")
     if not unreadable:
         path.unlink(missing_ok=True)
@@ -267,7 +270,7 @@ def _report(out: Path, unreadable: list[str]) -> Path | None:
 
 
 def _encoder() -> str:
-    """The versions on which the bytes of photos that are encoded again depend."""
+    """Versions of the libraries that determine the bytes of re-encoded photos."""
     jpeg = features.version("libjpeg_turbo") or features.version("jpg")
     return f"Pillow {PIL.__version__}, libjpeg {jpeg}, simplejpeg {version('simplejpeg')}"
 
@@ -299,4 +302,4 @@ def _check_options(max_side: int, quality: int, workers: int) -> None:
     if not 1 <= quality <= 100:
         raise UsageError(f"--quality must be from 1 to 100, got {quality}")
     if workers < 0:
-        raise UsageError(f"--workers must be a number of threads, or 0 for one a core, got {workers}")
+        raise UsageError(f"--workers must be a number of threads, or 0 for one per core, got {workers}")

@@ -1,4 +1,4 @@
-"""The photos of a folder, in a fixed order, with the class each belongs to."""
+"""Folders of photos: the files in a fixed order, with their classes."""
 
 import os
 from collections.abc import Generator, Iterator
@@ -12,15 +12,16 @@ from .samples import Columns, Sample, Samples, fingerprint, read_file
 EXTENSIONS = frozenset(
     f".{name}"
     for name in ("jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "tif", "tiff", "gif", "ppm", "pgm", "avif")
-)  # by name only; what a file really is, the decoder says
+)  # selects files by name only; the decoder determines the actual format
 _SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test"})
 
 
 class Folder(NamedTuple):
-    """root: the folder. files: paths below it, '/'-separated, sorted. labels: class of each file, -1 without classes.
+    """The listing of a folder.
 
-    sizes: bytes of each file. classes: names by label. fingerprint: changes with any name, size or modification time.
-    ignored: files that are no photos by their names.
+    root: the folder. files: paths relative to it, '/'-separated, sorted. labels: class of each file, -1 without
+    classes. sizes: bytes of each file. classes: class names, indexed by label. fingerprint: hash of all names, sizes
+    and modification times. ignored: number of files whose extension is not one of photos.
     """
 
     root: Path
@@ -48,17 +49,17 @@ class FolderSamples(Samples):
 
 
 def open_folder(source: str, columns: Columns) -> Samples | None:
-    """The photos of a folder; of any folder, so other kinds are asked first."""
+    """Opens a folder of photos; accepts any folder, so other kinds must be tried first."""
     return FolderSamples(source) if os.path.isdir(source) else None
 
 
 def list_photos(root: str | os.PathLike[str]) -> Folder:
-    """Lists the photos below `root`: its subfolders are the classes, or, without subfolders, there are no labels.
+    """Lists the photos below `root`; its subfolders are the classes, without subfolders there are no labels.
 
-    Every subfolder counts as a class, one without photos too, so that train and val number their classes alike. Hidden
-    files and folders are left out; links are followed.
+    Every subfolder counts as a class, even an empty one, so that the labels of train and val agree. Hidden files and
+    folders are ignored; links are followed.
 
-    Raises UsageError where there is nothing to list or the classes are ambiguous.
+    Raises UsageError if there are no photos or the classes are ambiguous.
     """
     root = Path(root)
     if not root.exists():
@@ -75,7 +76,7 @@ def list_photos(root: str | os.PathLike[str]) -> Folder:
     if not found:
         raise UsageError(
             f"{root} holds no photos ({ignored} other files): expected files such as .jpg, .png or .webp, "
-            f"in one folder or one folder a class"
+            f"in one folder or in one folder per class"
         )
     found.sort()
     classes = _classes(root, [name for name, _, _ in found])
@@ -92,7 +93,7 @@ def list_photos(root: str | os.PathLike[str]) -> Folder:
 
 
 def _walk(root: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Every visible file below `root` with its status; a folder reached twice through links is entered once."""
+    """Yields every visible file below `root` with its status; visits a folder once if links lead to it repeatedly."""
     entered: set[tuple[int, int]] = set()
     todo = [""]
     while todo:
@@ -120,8 +121,8 @@ def _classes(root: Path, files: list[str]) -> list[str]:
     folders = [name for name in folders if name != "__MACOSX"]
     if loose:
         raise UsageError(
-            f"{root} holds photos ({loose[0]}, {len(loose)} in all) beside folders ({folders[0]}, ...), "
-            f"so the classes are ambiguous: move them into a folder of their own"
+            f"{root} holds photos ({loose[0]}, {len(loose)} in total) next to folders ({folders[0]}, ...), "
+            f"so the classes are ambiguous: move the photos into a separate folder"
         )
     if len(folders) > 1 and _SPLITS.issuperset(name.lower() for name in folders):
         raise UsageError(

@@ -1,7 +1,7 @@
-"""A text file that names photos: one path a line, with or without a label.
+"""Text files that list photos: one path per line, with an optional label.
 
-The label follows after a tab, or after a space where it is a number and every line has one, as in Caffe's lists and the
-validation list of ImageNet: `val/ILSVRC2012_val_00000001.JPEG 65`.
+The label is separated by a tab, or by a space if it is a number and every line has one, as in Caffe's lists and
+ImageNet's validation list: `val/ILSVRC2012_val_00000001.JPEG 65`.
 """
 
 import os
@@ -19,7 +19,7 @@ _NUMBERED = re.compile(r"(.*\S) +(-?[0-9]{1,9})")
 
 
 class ListedSamples(Samples):
-    """The photos that a text file names; relative paths are relative to its folder."""
+    """The photos listed in a text file; relative paths are relative to the folder of that file."""
 
     def __init__(self, source: str, columns: Columns):
         self.source, path = source, Path(source)
@@ -46,28 +46,28 @@ class ListedSamples(Samples):
 
 
 def open_listing(source: str, columns: Columns) -> Samples | None:
-    """A text file, by its name."""
+    """Opens a list of photos; recognised by the extension of its name."""
     if not (source.lower().endswith(_SUFFIXES) and os.path.isfile(source)):
         return None
     return ListedSamples(source, columns)
 
 
 def _read_lines(path: Path) -> list[tuple[int, str]]:
-    """Every line that is not empty, with its number."""
+    """The non-empty lines, with their line numbers."""
     if path.stat().st_size > _MAX_BYTES:
-        raise UsageError(f"{path} has {path.stat().st_size} bytes: expected a list of paths, one a line")
+        raise UsageError(f"{path} has {path.stat().st_size} bytes: expected a list of paths, one per line")
     text = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     if b"\0" in text:
-        raise UsageError(f"{path} is no text: expected a list of paths, one a line")
+        raise UsageError(f"{path} is not a text file: expected a list of paths, one per line")
     lines = [os.fsdecode(line.removesuffix(b"\r")) for line in text.split(b"\n")]
     found = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not found:
-        raise UsageError(f"{path} is empty: expected a list of paths, one a line")
+        raise UsageError(f"{path} is empty: expected a list of paths, one per line")
     return found
 
 
 def _split(lines: list[tuple[int, str]], source: str) -> tuple[list[str], list[int | str | None]]:
-    """Names and labels of all lines, which must be of one form."""
+    """Names and labels of all lines, which must have the same form."""
     tabs = [line.count("\t") for _, line in lines]
     if any(tabs):
         if set(tabs) != {1}:
@@ -80,6 +80,6 @@ def _split(lines: list[tuple[int, str]], source: str) -> tuple[list[str], list[i
         return names, [word or None for word in words]
     numbered = [_NUMBERED.fullmatch(line) for _, line in lines]
     root = Path(source).parent
-    if all(numbered) and not os.path.exists(root / lines[0][1]):  # a file may well be called `photo 1`
+    if all(numbered) and not os.path.exists(root / lines[0][1]):  # a file may be called `photo 1`
         return [match[1] for match in numbered if match], [int(match[2]) for match in numbered if match]
     return [line for _, line in lines], [None] * len(lines)

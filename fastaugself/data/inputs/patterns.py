@@ -1,4 +1,4 @@
-"""Which files a source of several files means: one file, a folder of them, or a pattern as `shard-{000..009}.tar`."""
+"""Sources with several files: one file, a folder of files, or a pattern such as `shard-{000..009}.tar`."""
 
 import glob
 import itertools
@@ -10,18 +10,18 @@ from ...errors import UsageError
 from .folder import EXTENSIONS
 
 _SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test"})
-_MOST = 1_000_000  # files
+_MAX_FILES = 1_000_000
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
 def find_files(source: str, suffixes: tuple[str, ...], *, folders: tuple[str, ...] = ("",)) -> list[Path] | None:
-    """The files that `source` means, sorted; None where it means none with one of these suffixes.
+    """The files with one of these suffixes that `source` refers to, sorted; None if there are none.
 
-    suffixes: lower-case, such as ".tar". folders: below a `source` that is a folder, in which to look, the first that
-    has such files.
+    source: a file, a folder, or a pattern. suffixes: lower-case, such as ".tar". folders: subfolders to search if
+    `source` is a folder; the first one with such files counts.
 
-    Raises UsageError where files that were counted out are missing, and where a folder holds several splits.
+    Raises UsageError if files of a pattern are missing, a folder holds several splits, or photos besides such files.
     """
     path = Path(source)
     if path.is_dir():
@@ -45,13 +45,15 @@ def find_files(source: str, suffixes: tuple[str, ...], *, folders: tuple[str, ..
     ]
     missing = [file for file in files if not file.is_file()]
     if missing or not files:
-        which = f"{missing[0]} is missing" if missing else "no file fits this pattern"
-        raise UsageError(f"{source}: {which}; name files that are there, in quotes so that the shell leaves them alone")
+        which = f"{missing[0]} is missing" if missing else "no file matches this pattern"
+        raise UsageError(
+            f"{source}: {which}; pass existing files, in quotes so that the shell does not expand the pattern"
+        )
     return files
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """The names that a pattern with braces stands for, as in a shell: `{000..123}` counts, `{a,b}` lists.
+    """Expands braces as a shell does: `{000..123}` is a range, `{a,b}` a list of alternatives.
 
     Raises UsageError for more than a million names.
     """
@@ -60,16 +62,16 @@ def expand_braces(pattern: str) -> list[str]:
     count = 1
     for choice in choices:
         count *= len(choice)
-    if count > _MOST:
-        raise UsageError(f"{pattern} stands for {count} files, expected at most {_MOST}")
+    if count > _MAX_FILES:
+        raise UsageError(f"{pattern} expands to {count} files, expected at most {_MAX_FILES}")
     return ["".join(parts) for parts in itertools.product(*choices)]
 
 
 def _choices(inside: str, pattern: str) -> list[str]:
     if counted := _RANGE.fullmatch(inside):
         first, last = counted.groups()
-        if len(first) > 18 or len(last) > 18 or not 0 <= int(last) - int(first) < _MOST:
-            raise UsageError(f"{pattern}: {{{inside}}} does not count up to at most {_MOST} files")
+        if len(first) > 18 or len(last) > 18 or not 0 <= int(last) - int(first) < _MAX_FILES:
+            raise UsageError(f"{pattern}: {{{inside}}} is not an increasing range of at most {_MAX_FILES} files")
         return [f"{i:0{len(first)}d}" for i in range(int(first), int(last) + 1)]
     return inside.split(",") if "," in inside else ["{" + inside + "}"]
 
@@ -82,8 +84,8 @@ def _refuse_photos_beside(folder: Path, found: Path) -> None:
     for path in folder.iterdir():
         if not path.name.startswith(".") and (path.is_dir() or path.suffix.lower() in EXTENSIONS):
             raise UsageError(
-                f"{folder} holds {found.name} beside {path.name}, so what is meant is ambiguous: pass "
-                f"'{folder / '*'}{found.suffix}' for the files, or move one of the two"
+                f"{folder} holds {found.name} next to {path.name}, so the source is ambiguous: pass "
+                f"'{folder / '*'}{found.suffix}' for the {found.suffix} files, or move one of the two"
             )
 
 
@@ -101,6 +103,6 @@ def _refuse_splits(folder: Path, files: list[Path]) -> None:
 
 
 def identity(files: list[Path]) -> list[tuple[str, int, int]]:
-    """Name, size and modification time of every file."""
+    """Name, size and modification time of each file."""
     found = [(file.name, os.stat(file)) for file in files]
     return [(name, status.st_size, status.st_mtime_ns) for name, status in found]

@@ -1,4 +1,4 @@
-"""One photo to the bytes that are stored: a JPEG untouched where it can be, re-encoded where it must be."""
+"""Conversion of one photo to its stored bytes: a JPEG is copied unchanged if possible, anything else re-encoded."""
 
 import io
 import math
@@ -16,13 +16,14 @@ from .samples import UnreadablePhoto, read_file
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs
 _ORIENTATION = 0x0112  # EXIF tag
-_SUBSAMPLINGS = frozenset({"444", "422", "420", "440", "411", "Gray"})  # what every libjpeg-turbo decodes
+_SUBSAMPLINGS = frozenset({"444", "422", "420", "440", "411", "Gray"})  # supported by every libjpeg-turbo
 
 
 class Photo(NamedTuple):
-    """image: what to store, JPEG bytes that are known to decode, or uint8 pixels [H, W, 3]. height, width: pixels.
+    """A photo to be stored.
 
-    reencoded: why that is not what came, None where it is. warning: of the decoder, "" if none.
+    image: JPEG bytes that have been decoded successfully, or uint8 pixels [H, W, 3]. height, width: pixels.
+    reencoded: why the photo was re-encoded, None if it was not. warning: warning of the decoder, "" if none.
     """
 
     image: bytes | NDArray[np.uint8]
@@ -33,7 +34,7 @@ class Photo(NamedTuple):
 
 
 def load_photo(path: Path, *, max_side: int = 0, quality: int = 90) -> Photo:
-    """The photo in a file, see `convert`."""
+    """Reads and converts the photo in a file, see `convert`."""
     try:
         size = path.stat().st_size
     except OSError as error:
@@ -42,28 +43,29 @@ def load_photo(path: Path, *, max_side: int = 0, quality: int = 90) -> Photo:
 
 
 def convert(place: str, data: bytes, *, max_side: int = 0, quality: int = 90) -> Photo:
-    """Decodes the bytes of an image file once, so that what is stored is known to be whole.
+    """Converts the bytes of an image file, and decodes them once, so that every stored photo is known to decode.
 
-    place: what to call it in messages. max_side: longest side in pixels, 0 for no limit. quality: of JPEG, where the
-    photo must be encoded again: larger than max_side, no 8-bit RGB or gray JPEG, rotated by its EXIF tag, unusual
-    subsampling. Transparency is dropped, as torchvision's ImageFolder does; of an animation the first frame is taken.
+    place: name of the photo in messages. max_side: maximum length of the longer side in pixels, 0 for no limit.
+    quality: JPEG quality if the photo has to be re-encoded, because it is larger than max_side, not an 8-bit RGB or
+    gray JPEG, rotated by its EXIF tag, or has an unusual subsampling. Transparency is dropped, as in torchvision's
+    ImageFolder. An animation gives its first frame.
 
-    Raises UnreadablePhoto naming the place if it is no image, truncated or too large; no pixel is allocated before
-    the size in its header is known to be within MAX_PIXELS.
+    Raises UnreadablePhoto if the photo is not an image, truncated, or too large. No pixels are allocated before the
+    size in the header has been compared with MAX_PIXELS.
     """
     try:
         with Image.open(io.BytesIO(data), formats=_formats()) as image:
             return _convert(place, data, image, max_side, quality)
     except UnidentifiedImageError:
         raise UnreadablePhoto(
-            f"{place} is not an image that can be read ({_what(data)}): replace or remove it"
+            f"{place} is not an image that can be read ({_describe_bytes(data)}): replace or remove it"
         ) from None
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise UnreadablePhoto(f"{place} cannot be decoded: {error}; replace or remove it") from error
 
 
 def convert_pixels(place: str, pixels: NDArray[np.uint8], *, max_side: int = 0) -> Photo:
-    """Pixels [H, W, 3] to be stored as they are, unless a side is longer than max_side."""
+    """Converts uint8 pixels [H, W, 3], which are stored raw, and downscaled if a side is longer than max_side."""
     side, reason = max(pixels.shape[:2]), None
     if side > (max_side or MAX_SIDE):
         if not max_side:
@@ -74,14 +76,14 @@ def convert_pixels(place: str, pixels: NDArray[np.uint8], *, max_side: int = 0) 
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """What Pillow may take a file for, whatever its name: it would hand PostScript in a file.jpg to Ghostscript."""
+    """The formats that Pillow may detect: otherwise it would pass PostScript in a file.jpg to Ghostscript."""
     Image.init()
     return tuple(
         name for name in ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF") if name in Image.OPEN
     )
 
 
-def _what(data: bytes) -> str:
+def _describe_bytes(data: bytes) -> str:
     return "it is empty" if not data else f"{len(data)} bytes, starting with {data[:4].hex(' ')}"
 
 
@@ -98,8 +100,8 @@ def _convert(place: str, data: bytes, image: Image.Image, max_side: int, quality
             simplejpeg.decode_jpeg(data, fastdct=True)
             return Photo(data, height, width, None)
         except ValueError as error:
-            # A scan that is cut or corrupt shows itself in many words, so all but the one warning known to leave the
-            # pixels intact end the job. Stray bytes before the scan were found above, with the header.
+            # A truncated or corrupt scan gives many different warnings. So every warning is an error, except the one
+            # that is known to leave the pixels intact. Stray bytes before the scan were detected above, in the header.
             if "Invalid SOS parameters" not in str(error):
                 raise
             reason, warning = "unusual JPEG", str(error)
@@ -115,7 +117,7 @@ def _convert(place: str, data: bytes, image: Image.Image, max_side: int, quality
 
 def _too_long(place: str, side: int) -> str:
     return (
-        f"{place} has a side of {side} pixels, more than the format holds ({MAX_SIDE}): pass "
+        f"{place} has a side of {side} pixels, more than the format allows ({MAX_SIDE}): pass "
         f"--max-side {MAX_SIDE} or less"
     )
 
@@ -127,7 +129,7 @@ def _shrink(rgb: Image.Image, max_side: int) -> Image.Image:
 
 
 def _must_reencode(data: bytes, image: Image.Image, max_side: int) -> tuple[str | None, str]:
-    """Why the bytes cannot be stored as they are, if so, and what the decoder said."""
+    """Why a photo has to be re-encoded (None if it does not), and the warning of the decoder."""
     if image.format not in ("JPEG", "MPO"):
         return f"{'16-bit ' if _deep(image) else ''}{image.format or 'unknown format'}", ""
     if image.mode not in ("RGB", "L"):
@@ -144,22 +146,22 @@ def _must_reencode(data: bytes, image: Image.Image, max_side: int) -> tuple[str 
 
 
 def _deep(image: Image.Image) -> bool:
-    """More than 8 bits a channel; Pillow calls 16-bit colour plainly RGB, and tells only where it unpacks it."""
+    """Whether the image has more than 8 bits per channel; for 16-bit colour, Pillow shows this only in `tile`."""
     return image.mode.startswith("I") or any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
 
 
 def _rotated(image: Image.Image) -> bool:
     try:
         return image.getexif().get(_ORIENTATION, 1) in range(2, 9)
-    except Exception:  # Pillow's parser raises whatever it trips over; broken metadata does not make a photo unreadable
+    except Exception:  # Pillow's parser raises arbitrary exceptions; broken metadata do not make a photo unreadable
         return False
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB, the right way up."""
+    """The image as 8-bit RGB, rotated according to its EXIF tag."""
     image.load()
     upright = ImageOps.exif_transpose(image) if _rotated(image) else image
-    if upright.mode.startswith("I"):  # 16-bit gray: Pillow's own conversion would clip it to its lowest 8 bits
+    if upright.mode.startswith("I"):  # 16-bit gray: Pillow's own conversion would clip values above 255
         pixels = np.asarray(upright).astype(np.float64)
         if pixels.min() < 0 or pixels.max() > 65535:
             raise ValueError(f"values from {pixels.min():g} to {pixels.max():g} do not fit 16 bits")

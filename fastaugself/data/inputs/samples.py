@@ -1,7 +1,7 @@
-"""What every kind of photo collection looks like to the writer.
+"""The interface between a kind of photo collection and the writer.
 
-A new kind is a module beside this one: a function that takes the path (and Columns), returns None where it is not
-its own, else a subclass of Samples; and a line in `open_samples`.
+A new kind is a module in this folder with a function that takes the path (and Columns) and returns an instance of a
+subclass of Samples, or None if the path is of another kind. Add the function to `_KINDS` in __init__.py.
 """
 
 import errno
@@ -17,21 +17,22 @@ from numpy.typing import NDArray
 
 from ...errors import RunError, UsageError
 
-MAX_BYTES = 1 << 29  # of one photo's file; the largest that Pillow would decode has 537 MB of pixels
+MAX_BYTES = 1 << 29  # per photo file; the largest image that Pillow decodes has 537 MB of pixels
 
 _OF_THE_FILE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 class UnreadablePhoto(RunError):
-    """A photo that cannot be used, through no fault of the rest: stops the job, or is left out and listed."""
+    """A single photo that cannot be read: stops the job, or is skipped and listed."""
 
 
 class Sample(NamedTuple):
-    """name: of the photo within its collection, kept in the manifest. label: its class, -1 without.
+    """One photo of a collection.
 
-    place: where it is, in words for messages. read: its file's bytes, or uint8 pixels [H, W, 3], which are stored as
-    they are; called in one of several threads. Raises UnreadablePhoto for this photo's own faults and RunError for
-    what concerns all of them (a lost disk, a collection that changed since it was opened).
+    name: name within the collection, stored in the manifest. label: class index, -1 without. place: where the photo
+    is, for messages. read: returns the bytes of the image file, or uint8 pixels [H, W, 3], which are stored raw. It is
+    called from several threads. It raises UnreadablePhoto for a fault of this photo, and RunError for a fault that
+    concerns the whole collection (a lost disk, a collection that changed since it was opened).
     """
 
     name: str
@@ -41,13 +42,13 @@ class Sample(NamedTuple):
 
 
 class Samples(ABC):
-    """A collection of photos: how many there are, their classes, and each in turn.
+    """A collection of photos.
 
-    source: the path as it was given. count: number of samples, known before any is read. classes: names by label,
-    empty where there are none. fingerprint: changes with anything that changes the samples (names, sizes, times).
-    ignored: files in it that are no photos.
+    source: the path as it was passed. count: number of samples, known before any is read. classes: class names, indexed
+    by label; empty without names. fingerprint: hash that changes whenever the samples change (names, sizes, times).
+    ignored: number of files that are not photos.
 
-    Opening one reads names and sizes, no photo.
+    Opening a collection reads names and sizes, but no photo.
     """
 
     source: str
@@ -58,13 +59,13 @@ class Samples(ABC):
 
     @abstractmethod
     def samples(self, start: int = 0) -> Generator[Sample]:
-        """The samples from number `start` on, in an order that is always the same."""
+        """Yields the samples in a fixed order, starting with number `start`."""
 
 
 class Columns(NamedTuple):
-    """Names of the columns to read, of collections that have columns; "" to look for them.
+    """Names of the columns to read, for collections that have columns.
 
-    label: "none" for no labels.
+    image, label: "" to detect the column. label: "none" to ignore labels.
     """
 
     image: str = ""
@@ -72,7 +73,7 @@ class Columns(NamedTuple):
 
 
 def fingerprint(parts: Iterable[object]) -> str:
-    """32 hexadecimal digits that change with any of the parts: strings, numbers, and tuples and lists of these."""
+    """A hash, 32 hexadecimal digits, of strings, numbers, and tuples and lists of these."""
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         digest.update(repr(part).encode("utf-8", "surrogateescape"))
@@ -80,9 +81,9 @@ def fingerprint(parts: Iterable[object]) -> str:
 
 
 def number_classes(labels: list[int | str | None], source: str) -> tuple[list[int], list[str]]:
-    """Labels as integers (-1 for None), and the names of the classes where labels are names, sorted.
+    """Returns labels as integers (-1 for None), and the sorted class names if the labels are names.
 
-    Raises UsageError where some are numbers and others names, and for negative numbers.
+    Raises UsageError for a mixture of numbers and names, and for numbers outside -1 to 2147483647.
     """
     names = {label for label in labels if isinstance(label, str)}
     numbers = {label for label in labels if isinstance(label, int)}
@@ -100,9 +101,9 @@ def number_classes(labels: list[int | str | None], source: str) -> tuple[list[in
 
 
 def read_file(path: Path, size: int, *, start: int = 0, length: int | None = None) -> bytes:
-    """The `length` bytes from `start` on, by default all, of a file that had `size` bytes when it was listed.
+    """Reads `length` bytes (default: all) from byte `start` of a file that had `size` bytes when it was listed.
 
-    Raises UnreadablePhoto and RunError as Sample.read does. Nothing is allocated before the size is known.
+    Raises UnreadablePhoto and RunError as Sample.read does. Nothing is allocated before the size has been checked.
     """
     length = size if length is None else length
     if length > MAX_BYTES:
@@ -112,7 +113,7 @@ def read_file(path: Path, size: int, *, start: int = 0, length: int | None = Non
             if (now := os.fstat(stream.fileno()).st_size) != size:
                 raise RunError(
                     f"{path} changed while it was being written ({size} bytes when it was listed, {now} now): "
-                    f"give the command again"
+                    f"run the command again"
                 )
             stream.seek(start)
             data = stream.read(length)

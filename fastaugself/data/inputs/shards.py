@@ -1,7 +1,7 @@
-"""WebDataset: tar archives in which files of one name belong together, such as `0001.jpg` and `0001.cls`.
+"""WebDataset: tar archives in which files with the same base name form a sample, such as `0001.jpg` and `0001.cls`.
 
-An archive may come from anywhere. Nothing is unpacked; names that lead out of it, links and devices are refused, and so
-is a header that promises more than the file holds, before anything is allocated for it.
+Archives are not trusted. Nothing is unpacked. Names that point outside the archive, links and devices are refused, and
+so are headers that claim more bytes than the file has, before anything is allocated.
 """
 
 import json
@@ -21,14 +21,14 @@ from .samples import Columns, Sample, Samples, fingerprint, number_classes, read
 log = logging.getLogger(__name__)
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
-_LABEL_KEYS = ("label", "cls", "class")  # of a .json, unless one is named
-_MAX_HEADER = 1 << 16  # bytes of an extended header: names and times
+_LABEL_KEYS = ("label", "cls", "class")  # keys of a .json, unless the user names one
+_MAX_HEADER = 1 << 16  # bytes of an extended header, which holds names and times
 _MAX_LABEL = 1 << 20  # bytes of a .cls or .json
-_NAME = re.compile(r"((?:.*/|)[^./][^/.]*)\.([^/]*)")  # WebDataset's: what is before the first dot of the file's name
+_NAME = re.compile(r"((?:.*/|)[^./][^/.]*)\.([^/]*)")  # WebDataset's key: the name up to its first dot
 
 
 class _Photo(NamedTuple):
-    """Where in its shard a photo's bytes are."""
+    """Location of a photo: shard number, member name, byte offset and size."""
 
     shard: int
     member: str
@@ -37,7 +37,7 @@ class _Photo(NamedTuple):
 
 
 class ShardSamples(Samples):
-    """The photos of WebDataset shards, in the order of the shards and within them."""
+    """The photos of WebDataset shards, in the order of the shards and of their members."""
 
     def __init__(self, source: str, shards: list[Path], columns: Columns):
         self.source, self._shards = source, shards
@@ -55,7 +55,7 @@ class ShardSamples(Samples):
         self.fingerprint = fingerprint([*self._identity, columns.label])
         without = labels.count(None)
         if 0 < without < self.count:
-            log.warning("%s: %d of %d photos have no label; they get -1", source, without, self.count)
+            log.warning("%s: %d of %d photos have no label and get the label -1", source, without, self.count)
 
     def samples(self, start: int = 0) -> Generator[Sample]:
         for photo, label in zip(self._photos[start:], self._labels[start:], strict=True):
@@ -64,7 +64,7 @@ class ShardSamples(Samples):
             yield Sample(f"{name}:{photo.member}", label, f"{shard}: {photo.member}", read)
 
     def _samples_of(self, number: int, shard: Path, columns: Columns) -> Iterator[tuple[_Photo, int | str | None]]:
-        """The photos of one shard with their labels: neighbours of one name are one sample."""
+        """Yields the photos of one shard with their labels; adjacent members with the same key form one sample."""
         key, photo, label = "", None, None
         with shard.open("rb") as stream:
             for member in _members(shard, stream):
@@ -93,11 +93,11 @@ class ShardSamples(Samples):
 
 
 def open_shards(source: str, columns: Columns) -> Samples | None:
-    """WebDataset shards: a .tar file, a pattern that ends in .tar, or a folder with .tar files."""
-    packed = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-    if source.lower().endswith(packed):
+    """Opens WebDataset shards: a .tar file, a pattern that ends in .tar, or a folder with .tar files."""
+    compressed = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+    if source.lower().endswith(compressed):
         raise UsageError(
-            f"{source} is compressed, which photos are already, and cannot be read at any place but its start: "
+            f"{source} is compressed, so its members cannot be read in any order (and photos gain nothing from it): "
             f"decompress it to a .tar first"
         )
     shards = find_files(source, (".tar",))
@@ -105,7 +105,7 @@ def open_shards(source: str, columns: Columns) -> Samples | None:
 
 
 class _Bounded:
-    """A file that reads no more at once than an archive's headers need: tarfile allocates whatever they ask for."""
+    """A file object that limits the size of a read: tarfile would allocate any size that a header claims."""
 
     def __init__(self, stream: BinaryIO, path: Path):
         self._stream, self._path = stream, path
@@ -113,51 +113,51 @@ class _Bounded:
 
     def read(self, length: int = -1) -> bytes:
         if not 0 <= length <= _MAX_HEADER:
-            raise RunError(f"{self._path} has a header that is said to be {length} bytes: such an archive is not read")
+            raise RunError(f"{self._path} claims a header of {length} bytes: such an archive is refused")
         return self._stream.read(length)
 
 
 def _members(path: Path, stream: BinaryIO) -> Iterator[tarfile.TarInfo]:
-    """The regular files of an archive. Raises RunError for what is damaged or would not stay inside it."""
+    """Yields the regular files of an archive. Raises RunError for damaged and unsafe archives."""
     size = os.fstat(stream.fileno()).st_size
     bounded: Any = _Bounded(stream, path)
-    before = -1
+    previous = -1
     try:
         with tarfile.open(fileobj=bounded, mode="r:") as opened:
             archive: Any = opened
             while (member := archive.next()) is not None:
-                archive.members = []  # else it keeps all of them
+                archive.members = []  # otherwise tarfile keeps all members in memory
                 _check(path, size, member)
-                if member.offset_data <= before:
-                    raise RunError(f"{path} is damaged: its headers lead backwards, at {member.name!r}")
-                before = member.offset_data
+                if member.offset_data <= previous:
+                    raise RunError(f"{path} is damaged: its headers point backwards, at {member.name!r}")
+                previous = member.offset_data
                 if member.isreg():
                     yield member
             end = archive.offset
     except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
-        raise RunError(f"{path} is not a whole tar archive: {error}") from error
-    # tarfile takes a damaged header, unless it is the first, for the end.
+        raise RunError(f"{path} is not a complete tar archive: {error}") from error
+    # tarfile treats a damaged header, other than the first, as the end of the archive.
     stream.seek(end)
     if stream.read(tarfile.BLOCKSIZE).strip(b"\0"):
-        raise RunError(f"{path} is damaged: at byte {end} stands neither a member nor the end of the archive")
+        raise RunError(f"{path} is damaged: at byte {end} there is neither a member nor the end of the archive")
 
 
 def _check(path: Path, size: int, member: tarfile.TarInfo) -> None:
     name, why = member.name.replace("\\", "/"), ""
     if name.startswith("/") or ".." in name.split("/") or re.match(r"[A-Za-z]:", name):
-        why = "leads out of the archive"
+        why = "points outside the archive"
     elif member.issparse() or not (member.isreg() or member.isdir()):
         kinds = {tarfile.SYMTYPE: "a symbolic link", tarfile.LNKTYPE: "a hard link", tarfile.FIFOTYPE: "a pipe"}
         kinds |= {tarfile.CHRTYPE: "a device", tarfile.BLKTYPE: "a device"}
-        why = f"is {kinds.get(member.type, 'no ordinary file')}"
+        why = f"is {kinds.get(member.type, 'not a regular file')}"
     elif member.size < 0 or member.offset_data + member.size > size:
-        why = f"is said to be {member.size} bytes at byte {member.offset_data}, but the file has {size}"
+        why = f"claims {member.size} bytes at byte {member.offset_data}, but the file has {size}"
     if why:
-        raise RunError(f"{path}: member {member.name[:200]!r} {why}; such an archive is not read")
+        raise RunError(f"{path}: member {member.name[:200]!r} {why}; such an archive is refused")
 
 
 def _label(shard: Path, member: tarfile.TarInfo, stream: BinaryIO, key: str) -> int | str | None:
-    """What a .cls or .json says of the class: a number, a name, or nothing."""
+    """The label in a .cls or .json member: a number, a name, or None."""
     place = f"{shard}: {member.name}"
     if member.size > _MAX_LABEL:
         raise RunError(f"{place} has {member.size} bytes, expected a label of at most {_MAX_LABEL}")

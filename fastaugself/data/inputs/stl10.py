@@ -1,7 +1,7 @@
-"""STL10 as its authors publish it: stl10_binary/ with train_X.bin, train_y.bin, test_X.bin, ... and unlabeled_X.bin.
+"""STL10 in its published format: stl10_binary/ with train_X.bin, train_y.bin, test_X.bin, ... and unlabeled_X.bin.
 
-A file holds photos of 96 x 96 pixels back to back, each as three planes (red, green, blue) column by column
-(Coates 2011, "An Analysis of Single Layer Networks in Unsupervised Feature Learning"; the layout: the data's own page).
+A file holds photos of 96 x 96 pixels back to back, each as three planes (red, green, blue) in column-major order
+(Coates 2011, "An Analysis of Single Layer Networks in Unsupervised Feature Learning"; layout: its web page).
 """
 
 import os
@@ -22,9 +22,9 @@ _PRETRAINING = ("train_X.bin", "unlabeled_X.bin")
 
 
 class Stl10Samples(Samples):
-    """The photos of one or two of STL10's files, as uncompressed pixels: JPEG would be a second loss at this size.
+    """The photos of one or two STL10 files, stored as raw pixels: JPEG would lose detail again at this size.
 
-    Labels are those of train_y.bin and test_y.bin, counted from 0; -1 for the unlabelled photos.
+    Labels are those of train_y.bin and test_y.bin, starting at 0; -1 for the unlabelled photos.
     """
 
     def __init__(self, source: str, files: list[Path], columns: Columns):
@@ -33,7 +33,7 @@ class Stl10Samples(Samples):
         for path, size in zip(files, self._sizes, strict=True):
             if size % _BYTES or not size:
                 raise RunError(
-                    f"{path} has {size} bytes, not a multiple of the {_BYTES} of a photo: is its download complete?"
+                    f"{path} has {size} bytes, not a multiple of the {_BYTES} of a photo: is the download complete?"
                 )
         self._counts = [size // _BYTES for size in self._sizes]
         self.count = sum(self._counts)
@@ -58,7 +58,7 @@ class Stl10Samples(Samples):
 
 
 def open_stl10(source: str, columns: Columns) -> Samples | None:
-    """A folder with train_X.bin and unlabeled_X.bin, for its photos to pretrain on, or one of its X.bin files."""
+    """Opens the photos for pretraining (train and unlabelled) of a folder in this format, or one of its X.bin files."""
     path = Path(source)
     if path.is_dir() and (path / _PRETRAINING[1]).exists():
         files = [path / name for name in _PRETRAINING]
@@ -74,17 +74,17 @@ def _pixels(path: Path, size: int, number: int) -> NDArray[np.uint8]:
 
 
 def _labels(path: Path, count: int, classes: int) -> list[int]:
-    """Labels from 0 on, of the file beside; -1 for a file without."""
-    beside = path.with_name(path.name.replace("_X.bin", "_y.bin"))
-    if not beside.exists():
+    """Labels starting at 0 from the matching y.bin file; -1 for the unlabelled photos."""
+    labels_path = path.with_name(path.name.replace("_X.bin", "_y.bin"))
+    if not labels_path.exists():
         if not path.name.startswith("unlabeled"):
-            raise UsageError(f"{path}: no {beside.name} beside it; pass --label-column none to do without labels")
+            raise UsageError(f"{path}: {labels_path.name} is missing; pass --label-column none to ignore labels")
         return [-1] * count
-    labels = np.frombuffer(beside.read_bytes(), np.uint8)
+    labels = np.frombuffer(labels_path.read_bytes(), np.uint8)
     if len(labels) != count or labels.min() < 1 or labels.max() > (classes or 10):
         raise RunError(
-            f"{beside} holds {len(labels)} labels from {labels.min(initial=255)} to {labels.max(initial=0)}, expected "
-            f"{count} from 1 to {classes or 10}: is its download complete?"
+            f"{labels_path} holds {len(labels)} labels from {labels.min(initial=255)} to {labels.max(initial=0)}, "
+            f"expected {count} from 1 to {classes or 10}: is the download complete?"
         )
     return [int(label) - 1 for label in labels]
 

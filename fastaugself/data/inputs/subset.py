@@ -1,4 +1,4 @@
-"""Some classes of a collection: the hundred of ImageNet-100, or those that a file names."""
+"""Subsets of the classes of a collection: the hundred classes of ImageNet-100, or those listed in a file."""
 
 from collections.abc import Generator
 from pathlib import Path
@@ -10,7 +10,7 @@ LISTS = {"imagenet100": Path(__file__).parent / "imagenet100.txt"}
 
 
 class ClassSamples(Samples):
-    """The samples of `kept` classes, labelled in alphabetical order from 0."""
+    """The samples of the classes `kept`, with labels from 0 in alphabetical order of the classes."""
 
     def __init__(self, whole: Samples, kept: list[str]):
         missing = sorted(set(kept) - set(whole.classes))
@@ -37,9 +37,9 @@ class ClassSamples(Samples):
 
 
 def read_classes(classes: str) -> list[str]:
-    """Class names: of the list of that name in `LISTS`, or a file's, one a line.
+    """Reads class names from a list in `LISTS`, by its name, or from a file with one name per line.
 
-    Raises UsageError where there is neither, a name stands twice, or the file is empty.
+    Raises UsageError if there is neither, a name occurs twice, or the file is empty.
     """
     path = LISTS.get(classes, Path(classes))
     try:
@@ -48,5 +48,5 @@ def read_classes(classes: str) -> list[str]:
         raise UsageError(f"--classes {classes} is neither {', '.join(LISTS)} nor a readable file ({error})") from None
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or not names:
-        raise UsageError(f"--classes {classes}: " + (f"{twice[0]} stands twice" if twice else "the file is empty"))
+        raise UsageError(f"--classes {classes}: " + (f"{twice[0]} occurs twice" if twice else "the file is empty"))
     return names

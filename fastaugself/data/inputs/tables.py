@@ -1,7 +1,7 @@
-"""Tables with a column of photos: Parquet files, and what Hugging Face's `save_to_disk` writes (Arrow).
+"""Tables with a column of photos: Parquet files, and Arrow files written by Hugging Face's `save_to_disk`.
 
-A photo is a binary value, or Hugging Face's structure {bytes, path}. Class names come from the feature types that
-Hugging Face keeps in the schema.
+A photo is a binary value, or Hugging Face's struct {bytes, path}. Class names come from Hugging Face's feature types,
+which are stored in the schema.
 """
 
 import json
@@ -16,24 +16,24 @@ from .patterns import find_files, identity
 from .samples import Columns, Sample, Samples, UnreadablePhoto, fingerprint, number_classes
 
 _SUFFIXES = (".parquet", ".arrow")
-_ROWS = 32  # in memory at a time, beside those that are being written
-_LABELS = ("label", "labels")  # taken for labels without being named, where Hugging Face's schema names none
-_MAX_RATIO = 64  # of what a file says it unpacks to, to its size: photos are compressed already
+_ROWS = 32  # rows in memory at a time, in addition to those being converted
+_LABELS = ("label", "labels")  # default label columns if Hugging Face's schema does not name one
+_MAX_RATIO = 64  # maximum ratio of uncompressed to compressed size: photos are compressed already
 
 
 class _Table(Protocol):
-    """One file. rows: number of them. schema: of Arrow."""
+    """One file. rows: number of rows. schema: Arrow schema."""
 
     rows: int
     schema: Any
 
     def batches(self, start: int, columns: list[str]) -> Iterator[Any]:
-        """Record batches from row `start` on."""
+        """Yields record batches of these columns, starting at row `start`."""
         ...
 
 
 class TableSamples(Samples):
-    """The rows of tables that belong together, in the order of the files."""
+    """The rows of one or several tables with the same columns, in the order of the files."""
 
     def __init__(self, source: str, files: list[Path], columns: Columns):
         self.source, self._files = source, files
@@ -45,7 +45,9 @@ class TableSamples(Samples):
         needed = {self._image, label} - {""}
         for file, table in zip(files, self._tables, strict=True):
             if missing := needed - set(table.schema.names):
-                raise UsageError(f"{file} has no column {min(missing)!r}, as {files[0]} has: {_columns(table.schema)}")
+                raise UsageError(
+                    f"{file} has no column {min(missing)!r}, unlike {files[0]}; its columns: {_columns(table.schema)}"
+                )
         self.count = sum(table.rows for table in self._tables)
         if not self.count:
             raise UsageError(f"{source} has no rows")
@@ -57,7 +59,7 @@ class TableSamples(Samples):
             return [-1] * self.count, []
         found: list[int | str | None] = []
         for file, table in zip(self._files, self._tables, strict=True):
-            with _naming(file):
+            with _errors_name(file):
                 for batch in table.batches(0, [label]):
                     found += batch.column(0).to_pylist()
         labels, classes = number_classes(found, f"{self.source}, column {label!r}")
@@ -73,7 +75,7 @@ class TableSamples(Samples):
         for file, table in zip(self._files, self._tables, strict=True):
             row = max(0, start - first)
             if row < table.rows:
-                with _naming(file):
+                with _errors_name(file):
                     for batch in table.batches(row, [self._image]):
                         for value in _values(batch.column(0)):
                             place = f"{file}: row {row}"
@@ -82,12 +84,12 @@ class TableSamples(Samples):
                             )
                             row += 1
                 if row != table.rows:
-                    raise RunError(f"{file} is damaged: {row} rows, where {table.rows} were said to be")
+                    raise RunError(f"{file} is damaged: {row} rows, but its metadata state {table.rows}")
             first += table.rows
 
 
 def open_tables(source: str, columns: Columns) -> Samples | None:
-    """A .parquet or .arrow file, a pattern of them, or a folder with such files, itself or in its `data` folder."""
+    """Opens .parquet or .arrow files: a file, a pattern, or a folder with the files or with a `data` folder of them."""
     files = find_files(source, _SUFFIXES, folders=("", "data"))
     return None if files is None else TableSamples(source, files, columns)
 
@@ -97,9 +99,9 @@ def _open(file: Path) -> _Table:
         import pyarrow  # noqa: F401
     except ImportError as error:
         raise UsageError(f"{file} needs pyarrow, which cannot be imported ({error}): pip install pyarrow") from error
-    with _naming(file):
+    with _errors_name(file):
         table: _Table = _Parquet(file) if file.name.lower().endswith(".parquet") else _Arrow(file)
-        for field in table.schema:  # names that are no text are found here, where the file is known
+        for field in table.schema:  # finds invalid names here, where the file is known
             _holds_photos(field.type)
         _columns(table.schema)
         return table
@@ -116,11 +118,11 @@ class _Parquet:
         groups = [self._meta.row_group(i) for i in range(self._meta.num_row_groups)]
         self._rows = [group.num_rows for group in groups]
         if not 0 <= self.rows <= size or min(self._rows, default=0) < 0 or sum(self._rows) != self.rows:
-            raise ValueError(f"it is said to have {self.rows} rows in {size} bytes")
-        # What the metadata say of single columns is not asked for: pyarrow 26 ends the process where that is damaged.
-        whole = sum(group.total_byte_size for group in groups)
-        if not 0 <= whole <= _MAX_RATIO * size + (1 << 26):
-            raise ValueError(f"its {size} bytes are said to unpack to {whole}")
+            raise ValueError(f"its metadata state {self.rows} rows in {size} bytes")
+        # The metadata of single columns are not read: pyarrow 26 aborts the process if they are damaged.
+        uncompressed = sum(group.total_byte_size for group in groups)
+        if not 0 <= uncompressed <= _MAX_RATIO * size + (1 << 26):
+            raise ValueError(f"its metadata state that its {size} bytes decompress to {uncompressed}")
 
     def batches(self, start: int, columns: list[str]) -> Iterator[Any]:
         groups, skip = list(range(len(self._rows))), start
@@ -136,25 +138,25 @@ class _Arrow:
     def __init__(self, file: Path):
         import pyarrow
 
-        self._table = pyarrow.ipc.open_stream(pyarrow.memory_map(str(file))).read_all()  # mapped: nothing is read yet
+        self._table = pyarrow.ipc.open_stream(pyarrow.memory_map(str(file))).read_all()  # memory-mapped, not read yet
         self.schema, self.rows = self._table.schema, self._table.num_rows
 
     def batches(self, start: int, columns: list[str]) -> Iterator[Any]:
         for batch in self._table.select(columns).slice(start).to_batches(_ROWS):
-            batch.validate(full=True)  # offsets that point beyond the data would be followed
+            batch.validate(full=True)  # offsets beyond the data would be followed otherwise
             yield batch
 
 
 @contextmanager
-def _naming(file: Path) -> Iterator[None]:
-    """Gives the errors of pyarrow the name of the file."""
+def _errors_name(file: Path) -> Iterator[None]:
+    """Turns errors of pyarrow into RunErrors that name the file."""
     try:
         yield
     except (OSError, ValueError, ArithmeticError, KeyError, NotImplementedError, MemoryError) as error:
         if isinstance(error, UsageError):
             raise
         what = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RunError(f"{file} is not a table that can be read: {what}") from error
+        raise RunError(f"{file} is not a readable table: {what}") from error
 
 
 def _features(schema: Any) -> dict[str, Any]:
@@ -179,7 +181,7 @@ def _image_column(source: str, schema: Any, features: dict[str, Any], wanted: st
     able = [field.name for field in schema if _holds_photos(field.type)]
     if wanted:
         if wanted not in able:
-            raise UsageError(f"{source}: no photos in a column {wanted!r}; {_remedy('image', able, schema)}")
+            raise UsageError(f"{source}: no column {wanted!r} with photos; {_remedy('image', able, schema)}")
         return wanted
     named = [name for name in able if features.get(name, {}).get("_type") == "Image"] or able
     if len(named) != 1:
@@ -189,7 +191,7 @@ def _image_column(source: str, schema: Any, features: dict[str, Any], wanted: st
 
 
 def _label_column(source: str, schema: Any, features: dict[str, Any], wanted: str) -> str:
-    """The column to take labels from, "" for none."""
+    """The name of the label column, "" for none."""
     from pyarrow import types
 
     able = [
@@ -201,7 +203,7 @@ def _label_column(source: str, schema: Any, features: dict[str, Any], wanted: st
         return ""
     if wanted:
         if wanted not in able:
-            raise UsageError(f"{source}: no labels in a column {wanted!r}; {_remedy('label', able, schema)}")
+            raise UsageError(f"{source}: no column {wanted!r} with labels; {_remedy('label', able, schema)}")
         return wanted
     named = [name for name in able if features.get(name, {}).get("_type") == "ClassLabel"]
     named = named or [name for name in _LABELS if name in able]
@@ -234,7 +236,7 @@ def _values(column: Any) -> Iterator[bytes | None]:
 def _read(place: str, value: bytes | None) -> bytes:
     if value is None:
         raise UnreadablePhoto(
-            f"{place} holds no bytes of a photo (a path to a file elsewhere is not followed): embed the photos, which "
+            f"{place} has no photo data (paths to other files are not followed): embed the photos, as "
             f"Hugging Face's save_to_disk and to_parquet do"
         )
     return value

@@ -1,1 +1,1 @@
-"""Readers of .beton files: who reads and decodes."""
+"""Readers of `.beton` files: FFCV, simplejpeg and nvImageCodec."""

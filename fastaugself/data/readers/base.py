@@ -1,6 +1,6 @@
-"""The protocol of readers, and the memory that they decode into.
+"""The protocol of readers, and the buffers they decode into.
 
-Shape suffixes: B images of a batch, N samples or bytes, 2 = (height, width).
+Shape suffixes: B batch, N all samples or bytes, 2 = (height, width).
 """
 
 from collections.abc import Generator, Iterator
@@ -15,17 +15,18 @@ from ..ragged import RaggedBatch
 if TYPE_CHECKING:  # `fastaugself info` and `verify` decode without torch
     from torch import Tensor
 
-Decode = Literal["cpu", "nvimgcodec"]  # who decodes
+Decode = Literal["cpu", "nvimgcodec"]  # where JPEGs are decoded
 
 AHEAD = 3  # batches that are decoded ahead of the consumer
-_SIZES = 8  # of buffers, between a power of two and the next: only those of one size can serve again
-_ALIGNMENT = 16  # bytes, of every image's start: lets kernels load whole vectors
+_SIZES = 8  # buffer sizes between two powers of two: rounding makes it likely that a buffer can be reused
+_ALIGNMENT = 16  # bytes, alignment of each image: allows vectorised loads in kernels
 
 
 class Decoded(NamedTuple):
-    """A batch as a reader hands it over. failed: positions of the images that could not be decoded.
+    """The output of a reader.
 
-    Their pixels are undefined. The batch is on the CPU, unless the reader decodes on the device.
+    batch: the batch, on the CPU unless the reader decodes on the device. failed: positions in the batch of the images
+    that could not be decoded; their pixels are undefined.
     """
 
     batch: RaggedBatch
@@ -33,22 +34,22 @@ class Decoded(NamedTuple):
 
 
 class Buffers(Protocol):
-    """Where the memory of batches comes from."""
+    """Allocator of the memory of batches."""
 
     def empty(self, count: int) -> "Tensor":
-        """uint8 [count] on the CPU, undefined; may wait until there is room."""
+        """Uninitialised memory, uint8 [count]; may wait until memory is available."""
         ...
 
     def exchange(self, old: "Tensor", count: int) -> "Tensor":
-        """As `empty`, in place of `old`, which has not been handed on yet: never waits."""
+        """Like `empty`, but replaces `old`, a buffer that has not been passed on yet; never waits."""
         ...
 
 
 class OwnMemory:
-    """Memory that belongs to whoever receives it.
+    """Allocates CPU memory that the consumer owns.
 
-    It is that of an earlier batch where nobody refers to it any more: to touch fresh pages costs a third of decoding
-    into them.
+    Memory of an earlier batch is reused once there are no references to it: touching fresh pages costs a third of the
+    time of decoding into them.
     """
 
     def empty(self, count: int) -> "Tensor":
@@ -69,15 +70,15 @@ class Source(Protocol):
     """A reader of `.beton` files."""
 
     def batches(self, ids: Iterator[NDArray[np.int64]], buffers: Buffers) -> Generator[Decoded]:
-        """Decodes the samples of every array that `ids` yields, a few batches ahead of the consumer.
+        """Yields one decoded batch per array of sample ids in `ids`, decoded a few batches ahead of the consumer.
 
-        When closing the generator returns, nothing is decoded any more; an exception in a thread reaches the consumer.
+        Closing the generator ends all decoding before it returns. An exception in a thread is raised to the consumer.
         """
         ...
 
 
 def layout(sizes_B2: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-    """(start, bytes, end of all) of images of these sizes in one buffer."""
+    """Layout of images of these sizes in one buffer: (byte offsets, byte lengths, total bytes)."""
     bytes_B = sizes_B2[:, 0].astype(np.int64) * sizes_B2[:, 1] * 3
     ends_B = np.cumsum(-(-bytes_B // _ALIGNMENT) * _ALIGNMENT)
     return np.concatenate([np.zeros(1, np.int64), ends_B[:-1]]), bytes_B, int(ends_B[-1])
@@ -86,7 +87,7 @@ def layout(sizes_B2: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.i
 def ragged_batch(
     dataset: Dataset, ids_B: NDArray[np.int64], pixels: "Tensor", offsets_B: NDArray[np.int64]
 ) -> RaggedBatch:
-    """The batch of these samples, `pixels` being where they are decoded to."""
+    """The RaggedBatch of these samples, whose images are in `pixels` at `offsets_B`."""
     import torch
 
     return RaggedBatch(
@@ -99,7 +100,7 @@ def ragged_batch(
 
 
 def allocate(sizes_B2: NDArray[np.int32], buffers: Buffers) -> tuple["Tensor", NDArray[np.int64]]:
-    """A buffer for images of these sizes, zero between them, and the offset of each image."""
+    """Allocates a buffer for images of these sizes, with zeros between them; returns it and the offsets."""
     offsets_B, bytes_B, count = layout(sizes_B2)
     pixels = buffers.empty(count)
     view = pixels.numpy()

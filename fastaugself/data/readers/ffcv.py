@@ -1,11 +1,11 @@
-"""The reader on FFCV: its pipelines, its compiler and its JPEG decoder, with each photo decoded once.
+"""The FFCV reader: FFCV's pipeline compiler and JPEG decoder, with each photo decoded once.
 
-FFCV compiles our decoder into a function of some samples; the threads that call it are ours. FFCV's own loop
-(EpochIterator) waits for ever when its thread fails, leaves the thread behind when the consumer stops early, and hands
-out buffers that it overwrites with the next batch but one. Its parallel loops (numba's) keep every thread waiting for
-the last one at the end of a batch, and can end a process that uses numba's threads elsewhere.
+FFCV compiles our decoder operation to a function of several samples, which our own threads call. We do not use FFCV's
+loop (EpochIterator): it hangs when its thread fails, leaks the thread when the consumer stops early, and overwrites its
+buffers two batches later. We do not use its parallel numba loops either: all threads wait for the slowest one at the
+end of a batch, and they can crash a process that uses numba's threads elsewhere.
 
-Shape suffixes: B images of a batch, N samples or bytes.
+Shape suffixes: B batch, N all samples or bytes.
 """
 
 import importlib.util
@@ -24,14 +24,14 @@ from ..dataset import Dataset
 from ..ragged import RaggedBatch
 from .pooled import PooledSource
 
-# Pools that nobody uses, by their threads. A forked process has the pools, but not the threads.
+# Idle pools by their number of threads. A forked process inherits the pools, but not their threads.
 _pools: defaultdict[int, list[ThreadPoolExecutor]] = defaultdict(list)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pools.clear)
 
 
 def why_not() -> str | None:
-    """What keeps FFCV from being used in this process, None if nothing does."""
+    """Why FFCV cannot be used in this process, None if it can."""
     if importlib.util.find_spec("ffcv") is None:
         return "ffcv is not installed (`make setup` builds it)"
     try:
@@ -45,10 +45,10 @@ def why_not() -> str | None:
 class FfcvSource(PooledSource):
     """Decodes the samples of `dataset` with FFCV on `workers` threads.
 
-    Raises UsageError where FFCV cannot be used.
+    Raises UsageError if FFCV cannot be used.
     """
 
-    step = 8  # images: calling compiled code from Python has its price
+    step = 8  # images per call, to amortise the cost of calling compiled code from Python
 
     def __init__(self, dataset: Dataset, *, workers: int):
         if reason := why_not():
@@ -61,7 +61,7 @@ class FfcvSource(PooledSource):
 
     @contextmanager
     def _threads(self) -> Iterator[ThreadPoolExecutor]:
-        """A pool that is kept for the next epoch: FFCV makes a decoder for each thread, and never frees it."""
+        """A pool that is kept for later epochs: FFCV creates a decoder per thread and never frees it."""
         kept = _pools[self._workers]
         pool = kept.pop() if kept else ThreadPoolExecutor(self._workers, thread_name_prefix="fastaugself-ffcv")
         try:
@@ -89,7 +89,7 @@ class FfcvSource(PooledSource):
 
 @contextmanager
 def _threads_kept() -> Iterator[None]:
-    """Undoes FFCV's setting the number of threads of torch and numba: to 1 at import, to its own with every Loader."""
+    """Restores the number of threads of torch and numba, which FFCV changes on import and with every Loader."""
     import numba
 
     torch_threads, numba_threads = torch.get_num_threads(), numba.get_num_threads()

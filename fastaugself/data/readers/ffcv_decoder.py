@@ -1,11 +1,11 @@
-"""FFCV's loader with our decoder: every photo of a batch decoded once, whole, into one packed buffer.
+"""An FFCV pipeline with our decoder: every photo of a batch is decoded once, in full, into one packed buffer.
 
-FFCV compiles a pipeline of operations over a memory manager. The operation here is PackedDecoder, the memory manager
-reads from any of many files by `pread`: FFCV's own reads one file through a memory map, in which a file that is cut
-while it is read kills the process, and keeps an index that takes 607 MB for 1.28 million samples.
+FFCV compiles a pipeline of operations on top of a memory manager. The operation here is PackedDecoder. The memory
+manager reads from several files by `pread`. FFCV's own reads one file through a memory map, where a file that is
+truncated during a read kills the process, and its index takes 607 MB for 1.28 million samples.
 
-Imports FFCV, and therefore is imported only by who needs it. Importing FFCV and making a Loader set the number of
-threads of torch and numba for the whole process; ffcv_source.py undoes that.
+This module imports FFCV, so import it only when FFCV is used. Importing FFCV and creating a Loader change the number of
+threads of torch and numba for the whole process; ffcv.py restores it.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,18 +25,18 @@ from ffcv.reader import Reader
 
 from ..beton.format import IMAGE, JPEG, Beton
 
-# FFCV's compiled code. Nothing in it belongs to one file. It is kept for good also because numba complains on stderr of
-# compiled functions that are thrown away.
+# FFCV's compiled code, which does not depend on the file. It is kept until the process ends, also because numba prints
+# warnings to stderr when compiled functions are freed.
 _compiled: list[Callable[..., None]] = []
 
 
 def compiled_decoder(beton: Beton) -> Callable[..., None]:
-    """decode(records_B, fds_N, pointers_N, bytes_N, pixels, offsets_B, intact_B), from a loader's pipeline.
+    """Returns the compiled `decode(records_B, fds_N, pointers_N, bytes_N, pixels, offsets_B, intact_B)`.
 
-    beton: any file; its image field gives the pipeline.
-    records_B: of type IMAGE, their data_ptr being positions in the next three. fds_N, pointers_N, bytes_N: uint32,
-    uint64 and uint64, where the stored data are. pixels, offsets_B, intact_B: see PackedDecoder.
-    May be called from several threads at once.
+    beton: any file; its field names define the pipeline.
+    records_B: of dtype IMAGE; data_ptr is an index into the next three arrays. fds_N, pointers_N, bytes_N: uint32,
+    uint64 and uint64; file descriptor, byte offset and length of the stored data. pixels, offsets_B, intact_B: see
+    PackedDecoder. The function is thread-safe.
     """
     if not _compiled:
         _compiled.append(_compile(beton))
@@ -49,8 +49,8 @@ def _compile(beton: Beton) -> Callable[..., None]:
     with _in_ffcv(OSCacheManager=ManyFiles, Reader=_LeanReader):
         loader = Loader(
             str(beton.path),
-            batch_size=1,  # says only how FFCV would cut its own order into batches
-            num_workers=1,  # else its code is a parallel loop, which waits for its slowest thread
+            batch_size=1,  # only affects FFCV's own iterator, which is not used
+            num_workers=1,  # otherwise the code is a parallel loop, which waits for its slowest thread
             os_cache=True,
             order=OrderOption.SEQUENTIAL,
             seed=0,
@@ -75,10 +75,10 @@ def _compile(beton: Beton) -> Callable[..., None]:
 
 
 class PackedDecoder(SimpleRGBImageDecoder):  # type: ignore[misc]
-    """FFCV operation: decodes samples into (pixels uint8 [N], offsets_B int64, intact_B bool), given as its memory.
+    """FFCV operation that decodes samples into its memory: (pixels uint8 [N], offsets_B int64, intact_B bool).
 
-    The caller allocates, since FFCV would reserve the largest batch imaginable several times over. intact_B tells which
-    images were read and decoded; FFCV's own decoders ignore what libjpeg-turbo reports.
+    The caller allocates the memory, since FFCV would reserve several times the largest possible batch. intact_B is set
+    to True for each image that was read and decoded; FFCV's own decoders ignore the errors of libjpeg-turbo.
     """
 
     def declare_state_and_memory(self, previous_state: State) -> tuple[State, None]:
@@ -111,7 +111,7 @@ class PackedDecoder(SimpleRGBImageDecoder):  # type: ignore[misc]
 def jpeg_size(data):  # type: ignore[no-untyped-def]
     """(height, width) in a JPEG's frame header, (0, 0) if there is none.
 
-    libjpeg-turbo would scale an image whose own size is not the one it is asked for, without a word.
+    libjpeg-turbo would silently scale an image whose size differs from the requested one.
     """
     i = np.int64(2)
     while i + 9 < len(data):
@@ -131,13 +131,13 @@ def jpeg_size(data):  # type: ignore[no-untyped-def]
 
 
 class ManyFiles(MemoryManager):  # type: ignore[misc]
-    """FFCV memory manager whose state says for each address, a position in the batch, where its data stand."""
+    """FFCV memory manager for several files; its state maps an address (a position in the batch) to the stored data."""
 
     def __init__(self, reader: Reader):
-        """Not the base class's, which indexes the samples of one file."""
+        """Does not call the base class, which would index the samples of one file."""
 
     def schedule_epoch(self, batches: Any) -> Any:
-        raise NotImplementedError("only FFCV's own iterator asks for this")
+        raise NotImplementedError("only FFCV's own iterator calls this")
 
     @property
     def state_type(self) -> Any:
@@ -158,19 +158,19 @@ class ManyFiles(MemoryManager):  # type: ignore[misc]
 
 
 class _LeanReader(Reader):  # type: ignore[misc]
-    """FFCV's, of the header and the fields alone."""
+    """FFCV's Reader, restricted to the header and the fields."""
 
     def read_metadata(self) -> None:
         self.metadata = np.zeros(0, self.metadata_type)
         self.num_samples = 0
 
     def read_allocation_table(self) -> None:
-        """Beton has read and checked it."""
+        """Skipped: Beton has read and validated the table."""
 
 
 @contextmanager
 def _in_ffcv(**replaced: type) -> Iterator[None]:
-    """Other classes under names that FFCV's Loader looks up."""
+    """Temporarily replaces classes that FFCV's Loader uses."""
     module = ffcv.loader.loader
     original = {name: getattr(module, name) for name in replaced}
     try:

@@ -1,7 +1,7 @@
-"""The reader that needs no FFCV: simplejpeg in a pool of threads, straight into the packed buffer.
+"""The native reader, which does not need FFCV: simplejpeg in a thread pool decodes directly into the packed buffer.
 
-libjpeg-turbo decodes with the settings that FFCV gives it (fast DCT, smooth upsampling), so the pixels are FFCV's, bit
-for bit. Python's lock is released while a photo is read and decoded.
+libjpeg-turbo runs with the same settings as in FFCV (fast DCT, smooth upsampling), so the pixels are identical, bit for
+bit. The GIL is released while a photo is read and decoded.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from .pooled import PooledSource
 class NativeSource(PooledSource):
     """Decodes the samples of `dataset` with `workers` threads.
 
-    Raises UsageError where simplejpeg is missing.
+    Raises UsageError if simplejpeg is missing.
     """
 
     def __init__(self, dataset: Dataset, *, workers: int):
@@ -39,7 +39,7 @@ class NativeSource(PooledSource):
 
 
 def decode_into(beton: Beton, sample: int, out: NDArray[np.uint8]) -> str | None:
-    """Decodes a sample to the start of `out` (uint8, contiguous); returns what is wrong with it, None if nothing is."""
+    """Decodes a sample to the start of `out`, uint8 [N]; returns why it cannot be decoded, None if it can."""
     import simplejpeg
 
     height, width = (int(side) for side in beton.sizes_N2[sample])

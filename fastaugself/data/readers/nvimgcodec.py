@@ -1,10 +1,10 @@
-"""JPEGs decoded on the GPU by NVIDIA nvImageCodec, for machines with few cores to a GPU.
+"""The nvImageCodec reader: decodes JPEGs on the GPU, for machines with few CPU cores per GPU.
 
-The same samples in the same packed layout as from the CPU; pixels differ by rounding, since nvJPEG has other arithmetic
-than libjpeg-turbo. What it cannot decode, the CPU decodes or reports (faults.py). Python interface as of nvImageCodec
-0.8, https://docs.nvidia.com/cuda/nvimagecodec/py_api.html.
+Samples and packed layout are the same as from the CPU readers. Pixels differ by rounding, since the arithmetic of
+nvJPEG differs from libjpeg-turbo. Images that it cannot decode are decoded or reported on the CPU (faults.py). Python
+interface of nvImageCodec 0.8, https://docs.nvidia.com/cuda/nvimagecodec/py_api.html.
 
-Shape suffixes: B images of a batch.
+Shape suffixes: B batch.
 """
 
 import importlib
@@ -29,9 +29,9 @@ from .base import AHEAD, Buffers, Decoded, layout, ragged_batch
 
 
 def why_not(device: torch.device) -> str | None:
-    """What keeps nvImageCodec from decoding for `device`, with the remedy; None if nothing does."""
+    """Why nvImageCodec cannot decode on `device`, with the remedy; None if it can."""
     if device.type != "cuda":
-        return f"it decodes on CUDA devices, and the batches are wanted on {device}; pass --data.decode cpu"
+        return f"it decodes on CUDA devices, and the device of the batches is {device}; pass --data.decode cpu"
     try:
         importlib.import_module("nvidia.nvimgcodec")
     except (ImportError, OSError) as error:
@@ -44,9 +44,9 @@ def why_not(device: torch.device) -> str | None:
 
 
 class NvimgcodecSource:
-    """Decodes the samples of `dataset` on `device`, from bytes that `workers` threads read.
+    """Decodes the samples of `dataset` on `device`; `workers` threads read the stored bytes.
 
-    The caller's current stream is where the decoded batch is. Raises UsageError where nvImageCodec cannot be used.
+    Decoding runs on the current stream of the thread that iterates. Raises UsageError if nvImageCodec cannot be used.
     """
 
     def __init__(self, dataset: Dataset, *, workers: int, device: torch.device):
@@ -55,12 +55,12 @@ class NvimgcodecSource:
         codec = importlib.import_module("nvidia.nvimgcodec")
         self._dataset, self._workers, self._device = dataset, workers, device
         self._stream_of = codec.CodeStream
-        # Smooth upsampling of colour, as libjpeg-turbo does; and no rotation by EXIF, which libjpeg-turbo knows not of.
+        # As in libjpeg-turbo: smooth chroma upsampling, and no EXIF rotation.
         self._decoder = codec.Decoder(device_id=device.index or 0, options=":fancy_upsampling=1")
         self._params = codec.DecodeParams(apply_exif_orientation=False)
 
     def batches(self, ids: Iterator[NDArray[np.int64]], buffers: Buffers) -> Generator[Decoded]:
-        """See base.Source; to be iterated over in one thread, whose current stream does the work."""
+        """See base.Source. Iterate in one thread; decoding runs on its current stream."""
         about = f"a batch of {self._dataset.name}"
         with closing(iter(Background(self._read_all(ids), depth=AHEAD, name="decode-read", about=about))) as read:
             for ids_B, stored_B in read:
@@ -93,13 +93,13 @@ class NvimgcodecSource:
         return Decoded(ragged_batch(self._dataset, ids_B, pixels, offsets_B), sorted(failed))
 
     def _decode_jpegs(self, stored: list[bytes], images: list[Tensor], places: list[int]) -> list[int]:
-        """Decodes into `images`; the places of those that could not be."""
+        """Decodes into `images`; returns the elements of `places` whose images could not be decoded."""
         stream = torch.cuda.current_stream(self._device).cuda_stream
-        sources = [self._parse(data) for data in stored]  # None comes back as None
+        sources = [self._parse(data) for data in stored]  # None gives None
         decoded = self._decoder.decode(sources, params=self._params, cuda_stream=stream)
         failed = []
         for place, image, found in zip(places, images, decoded, strict=True):
-            # Its memory is given back in the order of this stream, after the copy.
+            # The memory of `found` is freed in stream order, after the copy.
             if found is None or torch.as_tensor(found, device=self._device).numel() != len(image):
                 failed.append(place)
             else:
@@ -122,13 +122,13 @@ def _stated_size(stored: bytes) -> tuple[int, int] | None:
 
 
 class DeviceMemory:
-    """Takes the place of transfer.Ring where pixels are on the device from the start: only the rest moves."""
+    """A transfer.Sender for pixels that are decoded on the device: it copies only the other tensors."""
 
     def __init__(self, link: CudaLink, device: torch.device):
         self._link, self._device = link, device
 
     def empty(self, count: int) -> Tensor:
-        """uint8 [count] on the device, in the order of the current stream."""
+        """Device memory, uint8 [count], allocated on the current stream."""
         return torch.empty(count, dtype=torch.uint8, device=self._device)
 
     def exchange(self, old: Tensor, count: int) -> Tensor:
@@ -139,8 +139,8 @@ class DeviceMemory:
         """See transfer.Ring."""
         host = self._link.host(sum(tensor.nbytes for tensor in batch[1:]))
         pack_rest(host, 0, batch)
-        sent, arrived = self._link.send(host)  # PyTorch keeps `host` until the copy has passed
+        sent, arrived = self._link.send(host)  # PyTorch keeps `host` until the copy has finished
         return unpack_rest(batch.pixels, sent, 0, batch), [batch.pixels, sent], arrived
 
     def close(self) -> None:
-        """Nothing waits here."""
+        """See transfer.Sender; there are no waits to end."""

@@ -1,4 +1,4 @@
-"""Decoding on a pool of threads that take turns, so that none waits for the others before the next batch."""
+"""Decoding in a thread pool; threads that finish a batch continue with the next one without waiting for the others."""
 
 import itertools
 from abc import ABC, abstractmethod
@@ -18,7 +18,7 @@ from .base import AHEAD, Buffers, Decoded, allocate, ragged_batch
 
 
 class PooledSource(ABC):
-    """Decodes the samples of `dataset` with `workers` threads, `step` images at a turn."""
+    """Base class of readers that decode with `workers` threads; a thread takes `step` images at a time."""
 
     step = 1
 
@@ -27,9 +27,9 @@ class PooledSource(ABC):
 
     @abstractmethod
     def _decoder(self, batch: RaggedBatch) -> Callable[[int, int], Sequence[int]]:
-        """decode(first, last) fills these images of `batch` and returns the positions of those that it could not.
+        """Returns decode(first, last): decodes these images of `batch`, and returns the positions of failed ones.
 
-        It is called from several threads at once, and should let go of Python's lock.
+        The function is called from several threads at once, and should release the GIL.
         """
 
     def batches(self, ids: Iterator[NDArray[np.int64]], buffers: Buffers) -> Generator[Decoded]:
@@ -49,7 +49,7 @@ class PooledSource(ABC):
 
     @contextmanager
     def _threads(self) -> Iterator[ThreadPoolExecutor]:
-        """The pool of one epoch, at whose end nothing runs in it."""
+        """The thread pool of one epoch; it is idle when the context exits."""
         with ThreadPoolExecutor(self._workers, thread_name_prefix="decode") as pool:
             yield pool
 
@@ -65,10 +65,10 @@ class PooledSource(ABC):
         decoded = Decoded(ragged_batch(self._dataset, ids_B, pixels, offsets_B), [])
         decode, count = self._decoder(decoded.batch), len(ids_B)
         step = max(1, min(self.step, count // (2 * self._workers)))
-        turns = itertools.count()  # shared by the threads of a batch, so that none is left with the largest photos
+        chunks = itertools.count()  # shared by the threads of a batch, for load balancing
 
         def work() -> None:
-            while (first := next(turns) * step) < count:
+            while (first := next(chunks) * step) < count:
                 decoded.failed.extend(decode(first, min(first + step, count)))
 
         return decoded, [pool.submit(work) for _ in range(min(self._workers, count))]

@@ -1,4 +1,4 @@
-"""The .beton reader: what is written comes back, and every kind of damage is named at open."""
+"""The .beton reader: written data are read back, and every kind of damage is reported on opening."""
 
 import shutil
 import struct
@@ -73,7 +73,7 @@ def test_no_sample_crosses_a_page_even_when_one_outgrows_the_usual_page(tmp_path
 
 
 def test_a_table_in_another_order_than_the_samples_is_read_alike(copy):
-    """As FFCV writes it with several workers."""
+    """FFCV with several workers writes the table in another order."""
     with Beton(copy) as read:
         stored = [read.read(i) for i in range(64)]
     data = bytearray(copy.read_bytes())
@@ -165,11 +165,11 @@ DAMAGED = {
     "cut before the table": (cut_before_table, "truncated in its allocation table"),
     "cut in the table": (lambda data: cut(data, -1000), "truncated in its allocation table: 22 records for 64 samples"),
     "cut by a byte": (lambda data: cut(data, -1), "truncated in its allocation table: 63 records for 64 samples"),
-    "unfinished": (set_header("alloc_table_ptr", 0), "unfinished"),
+    "incomplete": (set_header("alloc_table_ptr", 0), "incomplete"),
     "other version": (set_header("version", 1), "of version 1: only version 2"),
     "no samples": (set_header("num_samples", 0), "holds no samples"),
-    "wild sample count": (set_header("num_samples", 2**60), "damaged: its allocation table is said to start"),
-    "table inside metadata": (set_header("alloc_table_ptr", 3000), "damaged: its allocation table is said to start"),
+    "wild sample count": (set_header("num_samples", 2**60), "damaged: according to its header, the allocation"),
+    "table inside metadata": (set_header("alloc_table_ptr", 3000), "damaged: according to its header, the allocation"),
     "table beyond the end": (set_header("alloc_table_ptr", 2**63), "truncated in its image data"),
     "custom field": (set_field_type, "field 'image' is a custom FFCV field"),
     "no image field": (no_image_field, "has no image field"),
@@ -179,12 +179,15 @@ DAMAGED = {
         lambda data: set_image("data_ptr", parts(data)[1]["f0"]["data_ptr"][5] + 1)(data),
         "sample 5 po",
     ),
-    "image longer than the file": (set_table("size", 2**40), "damaged: sample 5 is said to be 1099511627776 bytes"),
-    "length that overflows": (set_table("size", 2**64 - 8), "damaged: sample 5 is said to be -8 bytes"),
-    "image of no bytes": (set_table("size", 0), "damaged: sample 5 is said to be 0 bytes"),
+    "image longer than the file": (
+        set_table("size", 2**40),
+        "sample 5 has an invalid extent (1099511627776 bytes",
+    ),
+    "length that overflows": (set_table("size", 2**64 - 8), "damaged: sample 5 has an invalid extent (-8 bytes"),
+    "image of no bytes": (set_table("size", 0), "damaged: sample 5 has an invalid extent (0 bytes"),
     "unknown mode": (set_image("mode", 7), "sample 5 has an unknown storage mode"),
     "zero width": (set_image("width", 0), "sample 5 has a side of zero pixels"),
-    "raw of the wrong length": (set_image("mode", RAW), "sample 5 is stored raw with a length that does not fit"),
+    "raw of the wrong length": (set_image("mode", RAW), "sample 5 is stored raw with a length that does not match"),
     "pixel bomb": (
         lambda data: (set_image("width", 65535)(data), set_image("height", 65535)(data)),
         "sample 5 claims more pixels than its bytes can hold",
@@ -202,7 +205,7 @@ def test_damage_is_named_at_open(kind, copy):
         Beton(copy)
     assert message in str(caught.value)
     assert str(copy) in str(caught.value)
-    assert "write" in str(caught.value)  # every message says what to do about it
+    assert "write" in str(caught.value)  # every message names a remedy
     assert "\n" not in str(caught.value)
 
 
@@ -275,7 +278,7 @@ def test_unreadable_sidecar_is_reported_and_not_used(text, copy, caplog):
     sidecar.path_of(copy).write_text(text)
     with Beton(copy) as read:
         assert sidecar.read(read) is None
-    assert "is not used" in caplog.text
+    assert "is ignored" in caplog.text
 
 
 def test_info_tells_what_is_inside(beton):

@@ -1,4 +1,4 @@
-"""A writer that was stopped, by whatever, goes on where it was, to the same bytes as one that was not."""
+"""An interrupted writer resumes, and its result is byte for byte that of an uninterrupted one."""
 
 import errno
 import io
@@ -25,7 +25,7 @@ OUTPUTS = ("", ".json", ".manifest.jsonl")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """40 photos, every fifth of them to be encoded again."""
+    """40 photos, every fifth of which has to be re-encoded."""
     root = tmp_path_factory.mktemp("resume") / "photos"
     photo = load_photos()["cat"]
     for i in range(40):
@@ -48,7 +48,7 @@ def contents(out):
 
 
 def stop_after(monkeypatch, count, error):
-    """The next writer raises `error` when it has `count` samples."""
+    """The next writer raises `error` once it has `count` samples."""
     add = writer.BetonWriter.add
 
     def stopping(self, *args, **kwargs):
@@ -68,11 +68,11 @@ def stop(folder, out, monkeypatch, count=23, error=KeyboardInterrupt, **options)
 
 
 @pytest.mark.parametrize("count", [1, 23, 39])
-def test_a_stopped_run_goes_on_to_the_same_bytes(count, folder, whole, tmp_path, monkeypatch, caplog):
+def test_an_interrupted_run_resumes_to_the_same_bytes(count, folder, whole, tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     out = tmp_path / "out.beton"
     stop(folder, out, monkeypatch, count)
-    assert f"up to {count} photos stay in {out}.partial: the same command goes on from there" in caplog.text
+    assert f"up to {count} photos are kept in {out}.partial: run the command again to resume" in caplog.text
     written = write_photos(folder, out, max_side=180, progress=False)
     assert written.resumed == count
     assert contents(out) == whole
@@ -80,8 +80,8 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(count, folder, whole, tmp_path,
     assert sorted(os.listdir(tmp_path)) == sorted("out.beton" + suffix for suffix in OUTPUTS)
 
 
-def test_a_run_killed_at_any_time_goes_on_to_the_same_bytes(folder, whole, tmp_path):
-    """kill -9 as soon as there are data, twice over, then a run to the end."""
+def test_a_run_killed_at_any_time_resumes_to_the_same_bytes(folder, whole, tmp_path):
+    """kill -9 as soon as some photos are written, twice, then a run to the end."""
     out = tmp_path / "out.beton"
     lines = writer.partial_path(manifest.path_of(out))
     script = (
@@ -112,8 +112,8 @@ def test_a_run_killed_at_any_time_goes_on_to_the_same_bytes(folder, whole, tmp_p
 
 
 @pytest.mark.parametrize("stage", ["replace", "link"])
-def test_a_run_killed_while_names_are_given_goes_on_too(stage, folder, whole, tmp_path, monkeypatch):
-    """Between the renames: the data get their name last, so that the photos that were done are not lost."""
+def test_a_run_killed_during_the_renames_resumes(stage, folder, whole, tmp_path, monkeypatch):
+    """The data are renamed last, so that no finished photo is lost."""
 
     class Killed(BaseException):
         pass
@@ -144,8 +144,8 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("kind", DAMAGED)
-def test_what_is_not_whole_is_written_anew(kind, folder, whole, tmp_path, monkeypatch):
-    """After a loss of power any part of what was written last may be missing."""
+def test_damaged_partial_data_are_written_again(kind, folder, whole, tmp_path, monkeypatch):
+    """After a power failure, any part of the last writes may be missing."""
     suffix, damage = DAMAGED[kind]
     out = tmp_path / "out.beton"
     stop(folder, out, monkeypatch)
@@ -159,29 +159,29 @@ def test_a_source_or_options_that_changed_are_noticed(folder, tmp_path, monkeypa
     source, out = shutil.copytree(folder, tmp_path / "photos"), tmp_path / "out.beton"
     stop(source, out, monkeypatch)
     assert write_photos(source, out, max_side=170, progress=False).resumed == 0
-    assert "was begun from other data or with other options: starting again" in caplog.text
+    assert "was written from other data or with other options: starting over" in caplog.text
     out.unlink()
     stop(source, out, monkeypatch)
-    Image.new("RGB", (30, 30)).save(source / "a" / "00.jpg")  # comes before photos that were done
+    Image.new("RGB", (30, 30)).save(source / "a" / "00.jpg")  # sorts before photos that are already written
     caplog.clear()
     written = write_photos(source, out, max_side=180, progress=False)
     assert (written.resumed, written.samples) == (0, 41)
-    assert "starting again" in caplog.text
+    assert "starting over" in caplog.text
     with Beton(out) as beton:
         assert manifest.source_name(beton, 0) == "a/00.jpg"
 
 
-def test_unreadable_photos_are_left_out_and_listed_also_after_a_stop(folder, tmp_path, caplog):
+def test_unreadable_photos_are_skipped_and_listed_also_after_an_interruption(folder, tmp_path, caplog):
     source, out = shutil.copytree(folder, tmp_path / "photos"), tmp_path / "out.beton"
     (source / "a" / "11.jpg").write_bytes(b"not a photo")
     (source / "b" / "36.jpg").write_bytes((source / "b" / "36.jpg").read_bytes()[:-100])
-    with pytest.raises(RunError, match=r"11\.jpg is not an image.*or pass --skip-unreadable to leave such photos out"):
+    with pytest.raises(RunError, match=r"11\.jpg is not an image.*or pass --skip-unreadable to skip such photos"):
         write_photos(source, out, progress=False)
     written = write_photos(source, out, skip_unreadable=True, progress=False)
     assert (written.resumed, written.samples, written.unreadable) == (11, 38, 2)
     report = (tmp_path / "out.beton.unreadable.txt").read_text()
     assert written.report == tmp_path / "out.beton.unreadable.txt"
-    assert str(written).count("2 left out, see ") == 1
+    assert str(written).count("2 skipped, see ") == 1
     assert [line.split(" ")[0] for line in report.splitlines()] == [
         str(source / "a" / "11.jpg"),
         str(source / "b" / "36.jpg"),
@@ -203,7 +203,7 @@ def every_name(source):
     return sorted(path.relative_to(source).as_posix() for path in source.rglob("*.*"))
 
 
-def test_going_on_without_skip_unreadable_names_the_photo(folder, tmp_path, monkeypatch):
+def test_resuming_without_skip_unreadable_names_the_photo(folder, tmp_path, monkeypatch):
     source, out = shutil.copytree(folder, tmp_path / "photos"), tmp_path / "out.beton"
     (source / "a" / "11.jpg").write_bytes(b"not a photo")
     stop(source, out, monkeypatch, skip_unreadable=True)
@@ -218,12 +218,12 @@ def test_a_photo_that_changes_while_it_is_written_stops_the_job(folder, tmp_path
     source = shutil.copytree(folder, tmp_path / "photos")
     samples = list(open_samples(source).samples())
     (source / "a" / "03.jpg").write_bytes(b"shorter")
-    with pytest.raises(RunError, match=r"03\.jpg changed while it was being written .* give the command again"):
+    with pytest.raises(RunError, match=r"03\.jpg changed while it was being written .* run the command again"):
         samples[3].read()
 
 
 def test_a_full_disk_keeps_what_was_written(folder, whole, tmp_path, monkeypatch):
-    """Also where the manifest's lines find no room any more: some of the data make room for them."""
+    """Also when there is no room for the manifest: some image data are discarded to make room."""
     out, opened = tmp_path / "out.beton", writer.BetonWriter._open
 
     class OnSmallDisk(io.FileIO):
@@ -246,14 +246,14 @@ def test_a_full_disk_keeps_what_was_written(folder, whole, tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(writer.BetonWriter, "_open", on_small_disk)
         patch.setattr(writer, "_ROOM", 20_000)
-        with pytest.raises(RunError, match=r"No space left on device; what was written stays in .*out\.beton\.partial"):
+        with pytest.raises(RunError, match=r"No space left on device; the photos so far are kept in .*\.partial"):
             write_photos(folder, out, max_side=180, progress=False)
     assert not out.exists()
     assert write_photos(folder, out, max_side=180, progress=False).resumed > 5
     assert contents(out) == whole
 
 
-def test_what_does_not_come_back_from_the_disk_gets_no_name(folder, tmp_path, monkeypatch):
+def test_data_that_differ_on_disk_are_not_renamed(folder, tmp_path, monkeypatch):
     out = tmp_path / "out.beton"
     check = writer.BetonWriter._check
 
@@ -265,6 +265,6 @@ def test_what_does_not_come_back_from_the_disk_gets_no_name(folder, tmp_path, mo
 
     with monkeypatch.context() as patch:
         patch.setattr(writer.BetonWriter, "_check", flip)
-        with pytest.raises(RunError, match=r"is not on the disk as it was written: sample \d+ .*is the disk"):
+        with pytest.raises(RunError, match=r"differs on disk from what was written: sample \d+ .*is the disk"):
             write_photos(folder, out, progress=False)
     assert not out.exists()

@@ -1,4 +1,4 @@
-"""`fastaugself verify`: every kind of damage is reported as what it is, by sample and by name."""
+"""`fastaugself verify`: every kind of damage is identified, with the sample id and the name of the photo."""
 
 import shutil
 import time
@@ -90,7 +90,7 @@ def one_bit(file):
 
 
 def bytes_of_another(file):
-    """As when a disk wrote to the wrong place."""
+    """As if a disk had written to the wrong place."""
     file.photo()[:512] = file.photo(OTHER)[:512]
 
 
@@ -119,34 +119,43 @@ def cut(stop):
     return damage
 
 
-# Kind, then what is said of sample 37, or, without its name, of the file.
+# Kind of damage, then the messages about sample 37, or about the file if they do not start with its name.
 DAMAGED = {
-    "header of a JPEG zeroed": (zero_jpeg_header, [NAME + "has other bytes than were written", "it cannot be decoded"]),
+    "header of a JPEG zeroed": (
+        zero_jpeg_header,
+        [NAME + "has different bytes than", "it cannot be decoded"],
+    ),
     "random bytes in a scan": (
         random_in_scan,
-        [NAME + "has other bytes than were written", "it cannot be decoded"],
+        [NAME + "has different bytes than", "it cannot be decoded"],
     ),
-    "zeros inside a scan": (zeros_in_scan, [NAME + "has other bytes than were written", "it decodes nevertheless"]),
-    "one bit of a photo": (one_bit, [NAME + "has other bytes than were written (CRC-32 "]),
-    "another photo's bytes": (bytes_of_another, [NAME + "has other bytes than were written"]),
-    "another label": (set_label, [NAME + "has another label in the index than was written: 3, not 2"]),
-    "sides swapped": (swap_sides, [NAME + "has another height in the index", NAME + "has another width in the index"]),
+    "zeros inside a scan": (
+        zeros_in_scan,
+        [NAME + "has different bytes than", "it still decodes"],
+    ),
+    "one bit of a photo": (one_bit, [NAME + "has different bytes than were written (CRC-32 "]),
+    "another photo's bytes": (bytes_of_another, [NAME + "has different bytes than were written"]),
+    "another label": (set_label, [NAME + "has a label in the index that differs from what was written: 3, not 2"]),
+    "sides swapped": (swap_sides, [NAME + "has a height in the index", NAME + "has a width in the index"]),
     "wild pointer": (set_image("data_ptr", 2**40), [NAME + "points to byte 1099511627776, where no data was stored"]),
     "pointer to another": (
         point_to_another,
-        [NAME + "has other bytes", NAME + "shares bytes with sample 10"],
+        [NAME + "has different bytes", NAME + "overlaps with the data of sample 10"],
     ),
     "unknown mode": (set_image("mode", 7), [NAME + "has an unknown storage mode"]),
     "zero width": (set_image("width", 0), [NAME + "has a side of zero pixels"]),
     "pixel bomb": (set_image("width", 65535), [NAME + "claims more pixels than its bytes can hold"]),
-    "too long in the table": (set_table("size", 10**6), [NAME + "is said to be 1000000 bytes at byte"]),
-    "too short in the table": (set_table("size", 300), [NAME + "has another number of bytes in the index"]),
-    "another id in the table": (set_table("sample_id", 7), [NAME + "is called 7 in the allocation table"]),
-    "two faults of a sample": (two_faults, [NAME + "has other bytes than were", NAME + "has another label in the ind"]),
+    "too long in the table": (set_table("size", 10**6), [NAME + "has an invalid extent (1000000 bytes at byte"]),
+    "too short in the table": (set_table("size", 300), [NAME + "has a number of bytes in the index"]),
+    "another id in the table": (set_table("sample_id", 7), [NAME + "has the id 7 in the allocation table"]),
+    "two faults of a sample": (
+        two_faults,
+        [NAME + "has different bytes", NAME + "has a label in the index"],
+    ),
     "page size": (set_page_size, ["the index (header, field descriptors and metadata"]),
     "version": (set_version, ["is a .beton file of version 1"]),
-    "cut in the metadata": (cut(3000), ["truncated in its metadata: 3000 bytes"]),
-    "cut in the images": (cut(9000), ["truncated in its image data: 9000 bytes"]),
+    "cut in the metadata": (cut(3000), ["truncated in its metadata: it has 3000 bytes"]),
+    "cut in the images": (cut(9000), ["truncated in its image data: it has 9000 bytes"]),
     "cut by a byte": (cut(-1), ["truncated in its allocation table: 63 records for 64 samples"]),
     "longer by some bytes": (
         lambda file: file.bytes.extend(b"more"),
@@ -171,7 +180,7 @@ def test_damage_is_named_as_what_it_is(kind, copy, capsys):
     for message in messages:
         assert [fault for fault in faults if message in fault], faults
     named = [fault for fault in faults if fault.startswith("sample ")]
-    assert [fault for fault in named if not fault.startswith(NAME)] == []  # no other sample is accused
+    assert [fault for fault in named if not fault.startswith(NAME)] == []  # no other sample is reported
     assert bool(named) == (NAME in messages[0])
 
 
@@ -181,7 +190,7 @@ def test_no_changed_byte_anywhere_escapes(tmp_path):
     random = np.random.default_rng(0)
     import simplejpeg
 
-    with BetonWriter(out, 6) as writer:  # of six, one is not there: a gap
+    with BetonWriter(out, 6) as writer:  # capacity 6, of which one stays unused: a gap
         for i in range(5):
             pixels = random.integers(0, 256, (9, 5 + i, 3), np.uint8)
             writer.add(pixels if i == 2 else simplejpeg.encode_jpeg(pixels), i, name=f"photo {i}")
@@ -194,12 +203,12 @@ def test_no_changed_byte_anywhere_escapes(tmp_path):
         out.write_bytes(whole[:i] + bytes([whole[i] ^ 0x10]) + whole[i + 1 :])
         try:
             faults = verify_beton(out, workers=1).faults
-        except ValueError:  # no .beton file any more, says the header
+        except ValueError:  # the header no longer looks like a .beton file
             continue
         owner = [sample for sample, (start, stop) in enumerate(spans) if start <= i < stop]
         if not faults:
             missed.append(i)
-        if owner and not (len(faults) == 1 and faults[0].startswith(f"sample {owner[0]} (photo {owner[0]}) has other")):
+        if owner and not (len(faults) == 1 and faults[0].startswith(f"sample {owner[0]} (photo {owner[0]}) has diff")):
             misnamed.append((i, faults))
     assert missed == []
     assert misnamed == []
@@ -209,14 +218,14 @@ def test_a_whole_file_has_no_fault(beton, capsys):
     with pytest.raises(SystemExit) as end:
         cli(["verify", str(beton)])
     assert end.value.code == 0
-    assert "no fault; 64 photos, 64 compared with their checksums" in capsys.readouterr().out
+    assert "no faults; 64 photos, 64 compared with their checksums" in capsys.readouterr().out
 
 
 def test_without_a_manifest_photos_are_decoded(copy):
     manifest.path_of(copy).unlink()
     verified = verify_beton(copy)
     assert verified.faults == []
-    assert "64 photos, 64 decoded, for want of a manifest" in str(verified)
+    assert "64 photos, 64 decoded, without a manifest" in str(verified)
     file = File(copy)
     random_in_scan(file)
     copy.write_bytes(file.bytes)
@@ -235,11 +244,11 @@ def lines_changed(old, new):
 
 BESIDE = {
     "cut": (lambda path: path.write_bytes(path.read_bytes()[:2000]), "is damaged in line"),
-    "cut at a line": (lambda path: path.write_bytes(b"".join(path.read_bytes().splitlines(True)[:9])), "is not whole"),
-    "a name changed": (lines_changed(b"coffee/05", b"coffee/06"), "its lines are not those that were written"),
+    "cut at a line": (lambda path: path.write_bytes(b"".join(path.read_bytes().splitlines(True)[:9])), "is incomplete"),
+    "a name changed": (lines_changed(b"coffee/05", b"coffee/06"), "the checksum of its lines does not match"),
     "garbage": (lambda path: path.write_bytes(np.random.default_rng(0).bytes(5000)), "is damaged in line 1"),
     "another type": (lines_changed(b'"label": 2', b'"label": "2"'), "is damaged in line 34: "),
-    "empty": (lambda path: path.write_bytes(b""), "is not whole: it tells of 0 samples of 64"),
+    "empty": (lambda path: path.write_bytes(b""), "is incomplete: it lists 0 of 64 samples"),
 }
 
 
@@ -257,7 +266,7 @@ def test_files_of_other_data_beside_it_are_reported(copy, tmp_path):
     with BetonWriter(tmp_path / "other.beton", 1) as writer:
         writer.add(np.zeros((4, 4, 3), np.uint8))
     shutil.copy(manifest.path_of(tmp_path / "other.beton"), manifest.path_of(copy))
-    assert "tells of 1 samples of 64" in verify_beton(copy).faults[0]
+    assert "lists 1 of 64 samples" in verify_beton(copy).faults[0]
     manifest.path_of(copy).unlink()
     text = sidecar.path_of(copy).read_text()
     sidecar.path_of(copy).write_text(text.replace('"index_crc32": ', '"index_crc32": 1'))

@@ -1,4 +1,4 @@
-"""Writing a folder: what is listed, counted and reused, and that nothing half-written is ever left behind."""
+"""Writing a folder: listing, counts and reuse, and that no partial file is ever left under the final name."""
 
 import errno
 import io
@@ -86,7 +86,7 @@ def test_a_flat_folder_has_no_labels(photo, tmp_path):
         ([], r"holds no photos \(0 other files\)"),
         (["a/x.txt"], r"holds no photos \(1 other files\)"),
         (["train/a/1.jpg", "val/a/1.jpg"], r"holds splits \(train, val\), not classes: pass one of them"),
-        (["a/1.jpg", "2.jpg"], r"holds photos \(2.jpg, 1 in all\) beside folders \(a, ...\)"),
+        (["a/1.jpg", "2.jpg"], r"holds photos \(2.jpg, 1 in total\) next to folders \(a, ...\)"),
     ],
 )
 def test_folders_that_mean_something_else_are_refused(names, message, photo, tmp_path):
@@ -109,9 +109,9 @@ def test_missing_folder_and_wrong_options_are_refused(photo_folder, beton, tmp_p
             write_photos(source, out, progress=False, **arguments)
     with pytest.raises(UsageError, match="exists: pass --overwrite"):
         write_photos(photo_folder, beton, progress=False)
-    with pytest.raises(UsageError, match="is a folder: give the name of the file"):
+    with pytest.raises(UsageError, match="is a folder: pass the name of the file"):
         write_photos(photo_folder, tmp_path, progress=False)
-    with pytest.raises(UsageError, match=r"No such file or directory; make the folder .*none first"):
+    with pytest.raises(UsageError, match=r"No such file or directory; create the folder .*none first"):
         write_photos(photo_folder, tmp_path / "none" / "out.beton", progress=False)
     assert os.listdir(tmp_path) == []
 
@@ -137,11 +137,11 @@ def test_what_is_written_is_counted(photo, tmp_path):
     assert (written.samples, written.classes, written.passed_through, written.ignored) == (3, 2, 1, 1)
     assert written.reencoded == {"CMYK": 1, "PNG": 1}
     assert "3 photos, 2 classes" in str(written)
-    assert "1 stored as they were, 2 encoded again (1 CMYK, 1 PNG)" in str(written)
+    assert "1 copied unchanged, 2 re-encoded (1 CMYK, 1 PNG)" in str(written)
 
 
 def test_stock_ffcv_loader_reads_it(photo_folder, beton):
-    """FFCV's own decoders, index and page cache, on a file that FFCV did not write."""
+    """FFCV's own decoders and loader read a file that FFCV did not write."""
     if reason := ffcv_source.why_not():
         pytest.skip(reason)
     from ffcv.fields.decoders import CenterCropRGBImageDecoder
@@ -166,7 +166,7 @@ def test_stock_ffcv_loader_reads_it(photo_folder, beton):
                 side = min(image.size)
                 left, top = (image.width - side) // 2, (image.height - side) // 2
                 crop = image.crop((left, top, left + side, top + side)).resize((24, 24), Image.Resampling.BOX)
-                assert difference(pixels, crop) < 8  # OpenCV's resampling; that of another photo differs by 60
+                assert difference(pixels, crop) < 8  # OpenCV resamples differently; another photo differs by 60
 
 
 def test_without_a_terminal_the_log_says_how_far_it_is(photo_folder, tmp_path, caplog, monkeypatch):
@@ -218,13 +218,13 @@ def decoded_raw(path):
         return [beton.read(i) for i in range(len(beton))]
 
 
-def test_a_full_disk_is_named_and_leaves_nothing(tmp_path):
+def test_a_full_disk_is_named_and_leaves_no_file(tmp_path):
     class Full(io.BytesIO):
         def write(self, data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with (
-        pytest.raises(RunError, match=r"out.beton could not be written: No space left on device; nothing was left"),
+        pytest.raises(RunError, match=r"out.beton could not be written: No space left on device; no files were left"),
         BetonWriter(tmp_path / "out.beton", 1) as unfinished,
     ):
         unfinished._stream.close()
@@ -260,12 +260,12 @@ def own_folder(photo, tmp_path):
     return folder
 
 
-def test_a_folder_is_written_beside_itself_once(own_folder, caplog):
+def test_a_folder_is_written_next_to_itself_once(own_folder, caplog):
     caplog.set_level(logging.INFO)
     out = ensure_beton(own_folder)
     assert out == own_folder.parent / "photos.beton"
-    assert f"writing, once, {out} from the photos in {own_folder}" in caplog.text
-    written = out.stat()  # without the time of the last access, which reading changes
+    assert f"writing once: {out} from the photos in {own_folder}" in caplog.text
+    written = out.stat()  # without the access time, which reading changes
     caplog.clear()
     assert ensure_beton(Path(f"{own_folder}/")) == out
     assert (out.stat().st_ino, out.stat().st_mtime_ns) == (written.st_ino, written.st_mtime_ns)
@@ -288,7 +288,7 @@ def test_a_folder_that_changed_is_written_again(own_folder, photo, caplog):
     assert max(max(image.shape) for image in decoded(out)) == 64
 
 
-def test_a_damaged_file_beside_the_folder_is_written_again(own_folder, caplog):
+def test_a_damaged_file_next_to_the_folder_is_written_again(own_folder, caplog):
     out = ensure_beton(own_folder)
     whole = out.read_bytes()
     out.write_bytes(whole[:-10])
@@ -297,7 +297,7 @@ def test_a_damaged_file_beside_the_folder_is_written_again(own_folder, caplog):
     assert out.read_bytes() == whole
 
 
-def test_processes_that_ask_at_once_write_once(own_folder, caplog):
+def test_concurrent_callers_write_once(own_folder, caplog):
     caplog.set_level(logging.INFO)
     results = []
     threads = [threading.Thread(target=lambda: results.append(ensure_beton(own_folder))) for _ in range(4)]
@@ -306,7 +306,7 @@ def test_processes_that_ask_at_once_write_once(own_folder, caplog):
     for thread in threads:
         thread.join()
     assert results == [own_folder.parent / "photos.beton"] * 4
-    assert caplog.text.count("writing, once,") == 1
+    assert caplog.text.count("writing once:") == 1
     beside = ["photos", "photos.beton", "photos.beton.json", "photos.beton.manifest.jsonl"]
     assert sorted(os.listdir(own_folder.parent)) == beside
 
@@ -315,14 +315,14 @@ def test_an_unwritable_place_names_the_remedy(own_folder, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr(writer.os, "open", refuse)  # the tests may run as root, whom no permission stops
+    monkeypatch.setattr(writer.os, "open", refuse)  # the tests may run as root, who has all permissions
     with pytest.raises(
         UsageError, match=rf"Permission denied.*`fastaugself write {own_folder} OUT.beton` and pass that"
     ):
         ensure_beton(own_folder)
 
 
-def test_a_file_is_taken_as_it_is_and_nothing_is_named(beton, tmp_path):
+def test_a_file_is_returned_unchanged_and_a_missing_path_is_refused(beton, tmp_path):
     assert ensure_beton(beton) == beton
     with pytest.raises(UsageError, match="none: no such file or folder; pass a"):
         ensure_beton(tmp_path / "none")

@@ -1,4 +1,4 @@
-"""Lists of photos, patterns of files, kinds of one's own, and the options that the documentation names."""
+"""Lists of photos, patterns of files, custom kinds of collections, and the options named in the documentation."""
 
 import re
 from pathlib import Path
@@ -47,11 +47,11 @@ def test_lists_name_photos_with_or_without_labels(kind, photo_folder, photos, tm
         (b"", "is empty: expected a list of paths"),
         (b"a.jpg\nnone.jpg\n", r"list.txt, line 2: .*none\.jpg: No such file"),
         (b"a.jpg\t1\nb.jpg\n", "line 2: expected a path, one tab and a label"),
-        (b"a.jpg\0", "is no text"),
+        (b"a.jpg\0", "is not a text file"),
         (b"a.jpg\t-7\n", "label -7, expected numbers from 0"),
     ],
 )
-def test_lists_that_cannot_be_meant_are_refused_by_line(text, message, photos, tmp_path):
+def test_invalid_lists_are_refused_with_the_line(text, message, photos, tmp_path):
     (tmp_path / "a.jpg").write_bytes(photos[0][0])
     (tmp_path / "list.txt").write_bytes(text)
     with pytest.raises(UsageError, match=message):
@@ -70,18 +70,18 @@ def test_lists_that_cannot_be_meant_are_refused_by_line(text, message, photos, t
         ("plain", ["plain"]),
     ],
 )
-def test_braces_mean_what_they_mean_in_a_shell(pattern, names):
+def test_braces_expand_as_in_a_shell(pattern, names):
     assert expand_braces(pattern) == names
 
 
 @pytest.mark.parametrize("pattern", ["{0..99999999}", "{5..1}", "{0..999}{0..999}{0..999}", "{1.." + "9" * 5000 + "}"])
 def test_patterns_of_too_many_files_are_refused(pattern):
-    with pytest.raises(UsageError, match=r"stands for \d+ files|does not count up"):
+    with pytest.raises(UsageError, match=r"expands to \d+ files|is not an increasing range"):
         expand_braces(pattern)
 
 
 def test_a_new_kind_needs_samples_alone(tmp_path):
-    """Pixels as they are, from a collection that is no file at all."""
+    """A custom collection that is not a file, and yields pixels."""
     from functools import partial
 
     from fastaugself.data import inputs
@@ -110,6 +110,6 @@ def test_the_options_in_the_documentation_are_real(capsys):
     with pytest.raises(SystemExit):
         cli(["write", "--help"])
     known = capsys.readouterr().out
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - {"--data"}  # of training
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - {"--data"}  # option of training
     assert len(named) >= 5
     assert [option for option in named if option not in known] == []

@@ -1,4 +1,4 @@
-"""One photo to stored bytes: JPEGs pass through, awkward photos are converted, unreadable ones stop the job by name."""
+"""Conversion of one photo: JPEGs are copied, other photos converted, unreadable ones stop the job with their name."""
 
 import os
 import threading
@@ -32,7 +32,7 @@ def difference(a, b):
 
 def turned():
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise
+    exif[0x0112] = 6  # display rotated by 90 degrees clockwise
     return {"exif": exif}
 
 
@@ -101,7 +101,7 @@ def test_a_photo_larger_than_max_side_is_made_smaller(photo, tmp_path):
     assert difference(simplejpeg.decode_jpeg(result.image), smaller) < 4
 
 
-def test_a_harmless_decoder_warning_is_reported_and_the_photo_written_anew(photo, tmp_path):
+def test_a_harmless_decoder_warning_is_reported_and_the_photo_reencoded(photo, tmp_path):
     path = save(photo, tmp_path / "x.jpg", "JPEG", quality=95)
     data = path.read_bytes()
     tables = data.index(b"\xff\xdb")
@@ -137,7 +137,7 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("kind", UNREADABLE)
-def test_an_unreadable_photo_stops_the_job_by_name_and_leaves_nothing(kind, photo, tmp_path):
+def test_an_unreadable_photo_stops_the_job_with_its_name_and_no_output(kind, photo, tmp_path):
     make, message = UNREADABLE[kind]
     for i in range(20):
         save(photo, tmp_path / "photos" / f"{i:02d}.jpg", "JPEG")
@@ -145,6 +145,6 @@ def test_an_unreadable_photo_stops_the_job_by_name_and_leaves_nothing(kind, phot
     with pytest.raises(RunError, match=message) as caught:
         write_photos(tmp_path / "photos", tmp_path / "out.beton", progress=False)
     assert str(tmp_path / "photos" / "07.jpg") in str(caught.value)
-    # Nothing under the name; the seven photos before it are kept for a run that goes on (test_data_resume.py).
+    # No output file; the seven photos before it are kept for a resumed run (beton/test_resume.py).
     assert sorted(os.listdir(tmp_path)) == ["out.beton.manifest.jsonl.partial", "out.beton.partial", "photos"]
-    assert not [t for t in threading.enumerate() if t.name.startswith("write")]
+    assert not [t for t in threading.enumerate() if t.name.startswith("ordered-map")]

@@ -1,4 +1,4 @@
-"""WebDataset's archives come in with the same bytes, labels and names; what they should not hold is refused."""
+"""WebDataset archives: bytes, labels and names are kept, and unsafe or damaged archives are refused."""
 
 import io
 import json
@@ -126,7 +126,7 @@ def with_member(name="0.jpg", **attributes):
 
 
 def with_size(digits):
-    """A member whose header says it has another size, with the checksum of a right header."""
+    """A member whose header states a wrong size, with a valid header checksum."""
 
     def make(path):
         data = bytearray(shard(path, [JPG, ("1.jpg", b"photo")], tarfile.USTAR_FORMAT).read_bytes())
@@ -166,32 +166,32 @@ def with_damaged_header(path):
 
 
 HOSTILE = {
-    "out by dots": (with_member("../../0.jpg"), r"member '../../0.jpg' leads out of the archive"),
-    "out inside": (with_member("a/../../0.jpg"), "leads out of the archive"),
-    "absolute": (with_member("/etc/0.jpg"), "member '/etc/0.jpg' leads out of the archive"),
-    "backslashes": (with_member("..\\..\\0.jpg"), "leads out of the archive"),
-    "drive": (with_member("C:\\0.jpg"), "leads out of the archive"),
+    "out by dots": (with_member("../../0.jpg"), r"member '../../0.jpg' points outside the archive"),
+    "out inside": (with_member("a/../../0.jpg"), "points outside the archive"),
+    "absolute": (with_member("/etc/0.jpg"), "member '/etc/0.jpg' points outside the archive"),
+    "backslashes": (with_member("..\\..\\0.jpg"), "points outside the archive"),
+    "drive": (with_member("C:\\0.jpg"), "points outside the archive"),
     "symbolic link": (with_member(type=tarfile.SYMTYPE, linkname="/etc/passwd"), "is a symbolic link"),
     "hard link": (with_member(type=tarfile.LNKTYPE, linkname="/etc/passwd"), "is a hard link"),
     "device": (with_member(type=tarfile.CHRTYPE), "is a device"),
     "pipe": (with_member(type=tarfile.FIFOTYPE), "is a pipe"),
-    "sparse": (with_member(type=tarfile.GNUTYPE_SPARSE), "no ordinary file"),
+    "sparse": (with_member(type=tarfile.GNUTYPE_SPARSE), "not a regular file"),
     "8 GB in 10 kB": (
         with_size(b"77777777777\0"),
-        "is said to be 8589934591 bytes at byte 512, but the file has 10240",
+        "claims 8589934591 bytes at byte 512, but the file has 10240",
     ),
-    "exabytes": (with_size(b"\x80\0\0\0\x7f" + bytes(7)), "is said to be 9151314442816847872 bytes"),
-    "negative size": (with_size(b"\xff" * 12), "is said to be -1 bytes|not a whole tar"),
-    "header of 8 GB": (with_extended_header(b"77777777777\0"), "has a header that is said to be 8589934592 bytes"),
+    "exabytes": (with_size(b"\x80\0\0\0\x7f" + bytes(7)), "claims 9151314442816847872 bytes"),
+    "negative size": (with_size(b"\xff" * 12), "claims -1 bytes|not a complete tar"),
+    "header of 8 GB": (with_extended_header(b"77777777777\0"), "claims a header of 8589934592 bytes"),
     "negative header": (
         with_extended_header(b"\xff" * 10 + b"\0\0"),
-        "has a header that is said to be -65536 bytes",
+        "claims a header of -65536 bytes",
     ),
-    "cut in a member": (cut(514), "is said to be 5 bytes at byte 512"),
-    "cut in a header": (cut(1500), "unexpected end of data|stands neither a member nor the end"),
-    "damaged header": (with_damaged_header, "at byte 1024 stands neither a member nor the end of the archive"),
-    "no archive": (lambda path: path.write_bytes(b"words" * 500), "is not a whole tar archive"),
-    "empty": (lambda path: path.write_bytes(b""), "is not a whole tar archive: empty file"),
+    "cut in a member": (cut(514), "claims 5 bytes at byte 512"),
+    "cut in a header": (cut(1500), "unexpected end of data|there is neither a member nor the end"),
+    "damaged header": (with_damaged_header, "at byte 1024 there is neither a member nor the end of the archive"),
+    "no archive": (lambda path: path.write_bytes(b"words" * 500), "is not a complete tar archive"),
+    "empty": (lambda path: path.write_bytes(b""), "is not a complete tar archive: empty file"),
 }
 
 
@@ -236,8 +236,8 @@ def test_a_compressed_archive_and_other_files_name_the_remedy(tmp_path):
     for name, message in [
         ("a.tar.gz", "is compressed.*decompress it to a .tar first"),
         ("a.zip", "is a zip archive: unpack it first"),
-        ("a.jpg", "is one photo"),
-        ("a.bin", "not a kind of collection that is known; pass a folder of photos"),
+        ("a.jpg", "is a single photo"),
+        ("a.bin", "unknown kind of collection; pass a folder of photos"),
     ]:
         (tmp_path / name).write_bytes(b"x")
         with pytest.raises(UsageError, match=message):
@@ -247,7 +247,7 @@ def test_a_compressed_archive_and_other_files_name_the_remedy(tmp_path):
 def test_missing_shards_splits_and_mixtures_are_refused(shards, photos, tmp_path):
     with pytest.raises(UsageError, match=r"train-003.tar is missing"):
         open_samples(f"{shards}/train-{{000..003}}.tar")
-    with pytest.raises(UsageError, match="no file fits this pattern"):
+    with pytest.raises(UsageError, match="no file matches this pattern"):
         open_samples(f"{shards}/val-*.tar")
     shard(shards / "val-000.tar", [("0.jpg", photos[0][0])])
     with pytest.raises(
@@ -256,5 +256,5 @@ def test_missing_shards_splits_and_mixtures_are_refused(shards, photos, tmp_path
         open_samples(shards)
     (shards / "val-000.tar").unlink()
     (shards / "a").mkdir()
-    with pytest.raises(UsageError, match=r"beside a, so what is meant is ambiguous"):
+    with pytest.raises(UsageError, match=r"next to a, so the source is ambiguous"):
         open_samples(shards)

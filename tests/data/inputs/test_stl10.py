@@ -17,13 +17,13 @@ NAMES = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "sh
 
 @pytest.fixture
 def stl10(tmp_path):
-    """A folder as it is unpacked, with 3 + 2 + 4 photos whose pixels say where they are."""
+    """A folder in the published format, with 3 + 2 + 4 photos whose pixel values encode their positions."""
     folder = tmp_path / "stl10_binary"
     folder.mkdir()
     random, photos = np.random.default_rng(0), {}
     for split, count in (("train", 3), ("test", 2), ("unlabeled", 4)):
         images = random.integers(0, 256, (count, 96, 96, 3), dtype=np.uint8)
-        # Pixel by pixel as the authors lay them out: channel, then column, then row runs fastest.
+        # Pixel by pixel in the published layout: channel, then column, then row, which varies fastest.
         data = bytes(image[row, column, c] for image in images for c in range(3)
                      for column in range(96) for row in range(96))  # fmt: skip
         (folder / f"{split}_X.bin").write_bytes(data)
@@ -40,7 +40,7 @@ def written(path):
         return pixels, beton.labels_N.tolist(), read_sidecar(beton).classes
 
 
-def test_the_folder_is_what_one_pretrains_on(stl10, tmp_path):
+def test_the_folder_gives_the_photos_for_pretraining(stl10, tmp_path):
     folder, photos = stl10
     out = tmp_path / "train.beton"
     report = write_photos(folder, out, progress=False)
@@ -48,7 +48,7 @@ def test_the_folder_is_what_one_pretrains_on(stl10, tmp_path):
     assert labels == [1, 9, 0, -1, -1, -1, -1] and classes == NAMES
     expected = [*photos["train"], *photos["unlabeled"]]
     assert all(np.array_equal(a, b) for a, b in zip(pixels, expected, strict=True))
-    assert report.samples == report.passed_through == 7  # no JPEG in between
+    assert report.samples == report.passed_through == 7  # stored raw, without JPEG
 
 
 def test_a_file_is_its_split(stl10, tmp_path):
@@ -102,8 +102,8 @@ def test_imagenet100_is_the_published_list(photo_folder, tmp_path):
         write_photos(photo_folder, tmp_path / "x.beton", classes="imagenet100", progress=False)
 
 
-@pytest.mark.parametrize(("text", "message"), [("a\na\n", "a stands twice"), ("\n", "the file is empty")])
-def test_lists_that_make_no_sense_are_refused(tmp_path, text, message):
+@pytest.mark.parametrize(("text", "message"), [("a\na\n", "a occurs twice"), ("\n", "the file is empty")])
+def test_invalid_class_lists_are_refused(tmp_path, text, message):
     path = tmp_path / "list.txt"
     path.write_text(text)
     with pytest.raises(UsageError, match=message):

@@ -1,4 +1,4 @@
-"""Tables of photos come in with the same bytes, labels and names; damage and ambiguity are refused."""
+"""Tables of photos: bytes, labels and names are kept, and damaged or ambiguous tables are refused."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ from fastaugself.errors import RunError, UsageError
 
 @pytest.fixture
 def table(photos):
-    """The photos as Hugging Face has them: {bytes, path} with the names of the classes in the schema."""
+    """The photos in Hugging Face's format: {bytes, path}, with the class names in the schema."""
     pa = pytest.importorskip("pyarrow")
     features = {
         "image": {"_type": "Image"},
@@ -66,7 +66,7 @@ def test_tables_of_hugging_face_bring_their_class_names(kind, table, photos, tmp
 
 
 @pytest.mark.parametrize("start", [0, 1, 5, 6, 11, 12])
-def test_tables_go_on_from_any_row(start, table, photos, tmp_path):
+def test_tables_resume_at_any_row(start, table, photos, tmp_path):
     for i in range(2):
         save(table.slice(6 * i, 6), tmp_path / f"{i}.parquet", row_group_size=4)
     found = list(open_samples(tmp_path).samples(start))
@@ -90,14 +90,14 @@ def test_plain_binary_columns_and_labels_by_name(table, photos, tmp_path):
     assert data == [photo for photo, _, _ in photos]
     assert (labels, classes) == ([label for _, label, _ in photos], ["astronaut", "chelsea", "coffee", "rocket"])
     with pytest.raises(
-        UsageError, match=r"no photos in a column 'x'; pass --image-column jpg; its columns are id \(int"
+        UsageError, match=r"no column 'x' with photos; pass --image-column jpg; its columns are id \(int"
     ):
         open_samples(source, Columns(image="x"))
-    with pytest.raises(UsageError, match="no labels in a column 'jpg'; pass --label-column id or what"):
+    with pytest.raises(UsageError, match="no column 'jpg' with labels; pass --label-column id or what"):
         open_samples(source, Columns(label="jpg"))
 
 
-def test_several_columns_that_could_be_it_are_named(table, tmp_path):
+def test_ambiguous_columns_are_named(table, tmp_path):
     two = table.append_column("second", table.column("image")).replace_schema_metadata(None)
     two = two.append_column("labels", table.column("label"))
     source = save(two, tmp_path / "a.parquet")
@@ -116,7 +116,7 @@ def test_a_row_without_bytes_is_not_followed_elsewhere(table, tmp_path):
     (tmp_path / "secret.jpg").write_bytes(table.column("image")[0]["bytes"].as_py())
     rows = [{"bytes": None, "path": str(tmp_path / "secret.jpg")}, table.column("image")[1].as_py(), None]
     source = save(pa.table({"image": pa.array(rows, table.schema.field("image").type)}), tmp_path / "a.parquet")
-    with pytest.raises(RunError, match="row 0 holds no bytes of a photo"):
+    with pytest.raises(RunError, match="row 0 has no photo data"):
         write_photos(source, tmp_path / "out.beton", progress=False)
     result = write_photos(source, tmp_path / "out.beton", progress=False, skip_unreadable=True)
     assert (result.samples, result.unreadable) == (1, 2)
@@ -132,14 +132,14 @@ def test_damaged_tables_are_named(table, tmp_path):
     for name, versions in damaged.items():
         for data in versions:
             (tmp_path / name).write_bytes(data)
-            with pytest.raises(RunError, match=rf"{name} is (not a table that can be read|damaged)"):
+            with pytest.raises(RunError, match=rf"{name} is (not a readable table|damaged)"):
                 for sample in open_samples(tmp_path / name).samples():
                     sample.read()
 
 
 @pytest.mark.parametrize("kind", ["parquet", "arrow"])
 def test_no_changed_byte_of_a_table_does_more_than_refuse_it(kind, table, tmp_path):
-    """300 changes of a byte where tables say how they are read; no crash of pyarrow, no other kind of exception."""
+    """300 changed bytes in the metadata of tables: pyarrow never crashes, and no other exception occurs."""
     path = tmp_path / f"a.{kind}"
     whole = (save if kind == "parquet" else arrow)(table, path).read_bytes()
     random = np.random.default_rng(0)
@@ -157,12 +157,12 @@ def test_no_changed_byte_of_a_table_does_more_than_refuse_it(kind, table, tmp_pa
     assert refused > 30
 
 
-def test_a_table_with_checksums_is_held_to_them(table, tmp_path):
+def test_checksums_of_a_table_are_verified(table, tmp_path):
     source = save(table, tmp_path / "a.parquet", compression="none", write_page_checksum=True)
     data = bytearray(source.read_bytes())
     data[len(data) // 3] ^= 1
     source.write_bytes(data)
-    with pytest.raises(RunError, match=r"a\.parquet is not a table that can be read: .*CRC"):
+    with pytest.raises(RunError, match=r"a\.parquet is not a readable table: .*CRC"):
         write_photos(source, tmp_path / "out.beton", progress=False)
 
 

@@ -1,4 +1,4 @@
-"""Decoding on the GPU: what can be shown without one, against a codec of the tests, and the real one where it is."""
+"""Decoding on the GPU: with a simulated codec on the CPU, and with the real one if there is a GPU."""
 
 import importlib
 import io
@@ -26,7 +26,7 @@ CUDA = torch.device("cuda", 0)
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """18 photos of other sizes, gray and raw ones among them; number 5 states another size than the index."""
+    """18 photos of different sizes, also gray and raw ones; the size in number 5 differs from the index."""
     path = tmp_path_factory.mktemp("codec") / "photos.beton"
     random, sources = np.random.default_rng(0), list(load_photos().values())
     with BetonWriter(path, 18) as writer:
@@ -44,7 +44,7 @@ def photos(tmp_path_factory):
 
 
 class Decoder:
-    """Decodes like the CPU, and answers None for what it cannot, as nvImageCodec does."""
+    """Decodes on the CPU, and returns None for undecodable images, as nvImageCodec does."""
 
     def __init__(self, **options):
         self.options = options
@@ -62,7 +62,7 @@ def code_stream(data):
 
 @pytest.fixture
 def codec(monkeypatch):
-    """nvidia.nvimgcodec, on the CPU."""
+    """A simulated nvidia.nvimgcodec on the CPU."""
     module = types.ModuleType("nvidia.nvimgcodec")
     module.CodeStream, module.Decoder = code_stream, Decoder
     module.DecodeParams = lambda apply_exif_orientation: SimpleNamespace(apply_exif_orientation=apply_exif_orientation)
@@ -88,7 +88,7 @@ def test_the_packed_batch_is_that_of_the_cpu_and_what_fails_is_told(codec, photo
             packed = next(loader._source.batches(iter([repaired.ids_B.numpy()]), OwnMemory())).batch
             assert torch.equal(repaired.pixels, packed.pixels)
             assert torch.equal(repaired.offsets_B, packed.offsets_B)
-        assert loader.corrupt == 1  # number 5; what only this codec cannot decode, the CPU does
+        assert loader.corrupt == 1  # number 5; the CPU decodes the image that only this codec cannot decode
 
 
 def stored(data, sample):
@@ -97,7 +97,7 @@ def stored(data, sample):
 
 
 def test_without_a_gpu_it_is_refused_with_the_reason(photos):
-    with pytest.raises(UsageError, match=r"decodes on CUDA devices.*wanted on cpu; pass --data\.decode cpu"):
+    with pytest.raises(UsageError, match=r"decodes on CUDA devices.*batches is cpu; pass --data\.decode cpu"):
         Loader(photos, batch_size=4, decode="nvimgcodec")
     with pytest.raises(UsageError, match=r"FFCV decodes on the CPU: pass --data\.source native, or --data\.decode cpu"):
         Loader(photos, batch_size=4, decode="nvimgcodec", source="ffcv")
@@ -114,7 +114,7 @@ needs_cuda = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 
 class TestOnTheDevice:
-    """The loader's CUDA side."""
+    """The loader on a CUDA device."""
 
     pytestmark = needs_cuda
 
