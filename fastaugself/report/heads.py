@@ -1,4 +1,4 @@
-"""The part of a report about what the AugSelf heads predict: a table of scores and a gallery of pairs."""
+"""The AugSelf section of a report: a table of prediction errors and a gallery of pairs."""
 
 from ..html.page import escape
 from ..report.pair_html import bar_html, image_html, photo_html, view_html
@@ -6,25 +6,26 @@ from .predictions import HEADS, Case, Predictions, Score
 from .words import GROUPS, MINUS, signed
 
 
-def predictions_html(judged: Predictions) -> str:
-    """The table over many pairs, then the pairs that are shown; without heads, just pairs with their parameters."""
-    whose = "validation" if judged.held_out else "training"
-    if not judged.scores:
-        views = "\n".join(map(_pair_html, judged.cases[:4]))
+def predictions_html(predictions: Predictions) -> str:
+    """Prediction errors over many pairs, then a few pairs; without heads, only pairs with their parameters."""
+    split = "validation" if predictions.held_out else "training"
+    if not predictions.scores:
+        views = "\n".join(map(_pair_html, predictions.cases[:4]))
         return (
-            "<h2>Pairs of views</h2>\n<p>This run has no AugSelf heads, so nothing predicts how the views were made. "
-            f"These are views of its {whose} photos.</p>\n{views}"
+            "<h2>Pairs of views</h2>\n<p>This run has no AugSelf heads, so there are no predictions to compare with. "
+            f"These are views of its {split} photos.</p>\n{views}"
         )
     return (
-        f'<h2>What the heads predict</h2>\n<p class="lead">Over {judged.total:,} pairs of {whose} photos, with views '
-        f"drawn for epoch {judged.epoch}, to which training never comes. Predicting nothing means always answering 0: "
-        "a head that removes all of that error is perfect, one with a negative share is worse than nothing.</p>\n"
+        f'<h2>Predictions of the AugSelf heads</h2>\n<p class="lead">Mean squared errors over {predictions.total:,} '
+        f"pairs of {split} photos, with views of epoch {predictions.epoch}, which training does not reach. The "
+        "baseline is a head that always outputs 0. The last column is the fraction of the baseline error that the "
+        "head removes (R²): 100% is a perfect head, a negative value is worse than the baseline.</p>\n"
         '<div class="scroll"><table class="scores"><tr><th>difference of</th><th class="number">error of the head</th>'
-        '<th class="number">of predicting nothing</th><th>share of the error removed</th></tr>'
-        f"{''.join(map(_score_html, judged.scores))}</table></div>\n"
-        f"<p>{len(judged.cases)} pairs, evenly spaced over the classes by sample id and not selected:</p>\n"
+        '<th class="number">baseline error</th><th>error removed</th></tr>'
+        f"{''.join(map(_score_html, predictions.scores))}</table></div>\n"
+        f"<p>{len(predictions.cases)} pairs, evenly spaced over the classes by sample id, not hand-picked:</p>\n"
         f'<p><span class="key">true difference, view 1 {MINUS} view 2</span>'
-        f'<span class="key guess">what the head predicts</span></p>\n{"".join(map(_case_html, judged.cases))}'
+        f'<span class="key guess">predicted difference</span></p>\n{"".join(map(_case_html, predictions.cases))}'
     )
 
 
@@ -37,11 +38,11 @@ def _pair_html(case: Case) -> str:
 
 
 def _score_html(score: Score) -> str:
-    """A row of the table of scores."""
+    """One row of the table of prediction errors."""
     if not score.regression:
         return (
-            f'<tr><td>{score.label}</td><td class="number">{score.error:.1%} right</td>'
-            f'<td class="number">{score.nothing:.1%} by naming the most frequent</td><td></td></tr>'
+            f'<tr><td>{score.label}</td><td class="number">{score.error:.1%} correct</td>'
+            f'<td class="number">{score.baseline:.1%} for the most frequent class</td><td></td></tr>'
         )
     width = max(0.0, min(1.0, score.removed)) * 120
     bar = (
@@ -51,16 +52,16 @@ def _score_html(score: Score) -> str:
     )
     return (
         f'<tr><td>{HEADS[score.head]}: {score.label}</td><td class="number">{score.error:.4f}</td>'
-        f'<td class="number">{score.nothing:.4f}</td><td>{bar} {_percent(score.removed)}</td></tr>'
+        f'<td class="number">{score.baseline:.4f}</td><td>{bar} {_percent(score.removed)}</td></tr>'
     )
 
 
-def _percent(share: float) -> str:
-    return f"{abs(share):.0%}" if share >= 0 else f"{MINUS}{abs(share):.0%}"
+def _percent(fraction: float) -> str:
+    return f"{abs(fraction):.0%}" if fraction >= 0 else f"{MINUS}{abs(fraction):.0%}"
 
 
 def _case_html(case: Case) -> str:
-    """One pair of the gallery: the photo, its views, and each true difference beside the predicted one."""
+    """One pair of the gallery: the photo, its views, and the true and predicted differences."""
     pair = case.pair
     images = f'<div>{photo_html(pair, 320)}<p class="name">{escape(pair.name.split(",")[0])}</p></div>'
     for v in (0, 1):
@@ -74,6 +75,6 @@ def _case_html(case: Case) -> str:
             for label, true, guess in rows
         )
         groups.append(f'<div class="bars"><p class="group">{GROUPS.get(head, head)}</p>{lines}</div>')
-    for label, true, said in case.classes:
-        groups.append(f'<div class="bars"><p class="group">{label}: {true}, predicted <b>{said}</b></p></div>')
+    for label, true, predicted in case.classes:
+        groups.append(f'<div class="bars"><p class="group">{label}: {true}, predicted <b>{predicted}</b></p></div>')
     return f'<section class="case"><div class="images">{images}</div>{"".join(groups)}</section>'

@@ -1,4 +1,4 @@
-"""A photo, its two views and their parameters as HTML: for the report of a run and the page of views."""
+"""HTML of a photo, its two views and their parameters, for the report of a run and `fastaugself views`."""
 
 from collections.abc import Sequence
 
@@ -15,25 +15,25 @@ def pair_html(pair: Pair) -> str:
     first, second = (view_html(pair, v) for v in (0, 1))
     return (
         f'<section class="pair">\n<div class="photo"><h3>{escape(pair.name)}</h3>{photo_html(pair)}</div>\n'
-        f"{first}\n{_bars_html(pair)}\n{second}\n{_small_html(pair)}</section>"
+        f"{first}\n{_bars_html(pair)}\n{second}\n{_local_crops_html(pair)}</section>"
     )
 
 
-def _small_html(pair: Pair) -> str:
-    """The small views in a row of their own."""
+def _local_crops_html(pair: Pair) -> str:
+    """The local crops, in a row below the views."""
     if not pair.local_crops:
         return ""
     tiles = "".join(
-        f'<div class="view"><h3>{i}</h3>{view_image(small.view_HWC, f"small view {i}")}{_words_html(small.words)}</div>'
-        for i, small in enumerate(pair.local_crops, 1)
+        f'<div class="view"><h3>{i}</h3>{view_image(crop.view_HWC, f"local crop {i}")}{_words_html(crop.words)}</div>'
+        for i, crop in enumerate(pair.local_crops, 1)
     )
-    return f'<div class="small"><h3>Small views</h3><div class="smalls">{tiles}</div></div>\n'
+    return f'<div class="local-crops"><h3>Local crops</h3><div class="grid">{tiles}</div></div>\n'
 
 
 def photo_html(pair: Pair, max_side: int = 640) -> str:
-    """The photo with both crop boxes drawn on it."""
+    """The photo with the crop boxes of both views and of the local crops."""
     height, width = pair.photo_HWC.shape[:2]
-    boxes = [("small", small.box) for small in pair.local_crops]
+    boxes = [("local-crop", crop.box) for crop in pair.local_crops]
     boxes += [(f"v{v}", box) for v, box in enumerate(outlines(pair), 1)]
     rects = "".join(
         f'<rect class="{kind}" x="{left:g}" y="{top:g}" width="{w:g}" height="{h:g}"/>'
@@ -48,19 +48,19 @@ def photo_html(pair: Pair, max_side: int = 640) -> str:
 
 
 def image_html(pair: Pair, v: int) -> str:
-    """View `v` as an image."""
+    """An <img> of view `v` (0 or 1)."""
     return view_image(pair.views_HWC[v], f"view {v + 1}")
 
 
 def view_image(view_HWC: NDArray[np.uint8], name: str) -> str:
-    """A view as an image of this name."""
+    """An <img> of a view; name: its alt text."""
     height, width = view_HWC.shape[:2]
     style = ' class="pixels"' if height <= 96 else ""
     return f'<img src="{data_uri(view_HWC)}" width="{width}" height="{height}"{style} alt="{name}">'
 
 
 def view_html(pair: Pair, v: int) -> str:
-    """View `v` with its parameters in words."""
+    """View `v` (0 or 1) with its parameters in words."""
     words = _words_html(pair.words[v])
     return f'<div class="view v{v + 1}"><h3>View {v + 1}</h3>{image_html(pair, v)}{words}</div>'
 
@@ -73,10 +73,12 @@ def _words_html(words: Sequence[Word]) -> str:
 
 
 def _state(word: Word) -> str:
+    """The CSS class of a parameter: whether its operation is applied."""
     return "on" if word.applied else "off"
 
 
 def _bars_html(pair: Pair) -> str:
+    """The differences of the parameters as bars, by group."""
     parts = []
     for group, entries in pair.differences.items():
         parts.append(f'<p class="group">{GROUPS[group]}</p>')
@@ -87,7 +89,7 @@ def _bars_html(pair: Pair) -> str:
 
 
 def bar_html(values: Sequence[tuple[float, str]]) -> str:
-    """Bars of (value in [-1, 1], CSS class) from a common zero, below one another."""
+    """Horizontal bars from a common zero line; values: (value in [-1, 1], CSS class) of each bar, top to bottom."""
     step = 14 / len(values)
     thickness = min(6.0, step - 1.5)
     rects = []

@@ -1,7 +1,6 @@
-"""Photos with their two views and every augmentation parameter in words.
+"""Photos with their two views and all augmentation parameters in words.
 
-The parameters are those that training draws for the same sample id, seed, epoch and policy, and the pixels pass
-through the same kernels.
+Parameters and pixels are those of training: same sampler, same kernels, for the same sample id, seed, epoch and policy.
 
 Shape suffixes: V views, B photos, C channels, H W, P parameter columns, 2 = (height, width).
 """
@@ -26,7 +25,7 @@ Box = tuple[float, float, float, float]  # top, left, height, width in pixels of
 
 
 class LocalCrop(NamedTuple):
-    """A local crop (multi-crop), with its crop box on the photo and its parameters in words."""
+    """A local crop (multi-crop): its crop box on the photo, pixels, and parameters in words."""
 
     box: Box
     view_HWC: NDArray[np.uint8]
@@ -34,7 +33,7 @@ class LocalCrop(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """A photo and its two views, ready to be drawn; boxes: the crop of each view."""
+    """A photo and its two views, ready to draw; boxes: the crop box of each view."""
 
     name: str
     photo_HWC: NDArray[np.uint8]
@@ -46,7 +45,7 @@ class Pair(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Pairs of one policy, with its name."""
+    """The pairs drawn with one policy; name: the name of the policy."""
 
     name: str
     policies: Policies
@@ -54,19 +53,19 @@ class Group(NamedTuple):
 
 
 def make_pairs(samples: Sequence[Sample], policies: Policies, *, seed: int, epoch: int, local: int = 0) -> list[Pair]:
-    """The views of each sample, as training with this seed draws them in this epoch; local: number of local crops."""
+    """The views of each sample for this seed and epoch, as in training; local: number of local crops per photo."""
     photos = pack(samples)
-    every = (*policies, *[local_policy(policies)] * local)
-    params_VBP = sample_params(photos.ids_B, photos.sizes_B2, every, seed=seed, epoch=epoch)
+    all_policies = (*policies, *[local_policy(policies)] * local)
+    params_VBP = sample_params(photos.ids_B, photos.sizes_B2, all_policies, seed=seed, epoch=epoch)
     views_VBHWC = make_views(photos, params_VBP[:2], policies[0].size)
     pairs = describe(samples, views_VBHWC, params_VBP[:2], policies)
     if not local:
         return pairs
-    local_LBHWC = make_views(photos, params_VBP[2:].contiguous(), every[2].size)
+    local_LBHWC = make_views(photos, params_VBP[2:].contiguous(), all_policies[2].size)
     return [
         pair._replace(
             local_crops=tuple(
-                LocalCrop(box_of(row), local_LBHWC[v, b], words(row, pair.photo_HWC.shape[:2], every[2]))
+                LocalCrop(box_of(row), local_LBHWC[v, b], words(row, pair.photo_HWC.shape[:2], all_policies[2]))
                 for v, row in enumerate(rows_of(params_VBP[2:, b]))
             )
         )
@@ -75,7 +74,7 @@ def make_pairs(samples: Sequence[Sample], policies: Policies, *, seed: int, epoc
 
 
 def make_views(photos: RaggedBatch, params_VBP: Tensor, size: int) -> NDArray[np.uint8]:
-    """The views of every row, uint8 [V, B, H, W, C]."""
+    """The views for rows of parameters, uint8 [V, B, H, W, C]; size: height and width of the views in pixels."""
     x_VBCHW = augment(
         photos.pixels,
         photos.offsets_B,
@@ -90,16 +89,17 @@ def make_views(photos: RaggedBatch, params_VBP: Tensor, size: int) -> NDArray[np
 
 
 def rows_of(params_VP: Tensor) -> list[dict[str, float]]:
-    """The rows of some views of one photo, by column name."""
+    """The parameter rows of one photo as dictionaries by column name, one per view."""
     return [dict(zip(COLUMNS, row, strict=True)) for row in params_VP.tolist()]
 
 
 def box_of(row: dict[str, float]) -> Box:
+    """The crop box of a parameter row."""
     return row["top"], row["left"], row["height"], row["width"]
 
 
 def outlines(pair: Pair) -> tuple[Box, ...]:
-    """The boxes as they are drawn: where both are the same, the second a little inside the first."""
+    """The crop boxes to draw; if both are equal, the second is drawn slightly inside the first."""
     first, second = pair.boxes
     if first != second:
         return pair.boxes
@@ -109,7 +109,7 @@ def outlines(pair: Pair) -> tuple[Box, ...]:
 
 
 def to_uint8(x_VBCHW: Tensor) -> NDArray[np.uint8]:
-    """Images in [0, 1] as uint8 [V, B, H, W, C]."""
+    """Converts images [V, B, C, H, W] in [0, 1] to uint8 [V, B, H, W, C]."""
     x_VBHWC = (x_VBCHW.float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 1, 3, 4, 2)
     return np.ascontiguousarray(x_VBHWC.cpu().numpy())
 
@@ -117,7 +117,7 @@ def to_uint8(x_VBCHW: Tensor) -> NDArray[np.uint8]:
 def describe(
     samples: Sequence[Sample], views_VBHWC: NDArray[np.uint8], params_VBP: Tensor, policies: Policies
 ) -> list[Pair]:
-    """Views and their parameters as pairs to draw."""
+    """Pairs to draw, from the views uint8 [V, B, H, W, C] and the parameters [2, B, P] of the samples."""
     sizes_B2 = torch.tensor([sample.pixels_HWC.shape[:2] for sample in samples], dtype=torch.int32)
     targets, _ = augself_targets(params_VBP, sizes_B2, policies, mode="fixed")
     pairs = []

@@ -1,4 +1,4 @@
-"""The policies that `fastaugself views` knows by name."""
+"""Augmentation policies by name, for `fastaugself views`."""
 
 from dataclasses import replace
 
@@ -11,15 +11,15 @@ POLICY_NAMES = ("moco_v2", "simclr", "byol", "spatial", "appearance", "none")
 
 
 def named_policies(name: str, size: int) -> Policies:
-    """The policies of both views; UsageError for an unknown name."""
+    """The policies of both views; size: of the views in pixels. Raises UsageError for an unknown name."""
     if name == "byol":
         return ViewPolicy.byol(0, size), ViewPolicy.byol(1, size)
     if name not in POLICY_NAMES:
-        raise UsageError(f"--policy {name} is unknown; known are all, {', '.join(POLICY_NAMES)}")
+        raise UsageError(f"--policy {name} is unknown; pass all, {', '.join(POLICY_NAMES)}")
     policy: ViewPolicy = getattr(ViewPolicy, name)(size)
     return policy, policy
 
 
 def local_policy(policies: Policies) -> ViewPolicy:
-    """The small views that go with two views: SwAV's 96 px and areas beside 224 px (Caron 2020, arXiv 2006.09882)."""
+    """The policy of local crops: size ratio (96 to 224 px) and areas of SwAV (Caron 2020, arXiv 2006.09882)."""
     return replace(policies[0], size=max(8, round(policies[0].size * 96 / 224)), scale=(0.05, 0.14))

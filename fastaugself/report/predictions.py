@@ -1,4 +1,4 @@
-"""What trained AugSelf heads predict for pairs of views that training never saw.
+"""Evaluation of trained AugSelf heads on pairs of views that were not used in training.
 
 Shape suffixes: V views, B batch, C channels, H W, P parameter columns, D features, T targets.
 """
@@ -17,11 +17,11 @@ from ..methods.moco import MoCoMethod
 from ..training.batch import make_views
 from ..training.trainer import Trainer
 from .pairs import Pair, describe, to_uint8
-from .samples import Sample, pack, read_stored, spread
+from .samples import Sample, evenly_spaced, pack, read_stored
 from .words import OPERATIONS
 
-BATCH = 64  # pairs, fewer where a batch of large views would take a CPU longer than a report may
-# Heads as they are called in prose, and the parameters of those that regress.
+BATCH = 64  # pairs; fewer for large views on a CPU, to keep the report fast
+# Names of the heads in prose, and the parameters that the regression heads predict.
 HEADS = {"crop": "crop", "color": "colour", "flip": "flip", "blur": "blur", "rotation": "rotation",
          "solarize": "solarize"}  # fmt: skip
 LABELS = {"crop": ("centre y", "centre x", "height", "width"), "color": OPERATIONS, "blur": ("sigma",),
@@ -30,26 +30,29 @@ FIELDS = {"crop": "crop_B4", "color": "color_B4", "blur": "blur_B1", "solarize":
 
 
 class Score(NamedTuple):
-    """How well one parameter's difference is predicted over many pairs.
+    """Prediction quality of one parameter's difference over many pairs.
 
-    error, nothing: mean squared error of the head, and of always answering 0 (regression); or share of pairs whose
-    class is right, and of the most frequent class (classification).
+    error, baseline: for regression, the mean squared error of the head and of a head that always outputs 0; for
+    classification, the accuracy of the head and of always predicting the most frequent class.
     """
 
     head: str
     label: str
     error: float
-    nothing: float
+    baseline: float
     regression: bool
 
     @property
     def removed(self) -> float:
-        """Share of the predict-nothing error that the head removes: R2 against answering 0."""
-        return 1 - self.error / self.nothing if self.nothing else 0.0
+        """Fraction of the baseline error that the head removes: R² relative to a constant 0."""
+        return 1 - self.error / self.baseline if self.baseline else 0.0
 
 
 class Case(NamedTuple):
-    """A pair and, by head, (label, true, predicted) of each parameter; classes have names instead of numbers."""
+    """A pair of views with true and predicted differences.
+
+    values: (label, true, predicted) of each parameter, by regression head. classes: the same as texts, for classifiers.
+    """
 
     pair: Pair
     values: dict[str, list[tuple[str, float, float]]]
@@ -57,7 +60,11 @@ class Case(NamedTuple):
 
 
 class Predictions(NamedTuple):
-    """cases: a fixed few pairs, to be looked at. scores: over `total` pairs. held_out: whether from `--data.val`."""
+    """Predictions of a run's heads.
+
+    cases: a few fixed pairs to show. scores: over `total` pairs, with views of `epoch`. held_out: whether the photos
+    are those of `--data.val`.
+    """
 
     cases: list[Case]
     scores: list[Score]
@@ -67,23 +74,25 @@ class Predictions(NamedTuple):
 
 
 @torch.no_grad()
-def judge(trainer: Trainer, *, cases: int = 8, count: int = 512, seconds: float = 5.0) -> Predictions:
-    """Pairs of validation photos (training photos without them) in an epoch after the last, and what the heads say.
+def evaluate_heads(trainer: Trainer, *, cases: int = 8, count: int = 512, seconds: float = 5.0) -> Predictions:
+    """Predicts the differences of pairs of validation photos (training photos if there are none) after the last epoch.
 
-    cases: pairs to look at, evenly spread over the classes. count: pairs behind the scores at most, fewer when
-    `seconds` are over. Features as in training's forward, in evaluation mode: those of MoCo's view 2 come from the key
-    encoder.
+    cases: number of pairs to show, evenly spaced over the classes. count: maximum number of pairs for the scores; fewer
+    if they take more than `seconds`. Features are computed as in training, in evaluation mode: MoCo's view 2 passes
+    through the key encoder.
     """
     config, learner = trainer.config, trainer.learner
     path = config.data.val or config.data.train
     if path is None:
-        raise ValueError("the run has no photos")
+        raise ValueError("the run has no photos: --data.train and --data.val are both empty")
     epoch, was_training = config.epochs, learner.training
     batch = BATCH if trainer.device.type == "cuda" else max(8, min(BATCH, BATCH * 96**2 // config.view.size**2))
     learner.eval()
     try:
         with Dataset(path) as data:
-            shown = [Sample(f"sample {i}", i, read_stored(*data.locate(i))) for i in spread(data.labels_N, cases)]
+            shown = [
+                Sample(f"sample {i}", i, read_stored(*data.locate(i))) for i in evenly_spaced(data.labels_N, cases)
+            ]
             found = _cases(trainer, shown, epoch)
             sums, done = _Sums(), 0
             order = np.random.default_rng(0).permutation(len(data))
@@ -101,14 +110,14 @@ def judge(trainer: Trainer, *, cases: int = 8, count: int = 512, seconds: float 
 
 
 def _predict(trainer: Trainer, samples: list[Sample], epoch: int) -> tuple[Tensor, Tensor, Targets, dict[str, Tensor]]:
-    """(views, parameters, targets of (view 1, view 2), raw predictions [B, T] for them) on the trainer's device."""
+    """Views, parameters, targets of (view 1, view 2), and raw predictions [B, T] by head, on the trainer's device."""
     config = trainer.config
     photos = pack(samples).to(trainer.device)
     x_VBCHW, params_VBP = make_views(config, photos, epoch, torch.float32)
     targets, _ = augself_targets(params_VBP, photos.sizes_B2, config.policies, mode=config.augself.mode)
     if not trainer.learner.augself.heads:
         return x_VBCHW, params_VBP, targets, {}
-    # Not the method's forward: that gathers from all processes, and this runs on the leading one alone.
+    # Not the method's forward: it gathers from all ranks, and only rank 0 is here.
     method = trainer.learner.method
     query, key = method.backbone, method.key_backbone if isinstance(method, MoCoMethod) else method.backbone
     raw = trainer.learner.augself.predict(query(x_VBCHW[0]).float(), key(x_VBCHW[1]).float())
@@ -116,6 +125,7 @@ def _predict(trainer: Trainer, samples: list[Sample], epoch: int) -> tuple[Tenso
 
 
 def _cases(trainer: Trainer, samples: list[Sample], epoch: int) -> list[Case]:
+    """The pairs to show, with their predictions."""
     config = trainer.config
     x_VBCHW, params_VBP, targets, predictions = _predict(trainer, samples, epoch)
     statistics = (config.augment.mean, config.augment.std)
@@ -129,24 +139,25 @@ def _cases(trainer: Trainer, samples: list[Sample], epoch: int) -> list[Case]:
             values[head] = list(zip(LABELS[head], true, guess, strict=True))
         classes = []
         if "flip" in predictions:
-            said = float(torch.sigmoid(predictions["flip"][b, 0]))
-            classes.append(("same flip", "yes" if targets.flip_B1[b, 0] else "no", f"{said:.0%} yes"))
+            probability = float(torch.sigmoid(predictions["flip"][b, 0]))
+            classes.append(("same flip", "yes" if targets.flip_B1[b, 0] else "no", f"{probability:.0%} yes"))
         if "rotation" in predictions:
-            said = int(predictions["rotation"][b].argmax())
-            classes.append(("rotation", f"{int(targets.rotation_B[b]) * 90}°", f"{said * 90}°"))
+            turns = int(predictions["rotation"][b].argmax())
+            classes.append(("rotation", f"{int(targets.rotation_B[b]) * 90}°", f"{turns * 90}°"))
         found.append(Case(pair, {head: values[head] for head in LABELS if head in values}, classes))
     return found
 
 
 class _Sums:
-    """Sums of squares, and of right answers, over batches."""
+    """Sums of squared errors and of correct classifications over batches."""
 
     def __init__(self) -> None:
         self._squares: dict[str, Tensor] = {}  # head to [2, T]: of the error, of the target
-        self._right: dict[str, Tensor] = {}  # head to counts: right answers, then of each class
+        self._correct: dict[str, Tensor] = {}  # head to counts: correct answers, then true answers of each class
         self._count = 0
 
     def add(self, predictions: dict[str, Tensor], targets: Targets) -> None:
+        """Adds a batch. predictions: raw outputs [B, T] by head."""
         for head, raw in predictions.items():
             if head in FIELDS:
                 true = getattr(targets, FIELDS[head])
@@ -155,19 +166,20 @@ class _Sums:
             else:
                 classes = 2 if head == "flip" else 4
                 true_B = targets.flip_B1[:, 0].long() if head == "flip" else targets.rotation_B
-                said_B = (raw[:, 0] > 0).long() if head == "flip" else raw.argmax(1)
-                new = torch.cat([(said_B == true_B).sum()[None], torch.bincount(true_B, minlength=classes)]).cpu()
-                self._right[head] = self._right.get(head, torch.zeros_like(new)) + new
+                predicted_B = (raw[:, 0] > 0).long() if head == "flip" else raw.argmax(1)
+                new = torch.cat([(predicted_B == true_B).sum()[None], torch.bincount(true_B, minlength=classes)]).cpu()
+                self._correct[head] = self._correct.get(head, torch.zeros_like(new)) + new
         self._count += len(targets.crop_B4)
 
     def scores(self) -> list[Score]:
+        """The means over all batches so far."""
         found = []
         for head, sums in self._squares.items():
-            error_T, nothing_T = (sums / (self._count)).tolist()
-            rows = zip(LABELS[head], error_T, nothing_T, strict=True)
-            found += [Score(head, label, error, nothing, True) for label, error, nothing in rows]
-        for head, counts in self._right.items():
-            right, most = float(counts[0]), float(counts[1:].max())
+            error_T, baseline_T = (sums / self._count).tolist()
+            rows = zip(LABELS[head], error_T, baseline_T, strict=True)
+            found += [Score(head, label, error, baseline, True) for label, error, baseline in rows]
+        for head, counts in self._correct.items():
+            correct, most_frequent = float(counts[0]), float(counts[1:].max())
             label = "same flip" if head == "flip" else "quarter turns"
-            found.append(Score(head, label, right / self._count, most / self._count, False))
+            found.append(Score(head, label, correct / self._count, most_frequent / self._count, False))
         return found

@@ -1,4 +1,4 @@
-"""A run folder back to a trainer with its newest checkpoint, to look at it."""
+"""Reopen a run folder: a trainer with the newest checkpoint loaded, for inspection."""
 
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,10 @@ from ..training.trainer import Trainer
 
 
 def reopen(run: Path, **changes: Any) -> Trainer:
-    """The run's trainer as one process, on CUDA where there is one; whoever calls closes it.
+    """A single-process trainer of the run, on CUDA if available; the caller closes it.
 
-    changes: top-level options with other values, of those in which a run may differ from its resumption.
-    Raises UsageError for a folder that is none of a run, or of another version.
+    changes: top-level options to override, of those that may change when a run resumes.
+    Raises UsageError for a path that is not a run folder, or one written by another version.
     """
     config = configuration(read_config(run) | {"run": str(run)} | changes, run / CONFIG)
     world = World.single("cuda:0" if torch.cuda.is_available() and config.device != "cpu" else "cpu")

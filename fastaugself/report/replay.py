@@ -1,4 +1,4 @@
-"""The batch whose loss was not finite, once more: where do values that are not finite come from?
+"""Re-run the batch whose loss was NaN or Inf, and find the first module with NaN or Inf in its output.
 
 Shape suffixes: V views, B batch.
 """
@@ -27,11 +27,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Culprit:
-    """The first module that gave values that are not finite.
+    """The first module whose output has NaN or Inf.
 
-    module: its name in the learner. kind: its class. bad, values: how many of its values are not finite, and of how
-    many. inputs, weights: whether all that it was given, and all of its own weights, are finite. rows: positions in
-    the batch of the samples it failed for; empty where they cannot be told.
+    module: its name in the learner. kind: its class. bad: number of NaN and Inf values in its output. values: size of
+    its output. inputs, weights: whether all of its inputs and all of its weights are finite. rows: positions in the
+    batch of the samples with NaN or Inf; empty if the output has no batch dimension.
     """
 
     module: str
@@ -43,21 +43,21 @@ class Culprit:
     rows: tuple[int, ...]
 
     def __str__(self) -> str:
-        state = {True: "finite", False: "not"}
+        state = {True: "are finite", False: "have NaN/Inf"}
         return (
-            f"{self.module} ({self.kind}): {self.bad:,} of {self.values:,} values are not finite; its inputs are "
-            f"{state[self.inputs]}, its weights are {state[self.weights]}"
+            f"{self.module} ({self.kind}): {self.bad:,} of {self.values:,} output values are NaN/Inf; its inputs "
+            f"{state[self.inputs]}, its weights {state[self.weights]}"
         )
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """What a replay found.
+    """The result of a replay.
 
-    step: of the batch, from 1. rank: of the process that had it. processes: of the run. weights: where they are from.
-    before: steps between these weights and those that the batch met. where: device and type of the activations.
-    losses: by part. views: (lowest, highest, values that are not finite) of each view. culprit: None where all is
-    finite. samples: id and names of each.
+    step: training step of the batch, from 1. rank: the rank that had the batch. processes: number of processes of the
+    run. weights: description of the weights used. before: number of steps by which these weights are older than those
+    of the failing step. where: dtype of the activations and device. losses: by name. views: (minimum, maximum, number
+    of NaN/Inf values) of each view. culprit: None if every output is finite. samples: (id, name) of each sample.
     """
 
     step: int
@@ -78,44 +78,44 @@ class Replayed:
             f"batch    {len(self.samples)} samples of step {self.step}{several}; {self.where}",
             f"weights  {self.weights}",
             *(
-                f"view {i}   from {low:.4g} to {high:.4g}" + (f", {bad:,} values not finite" if bad else "")
+                f"view {i}   from {low:.4g} to {high:.4g}" + (f", {bad:,} values are NaN/Inf" if bad else "")
                 for i, (low, high, bad) in enumerate(self.views, 1)
             ),
             "loss     " + "  ".join(f"{name} {value:.4g}" for name, value in self.losses.items()),
-            f"first    {self.culprit or 'none: every module gave finite values'}",
-            *(f"sample   {name}{'  <- not finite here' if i in rows else ''}" for i, (_, name) in self._ordered(rows)),
+            f"first    {self.culprit or 'none: all outputs of all modules are finite'}",
+            *(f"sample   {name}{'  <- NaN/Inf here' if i in rows else ''}" for i, (_, name) in self._ordered(rows)),
             *self._advice(),
         ]
         return "\n".join(lines)
 
     def _ordered(self, rows: tuple[int, ...]) -> list[tuple[int, tuple[int, str]]]:
+        """The samples with their positions, those of `rows` first."""
         return sorted(enumerate(self.samples), key=lambda item: item[0] not in rows)
 
     def _advice(self) -> list[str]:
         if self.culprit is not None or not self.before:
             return []
-        steps = "a step" if self.before == 1 else f"{self.before} steps"
+        steps = "1 step" if self.before == 1 else f"{self.before} steps"
         return [
-            f"These weights are {steps} older than those that the batch met, and the batch alone is not to blame: "
-            "--rerun takes the steps between again."
+            f"These weights are {steps} older than those of the failing step, and with them the loss is finite: pass "
+            "--rerun to repeat the steps in between first."
         ]
 
 
 def replay(path: Path, *, rerun: bool = False) -> Replayed:
-    """Runs the batch of a not-finite.json again: the same samples and views, on the run's newest checkpoint.
+    """Re-runs the batch of a not-finite.json: the same samples and views, on the newest checkpoint of the run.
 
-    path: in its run folder. rerun: take the steps from the checkpoint to the batch again first, as one process.
-    Nothing in the run folder changes. Raises UsageError for a file that is none, or photos that are not there.
+    path: the not-finite.json in its run folder. rerun: first repeat the training steps from the checkpoint up to the
+    batch, in one process. The run folder is not changed. Raises UsageError for a file that is not such a record, or if
+    the photos are missing.
     """
     record = _read(path)
     trainer = reopen(path.parent, compile="off", batched_views="off", cuda_graphs=False)
     try:
         kept = checkpoints(path.parent / "checkpoints")
-        weights = (
-            f"of step {trainer.global_step}, from {kept[-1]}" if trainer.global_step else "those the run began with"
-        )
+        weights = f"of step {trainer.global_step}, from {kept[-1]}" if trainer.global_step else "the initial weights"
         if rerun and trainer.global_step < record["step"] - 1:
-            log.info("taking steps %d to %d again", trainer.global_step + 1, record["step"] - 1)
+            log.info("repeating steps %d to %d", trainer.global_step + 1, record["step"] - 1)
             _rerun(trainer, record["step"] - 1)
             weights += f", trained to step {trainer.global_step}"
         return _replay(trainer, record, weights)
@@ -124,7 +124,7 @@ def replay(path: Path, *, rerun: bool = False) -> Replayed:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The record, checked: it may come from elsewhere."""
+    """Reads and validates the record, which may be a download."""
     if not path.is_file():
         raise UsageError(f"{path}: no such file; pass the not-finite.json of a run folder")
     try:
@@ -141,6 +141,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _rerun(trainer: Trainer, end: int) -> None:
+    """Trains up to step `end`."""
     batches = trainer.batches()
     try:
         while trainer.global_step < end:
@@ -150,16 +151,17 @@ def _rerun(trainer: Trainer, end: int) -> None:
 
 
 def _replay(trainer: Trainer, record: dict[str, Any], weights: str) -> Replayed:
+    """Forward passes of the recorded batch, in the micro-batches of training. weights: described in words."""
     ids = record["sample_ids"]
     photos = trainer.loader.take(np.array(ids, np.int64))
     views, targets, _ = make_batch(trainer.config, photos, record["epoch"], trainer.dtype)
     losses: list[dict[str, Tensor]] = []
     culprit, first = None, 0
-    for part_views, part_targets in micro_batches.split(views, targets, trainer.config.accumulate):
-        count = part_views.x_VBCHW.shape[1]
+    for micro_views, micro_targets in micro_batches.split(views, targets, trainer.config.accumulate):
+        count = micro_views.x_VBCHW.shape[1]
         search = _Search(trainer.learner, count)
         with torch.no_grad(), search:
-            losses.append(trainer.step_fn.forward(part_views, part_targets).metrics)
+            losses.append(trainer.step_fn.forward(micro_views, micro_targets).metrics)
         culprit = culprit or search.culprit(first)
         first += count
     processes = read_object(trainer.config.run / "environment.json").get("processes", 1)
@@ -170,21 +172,22 @@ def _replay(trainer: Trainer, record: dict[str, Any], weights: str) -> Replayed:
         weights=weights,
         before=max(0, record["step"] - 1 - trainer.global_step),
         where=f"{str(trainer.dtype).removeprefix('torch.')} on {trainer.device}",
-        losses={name: float(torch.stack([part[name] for part in losses]).mean()) for name in losses[0]},
-        views=[_extent(x) for x in (*views.x_VBCHW, *(() if views.local_LBCHW is None else views.local_LBCHW))],
+        losses={name: float(torch.stack([metrics[name] for metrics in losses]).mean()) for name in losses[0]},
+        views=[_range(x) for x in (*views.x_VBCHW, *(() if views.local_LBCHW is None else views.local_LBCHW))],
         culprit=culprit,
         samples=[(i, trainer.loader.describe(i)) for i in ids],
     )
 
 
-def _extent(x: Tensor) -> tuple[float, float, int]:
+def _range(x: Tensor) -> tuple[float, float, int]:
+    """Minimum and maximum of the finite values, and the number of NaN and Inf values."""
     finite = x[x.isfinite()].float()
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (float("nan"),) * 2
     return low, high, x.numel() - len(finite)
 
 
 class _Search:
-    """While entered, looks at what every module gives; inner modules come before those they are part of."""
+    """While entered, checks the output of every module; submodules are checked before the modules that contain them."""
 
     def __init__(self, learner: nn.Module, count: int) -> None:
         self._learner, self._count = learner, count
@@ -208,7 +211,7 @@ class _Search:
         return look
 
     def culprit(self, first: int) -> Culprit | None:
-        """The first module found, if any. first: position in the batch of the first sample it was given."""
+        """The first module found, if any. first: position in the batch of the first sample of this micro-batch."""
         if self._found is None:
             return None
         name, module, inputs, outputs = self._found

@@ -1,4 +1,4 @@
-"""The report of a finished run: one HTML file that shows what was trained, how it went, and what it learned."""
+"""The report of a run: one HTML file with the configuration, the training curves and the predictions of the heads."""
 
 import logging
 import math
@@ -19,19 +19,19 @@ from ..runs.records import final_mean, flat, is_number, read_lines, read_object,
 from ..training.metrics import duration
 from ..training.trainer import Trainer
 from .heads import predictions_html
-from .predictions import HEADS, judge
+from .predictions import HEADS, evaluate_heads
 from .text import base_method, caveats, compare, method_name, next_steps, pretty
 
 log = logging.getLogger(__name__)
 
-PUBLISHED = {"color": "0.133", "crop": "0.032"}  # predict-nothing levels of MoCo v2's views; crop on square photos
+PUBLISHED = {"color": "0.133", "crop": "0.032"}  # baseline losses of MoCo v2's views; crop: for square photos
 
 
 def write_report(run: Path, trainer: Trainer) -> Path | None:
-    """Writes `run/report.html` about what the trainer trained, and gives its path.
+    """Writes `run/report.html` and returns its path, or None with a warning if it cannot be written.
 
-    A part that fails says so in the report and in the log; a report that cannot be written at all is None and a
-    warning. Nothing is raised: by now the weights are on disk, and they are what matters.
+    A section that fails is replaced by its error, which is also logged. Nothing is raised: the weights are on disk
+    already, and a failing report must not fail the run.
     """
     try:
         report = Report(run, trainer)
@@ -46,12 +46,13 @@ def write_report(run: Path, trainer: Trainer) -> Path | None:
 
 
 def _name(photos: Photos | None) -> str:
-    several = photos if isinstance(photos, tuple) else (photos,)
-    return Path(str(several[0])).name + (f" and {len(several) - 1} more" if len(several) > 1 else "")
+    """The file name of a data set; of several files, the first and the number of the others."""
+    files = photos if isinstance(photos, tuple) else (photos,)
+    return Path(str(files[0])).name + (f" and {len(files) - 1} more" if len(files) > 1 else "")
 
 
 class Report:
-    """The run's records, and each part of the report as HTML."""
+    """The records of a run, and each section of the report as HTML."""
 
     def __init__(self, run: Path, trainer: Trainer) -> None:
         self.run, self.trainer, self.config = run, trainer, trainer.config
@@ -67,15 +68,15 @@ class Report:
         self.title = f"{self.method} on {self.photos}"
 
     def part(self, build: Callable[[], str]) -> str:
-        """One part, or the reason why it is missing."""
+        """One section, or the reason why it is missing."""
         try:
             return build()
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
-            log.warning("the report's part about the %s is missing (%s)", build.__name__, reason)
-            return f'<p class="warning">The part about the {build.__name__} is missing: {escape(reason)}</p>'
+            log.warning("the section '%s' of the report is missing (%s)", build.__name__, reason)
+            return f'<p class="warning">The section "{build.__name__}" is missing: {escape(reason)}</p>'
 
-    # --- what was trained ---------------------------------------------------------------------------------------------
+    # --- summary ------------------------------------------------------------------------------------------------------
 
     def head(self) -> str:
         config, trainer = self.config, self.trainer
@@ -84,18 +85,18 @@ class Report:
         early = (
             ""
             if trainer.global_step >= trainer.total_steps
-            else f" It ended at step {trainer.global_step:,} of {trainer.total_steps:,}."
+            else f" The run ended at step {trainer.global_step:,} of {trainer.total_steps:,}."
         )
         lead = (
-            f"{self.what} trained a {pretty(backbone.name)}{width} on {trainer.loader.num_samples:,} "
+            f"{self.what}: a {pretty(backbone.name)}{width} trained on {trainer.loader.num_samples:,} "
             f"{'crops of eight photos' if self.is_demo else 'photos'} at {config.view.size} px, "
-            f"{config.batch_size} pairs of views a step.{early}"
+            f"global batch size {config.batch_size}.{early}"
         )
         return (
             f'<p class="eyebrow">fastaugself run {escape(self.run)}</p>\n<h1>{escape(self.title)}</h1>\n'
             f'<p class="lead">{escape(lead)}</p>\n{self._tiles()}\n'
             f"<p>The trained backbone is in <code>{escape(self.run / 'export' / WEIGHTS)}</code>. "
-            f"<a href='#next'>What to do next</a> has the lines that load it.</p>"
+            f"<a href='#next'>Next steps</a> shows how to load it.</p>"
         )
 
     def _tiles(self) -> str:
@@ -103,7 +104,7 @@ class Report:
         knn = [(e["step"], e["knn"]) for e in self.evaluations if is_number(e.get("knn"))]
         if knn:
             chance = self._chance()
-            tiles.append(("k-NN accuracy", f"{knn[-1][1]:.1%}", f"{chance:.1%} by naming the largest class"))
+            tiles.append(("k-NN accuracy", f"{knn[-1][1]:.1%}", f"chance (largest class): {chance:.1%}"))
         rates = [m["pairs_per_s"] for m in self.metrics if is_number(m.get("pairs_per_s"))]
         if rates:
             waits = [m["data_wait"] for m in self.metrics if is_number(m.get("data_wait"))]
@@ -117,13 +118,13 @@ class Report:
         return f'<dl class="tiles">{cells}</dl>' if cells else ""
 
     def _final_losses(self) -> dict[str, tuple[str, str]]:
-        """(value, comparison) of the auxiliary losses, as means over the last tenth of the steps."""
+        """(value, comparison with the baseline) of each auxiliary loss, as means over the last tenth of the steps."""
         found = {}
-        for name, nothing in self.baseline.items():
+        for name, baseline in self.baseline.items():
             points = [(m["step"], m["loss_" + name]) for m in self.metrics if is_number(m.get("loss_" + name))]
             if points:
                 value = final_mean(points)
-                found[name] = (f"{value:.3f}", f"{compare(value, nothing)} the {nothing:.3f} of predicting nothing")
+                found[name] = (f"{value:.3f}", f"{compare(value, baseline)} the baseline {baseline:.3f}")
         return found
 
     def _machine(self) -> str:
@@ -135,7 +136,7 @@ class Report:
         return f"{processes} processes on {cores}" if processes > 1 else cores
 
     def _seconds(self) -> float:
-        """Training time over all sittings, from the steps and their rate: pauses between two sittings are not in it."""
+        """Training time in seconds from the logged rates; pauses before a resume do not count."""
         seconds, before = 0.0, 0
         for m in self.metrics:
             if is_number(m.get("pairs_per_s")) and m["pairs_per_s"] > 0:
@@ -143,29 +144,29 @@ class Report:
                 before = m["step"]
         return seconds
 
-    # --- how it went --------------------------------------------------------------------------------------------------
+    # --- curves -------------------------------------------------------------------------------------------------------
 
     def curves(self) -> str:
         if not self.metrics:
             return (
-                "<h2>Losses</h2>\n<p>No line of metrics was logged: the run was shorter than <code>--log.every</code> "
+                "<h2>Losses</h2>\n<p>No metrics were logged: the run was shorter than <code>--log.every</code> "
                 "steps.</p>"
             )
         charts = [self._method_chart()]
-        for name, nothing in self.baseline.items():
-            note = "Dashed: heads that predict nothing, on these photos."
+        for name, baseline in self.baseline.items():
+            note = "Dashed: baseline loss on this data set, of a head that always outputs 0."
             if name in PUBLISHED:
-                note += f" For the published views of square photos that is {PUBLISHED[name]}."
-            level = Level(nothing, f"predict nothing {nothing:.3f}")
+                note += f" With MoCo v2's views of square photos it is {PUBLISHED[name]}."
+            level = Level(baseline, f"baseline {baseline:.3f}")
             charts.append(self._chart("loss_" + name, f"AugSelf {HEADS[name]} loss", note, [level], low=0.0))
-        note = "Of the features of a batch: 0 is collapse, 1 evenly spread over the sphere. SimSiam, section 4.1."
-        charts.append(self._chart("feature_std", "Spread of the features", note, low=0.0))
+        note = "Standard deviation of normalised features times sqrt(D): 0 collapsed, 1 uniform (SimSiam, 4.1)."
+        charts.append(self._chart("feature_std", "Feature std", note, low=0.0))
         charts.append(self._chart("lr", "Learning rate", "", low=0.0))
         charts.append(self._chart("pairs_per_s", "Speed, pairs/s", "Each photo of a pair is decoded once.", low=0.0))
         return (
-            '<h2>Losses</h2>\n<p class="lead">An AugSelf loss falls below its dashed line, where heads that predict '
-            "nothing would stay, once the features tell how the views were made. Every point is the mean since the one "
-            f'before, as in <code>metrics.jsonl</code>.</p>\n<div class="charts">{"".join(charts)}</div>'
+            '<h2>Losses</h2>\n<p class="lead">An AugSelf loss below its dashed baseline shows that the heads '
+            "predict augmentation parameters from the features. Every point is the mean since the previous point, as "
+            f'in <code>metrics.jsonl</code>.</p>\n<div class="charts">{"".join(charts)}</div>'
         )
 
     def _method_chart(self) -> str:
@@ -173,8 +174,8 @@ class Report:
         if not isinstance(method, MoCo):
             return self._chart("loss_ssl", f"{base_method(self.config)} loss", "")
         note = (
-            f"Guessing among the key and {method.queue:,} in the queue gives {math.log(method.queue + 1):.2f}. It "
-            "rises at first, while keys of photos take the place of the random ones that the queue starts with."
+            f"Chance level with one positive and {method.queue:,} negative keys: {math.log(method.queue + 1):.2f}. The "
+            "loss increases at first, while keys of photos replace the random keys of the initial queue."
         )
         return self._chart("loss_ssl", "InfoNCE loss", note)
 
@@ -182,6 +183,7 @@ class Report:
         return "epoch" if self.trainer.global_step >= 2 * self.trainer.steps_per_epoch else "step"
 
     def _chart(self, key: str, title: str, note: str, levels: list[Level] | None = None, **axis: float) -> str:
+        """A figure of one metric or evaluation; empty if it was not logged."""
         records = self.metrics if any(key in m for m in self.metrics) else self.evaluations
         records = without_stub(records) if records is self.metrics else records
         points = [(r[self._unit()], r[key]) for r in records if is_number(r.get(key)) and is_number(r.get("epoch"))]
@@ -192,55 +194,59 @@ class Report:
         return f"<figure><h3>{escape(title)}</h3>{svg}<figcaption>{escape(note)}</figcaption></figure>"
 
     def predictions(self) -> str:
-        return predictions_html(judge(self.trainer))
+        return predictions_html(evaluate_heads(self.trainer))
 
-    # --- checks -------------------------------------------------------------------------------------------------------
+    # --- evaluations --------------------------------------------------------------------------------------------------
 
     def checks(self) -> str:
         if not self.evaluations:
             return (
-                "<h2>Checks while training</h2>\n<p>No check of the features was made: that needs "
-                "<code>--data.val</code>, photos that are not trained on.</p>"
+                "<h2>Evaluations during training</h2>\n<p>The features were not evaluated: that needs validation "
+                "photos (<code>--data.val</code>).</p>"
             )
         charts = []
         if any("knn" in e for e in self.evaluations):
             chance = self._chance()
-            note = "Share of validation photos whose 20 nearest training photos vote for the right class."
+            note = "Accuracy of a 20-nearest-neighbour vote of training photos on the validation photos."
             level = Level(chance, f"largest class {chance:.1%}".replace(".0%", "%"))
             charts.append(self._chart("knn", "k-NN accuracy", note, [level], low=0.0, high=1.0))
         if any("linear" in e for e in self.evaluations):
-            note = "Share of validation photos whose class a ridge regression on the frozen features names."
+            note = "Validation accuracy of a ridge regression classifier on the frozen features."
             level = Level(self._chance(), f"largest class {self._chance():.1%}".replace(".0%", "%"))
             charts.append(self._chart("linear", "Linear probe", note, [level], low=0.0, high=1.0))
-        note = "Dimensions the features use; 1 means that they have collapsed. RankMe, Garrido 2023."
+        note = "RankMe (Garrido 2023): effective dimension of the features; 1 means collapse."
         charts.append(self._chart("rankme", "Effective rank", note, low=1.0))
         for name in sorted({name for e in self.evaluations for name in e if name.startswith("r2_")}):
             factor = name.removeprefix("r2_").replace("_", " ").replace("centre", "crop's centre")
-            note = "R² of a linear regression from the frozen features; 0 is what answering the mean gives."
-            charts.append(self._chart(name, f"Probe: {factor}", note, [Level(0.0, "answering the mean")], high=1.0))
+            note = "R² of a linear regression from the frozen features; predicting the mean gives 0."
+            charts.append(self._chart(name, f"Probe: {factor}", note, [Level(0.0, "predicting the mean")], high=1.0))
         return (
-            '<h2>Checks while training</h2>\n<p class="lead">Made on the features of the central square of each photo, '
-            f'without augmentation.</p>\n<div class="charts">{"".join(charts)}</div>'
+            '<h2>Evaluations during training</h2>\n<p class="lead">On features of the central square crop of each '
+            f'photo, without augmentation.</p>\n<div class="charts">{"".join(charts)}</div>'
         )
 
     def _chance(self) -> float:
-        """Accuracy of always naming the most frequent class of the validation photos."""
+        """Accuracy of always predicting the most frequent class of the validation photos."""
         assert self.config.data.val is not None
         with Dataset(self.config.data.val) as data:
             return float(np.bincount(data.labels_N[data.labels_N >= 0]).max() / len(data))
 
-    # --- words --------------------------------------------------------------------------------------------------------
+    # --- text ---------------------------------------------------------------------------------------------------------
 
     def meaning(self) -> str:
         untrained = next((e["knn"] for e in self.evaluations if e["step"] == 0 and is_number(e.get("knn"))), None)
-        said = caveats(self.config, is_demo=self.is_demo, untrained_knn=untrained)
-        return said + "\n" + next_steps(self.config, self.run, is_demo=self.is_demo)
+        text = caveats(self.config, is_demo=self.is_demo, untrained_knn=untrained)
+        return text + "\n" + next_steps(self.config, self.run, is_demo=self.is_demo)
 
     def settings(self) -> str:
-        again = "As in <code>config.json</code>; <code>--from config.json</code> starts another run from it."
+        again = "From <code>config.json</code>; pass <code>--from config.json</code> to start another run with it."
         blocks = (
             ("Configuration", again, flat(self.trainer.identity)),
-            ("Environment", "As in <code>environment.json</code>, of the last sitting.", flat(self.environment)),
+            (
+                "Environment",
+                "From <code>environment.json</code>, of the most recent start or resume.",
+                flat(self.environment),
+            ),
         )
         return "<h2>Configuration and environment</h2>\n" + "".join(
             f'<details><summary>{name}</summary><p class="note">{note}</p><div class="scroll"><table>'

@@ -1,4 +1,4 @@
-"""Photos to draw: of a photo, a folder or a `.beton` file, as pixels.
+"""Read the pixels of photos to draw, from a photo, a folder or a `.beton` file.
 
 Shape suffixes: B photos, C channels, H W, N samples of a file.
 """
@@ -23,7 +23,7 @@ from ..errors import RunError, UsageError
 
 
 class Sample(NamedTuple):
-    """name: what to call the photo. id: its position in its data, which addresses its randomness."""
+    """A decoded photo, uint8 [H, W, 3]. name: shown. id: index in its data set, which addresses its randomness."""
 
     name: str
     id: int
@@ -31,16 +31,19 @@ class Sample(NamedTuple):
 
 
 def read_samples(source: Path, count: int) -> list[Sample]:
-    """At most `count` photos of a photo, folder or .beton file, evenly spread over it."""
+    """Reads at most `count` photos of a photo, folder or .beton file, evenly spaced over the classes.
+
+    Raises UsageError for a path that is none of these, RunError for damaged photos.
+    """
     if not source.exists():
         raise UsageError(f"{source}: no such file or folder; pass a photo, a folder of photos or a .beton file")
     if source.is_dir():
         folder = list_photos(source)
-        chosen = spread(folder.labels, count)
+        chosen = evenly_spaced(folder.labels, count)
         return [Sample(folder.files[i], i, read_photo(folder.root / folder.files[i])) for i in chosen]
     if source.suffix.lower() == ".beton":
         with Beton(source) as beton:
-            chosen = spread(beton.labels_N, count)
+            chosen = evenly_spaced(beton.labels_N, count)
             return [Sample(f"{source.name}, sample {i}", i, read_stored(beton, i)) for i in chosen]
     try:
         return [Sample(source.name, 0, read_photo(source))]
@@ -48,7 +51,7 @@ def read_samples(source: Path, count: int) -> list[Sample]:
         raise UsageError(f"{error}; expected a photo, a folder of photos or a .beton file") from error
 
 
-def spread(labels_N: Sequence[int] | NDArray[np.int64], count: int) -> list[int]:
+def evenly_spaced(labels_N: Sequence[int] | NDArray[np.int64], count: int) -> list[int]:
     """At most `count` sample ids, evenly spaced over the samples in the order of their classes."""
     order = np.argsort(np.asarray(labels_N), kind="stable")
     count = min(count, len(order))
@@ -56,14 +59,14 @@ def spread(labels_N: Sequence[int] | NDArray[np.int64], count: int) -> list[int]
 
 
 def read_photo(path: Path) -> Tensor:
-    """The pixels of a photo as `fastaugself write` would store and training decode them, uint8 [H, W, 3]."""
+    """The pixels of a photo, uint8 [H, W, 3], encoded as by `fastaugself write` and decoded as in training."""
     photo = load_photo(path)
     with Image.open(io.BytesIO(bytes(photo.image))) as image:
         return torch.from_numpy(np.array(image.convert("RGB")))
 
 
 def read_stored(beton: Beton, sample: int) -> Tensor:
-    """The pixels of one sample of a .beton file, uint8 [H, W, 3]; RunError where they cannot be decoded."""
+    """The pixels of one sample of a .beton file, uint8 [H, W, 3]. Raises RunError if it cannot be decoded."""
     height, width = beton.sizes_N2[sample].tolist()
     pixels = np.empty(height * width * 3, np.uint8)
     fault = decode_into(beton, sample, pixels)
@@ -73,7 +76,7 @@ def read_stored(beton: Beton, sample: int) -> Tensor:
 
 
 def pack(samples: Sequence[Sample]) -> RaggedBatch:
-    """The samples as one batch."""
+    """Packs the samples into one ragged batch; labels are -1."""
     flat = [sample.pixels_HWC.reshape(-1) for sample in samples]
     ends = torch.tensor([len(pixels) for pixels in flat]).cumsum(0)
     return RaggedBatch(

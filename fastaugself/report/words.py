@@ -1,4 +1,4 @@
-"""Augmentation parameters in words: of a view, of the difference of two, and of a policy."""
+"""Views, differences of views and policies described in words."""
 
 from typing import NamedTuple
 
@@ -6,14 +6,14 @@ from fastaugself_kernels import Targets, ViewPolicy
 
 Policies = tuple[ViewPolicy, ViewPolicy]
 
-OPERATIONS = ("brightness", "contrast", "saturation", "hue")  # by the op ids of the `order` column
+OPERATIONS = ("brightness", "contrast", "saturation", "hue")  # indexed by the op ids of the `order` column
 # Names of the groups of differences, with their units.
-GROUPS = {"crop": "crop, in parts of the photo", "color": "colour, in parts of its range", "blur": "blur"}
+GROUPS = {"crop": "crop, relative to the photo", "color": "colour, relative to its range", "blur": "blur"}
 MINUS, NBSP = "\N{MINUS SIGN}", "\N{NO-BREAK SPACE}"
 
 
 class Word(NamedTuple):
-    """One parameter in words: its name, its value in lines, and whether the operation changes anything."""
+    """One parameter in words. label: its name. lines: its value. applied: whether the operation is applied."""
 
     label: str
     lines: tuple[str, ...]
@@ -21,7 +21,7 @@ class Word(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """One AugSelf target: value in [-1, 1] for a bar, and as text with its unit."""
+    """One AugSelf target. value: in [-1, 1], for a bar. text: the value with its unit."""
 
     label: str
     value: float
@@ -29,17 +29,17 @@ class Difference(NamedTuple):
 
 
 def words(row: dict[str, float], size_2: tuple[int, int], policy: ViewPolicy) -> list[Word]:
-    """Every parameter of a view in words with units, in the order in which the operations are applied.
+    """All parameters of a view in words with units, in the order in which the operations are applied.
 
-    row: by column name. size_2: (height, width) of the photo in pixels.
+    row: parameters by column name. size_2: (height, width) of the photo in pixels.
     """
-    share = row["height"] * row["width"] / (size_2[0] * size_2[1])
+    area = row["height"] * row["width"] / (size_2[0] * size_2[1])
     box = f"{row['width']:.0f} × {row['height']:.0f} px at ({row['left']:.0f},{NBSP}{row['top']:.0f})"
     turns, threshold = int(row["rotation"]), row["solarize"]
     order = [OPERATIONS[int(row["order"]) >> 2 * place & 3] for place in range(4)]
     jitter = tuple(f"{place}. {_factor(name, row[name])}" for place, name in enumerate(order, 1))
     found = [
-        Word("crop", (box, f"{share:.0%} of the photo"), True),
+        Word("crop", (box, f"{area:.0%} of the photo"), True),
         Word("flip", ("left to right" if row["flip"] else "no",), bool(row["flip"])),
         Word("jitter", jitter if row["jitter"] else ("no",), bool(row["jitter"])),
         Word("grayscale", ("yes" if row["gray"] else "no",), bool(row["gray"])),
@@ -57,7 +57,7 @@ def _factor(name: str, value: float) -> str:
 
 
 def policy_words(policies: Policies) -> list[str]:
-    """What the policies draw, in a line for both views or one for each where they differ."""
+    """The ranges and probabilities of the policies: one line for both views, or one line each if they differ."""
     if policies[0] == policies[1]:
         return [_policy_line(policies[0])]
     return [f"View {v}: {_policy_line(policy)}" for v, policy in enumerate(policies, 1)]
@@ -81,9 +81,9 @@ def _policy_line(policy: ViewPolicy) -> str:
 
 
 def differences(targets: Targets, b: int, policies: Policies) -> dict[str, list[Difference]]:
-    """AugSelf's targets (view 1 minus view 2) of sample `b` by group, for what the policies vary.
+    """AugSelf's targets (view 1 minus view 2) of sample `b` by group, for the operations that the policies use.
 
-    targets: in "fixed" mode.
+    targets: computed with mode="fixed".
     """
     crop = zip(("centre y", "centre x", "height", "width"), targets.crop_B4[b].tolist(), strict=True)
     groups = {"crop": [Difference(name, value, signed(value)) for name, value in crop]}
@@ -97,6 +97,6 @@ def differences(targets: Targets, b: int, policies: Policies) -> dict[str, list[
 
 
 def signed(value: float, digits: int = 2) -> str:
-    """A number that always shows its sign, with a true minus; zero has none."""
+    """A number with its sign (a Unicode minus for negative numbers); zero has no sign."""
     text = f"{abs(value):.{digits}f}"
     return text if not float(text) else (MINUS if value < 0 else "+") + text

@@ -1,4 +1,4 @@
-"""`fastaugself views`: from a path and options to a picture or page."""
+"""`fastaugself views`: draw photos with their views as a picture or an HTML page."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,8 +8,8 @@ from ..report.pairs import Group, make_pairs
 from ..report.policies import POLICY_NAMES, named_policies
 from ..report.samples import read_samples
 
-MAX_SMALL_VIEWS = 12
-MAX_SIZE = 2048  # what is drawn is smaller
+MAX_LOCAL_CROPS = 12
+MAX_SIZE = 2048  # views are drawn smaller
 
 
 def write_views(
@@ -25,8 +25,8 @@ def write_views(
 ) -> Path:
     """Draws photos of `source` with their views and parameters to `out`, a .png, .webp or .html file.
 
-    source: a photo, a folder of photos or a .beton file; of many, `count` evenly spread ones. policy: a name, or "all"
-    for one after the other. size: of the views in pixels. num_local_crops: of each photo (multi-crop).
+    source: a photo, a folder of photos or a .beton file; `count` of them, evenly spaced over the classes. policy:
+    a name, or "all" for every policy. size: of the views in pixels. num_local_crops: per photo (multi-crop).
     Returns `out`. Raises UsageError for a source or option that cannot be used, RunError for damaged photos.
     """
     kind = out.suffix.lower().removeprefix(".")
@@ -36,8 +36,8 @@ def write_views(
         raise UsageError(f"--count must be at least 1, got {count}")
     if not 8 <= size <= MAX_SIZE:
         raise UsageError(f"--size must be from 8 to {MAX_SIZE} pixels, got {size}")
-    if not 0 <= num_local_crops <= MAX_SMALL_VIEWS:
-        raise UsageError(f"--num-local-crops must be from 0 to {MAX_SMALL_VIEWS}, got {num_local_crops}")
+    if not 0 <= num_local_crops <= MAX_LOCAL_CROPS:
+        raise UsageError(f"--num-local-crops must be from 0 to {MAX_LOCAL_CROPS}, got {num_local_crops}")
     if not 0 <= epoch < 1 << 32:
         raise UsageError(f"--epoch must be in [0, 2**32), got {epoch}")
     if not -(1 << 63) <= seed < 1 << 64:

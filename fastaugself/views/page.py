@@ -9,12 +9,12 @@ from ..report.words import policy_words
 
 LEGEND = (
     "Crops are width × height at (left, top) in pixels of the photo. Jitter is applied in the order shown. Differences "
-    "are view 1 minus view 2, as AugSelf's targets are: that of centre x is mirrored where view 1 is."
+    "are view 1 minus view 2, like AugSelf's targets; the difference of centre x is mirrored if view 1 is flipped."
 )
 
 
 def views_page(groups: Sequence[Group], heading: str, detail: str) -> str:
-    """The pairs of each policy as a complete HTML document."""
+    """A complete HTML document of the pairs of each policy; detail: the line below the heading."""
     parts = [f'<h1>{escape(heading)}</h1>\n<p class="eyebrow">{escape(detail)}</p>', *map(_group_html, groups)]
     return page(heading, "\n".join([*parts, f'<p class="note">{LEGEND}</p>']))
 

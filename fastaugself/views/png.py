@@ -1,4 +1,4 @@
-"""The picture of `fastaugself views`: the same content as its page, drawn with Pillow alone, on white, for papers."""
+"""The picture of `fastaugself views`: the content of the HTML page, drawn with Pillow on white, for papers."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -11,34 +11,36 @@ from .sheet import FAINT, GRID, INK, LINE, SOFT, Sheet
 MARGIN, GAP = 32, 30
 PHOTO, VIEW, BARS = 372, 222, 236  # widths of the columns
 WIDTH = 2 * MARGIN + PHOTO + VIEW + BARS + VIEW + 3 * GAP
-HEAD = LINE + 8  # a column's title
-ALONE = 44  # between two photos
-SMALL, SMALL_GAP, SMALL_COLUMNS = 120, 26, 6  # of the small views
-NOTE = 12  # size of the text below them
+HEAD = LINE + 8  # height of a column's title
+PAIR_GAP = 44  # between two photos
+LOCAL_CROP, LOCAL_CROP_GAP, LOCAL_CROP_COLUMNS = 120, 26, 6  # side, gap and number per row of the local crops
+NOTE = 12  # size of the text below the local crops
 WEBP_QUALITY = 88
 
 
 def views_picture(groups: Sequence[Group], detail: str, kind: Literal["png", "webp"]) -> bytes:
-    """The pairs of each policy as a picture; `detail` is the line below them."""
-    height = _draw_groups(Sheet(WIDTH, 1), groups, detail)  # what is drawn outside a sheet is lost
+    """The encoded picture of the pairs of each policy; detail: the line below them."""
+    height = _draw_groups(
+        Sheet(WIDTH, 1), groups, detail
+    )  # a first pass for the height; drawing outside a sheet is ignored
     sheet = Sheet(WIDTH, int(height) + MARGIN)
     _draw_groups(sheet, groups, detail)
     return sheet.encode(kind, WEBP_QUALITY)
 
 
 def _draw_groups(sheet: Sheet, groups: Sequence[Group], detail: str) -> float:
-    """Everything from the top, and the y below it."""
+    """Draws all groups; returns the y below them."""
     y: float = MARGIN
     for i, group in enumerate(groups):
         if len(groups) > 1:
-            y = _draw_heading(sheet, group, y + (ALONE if i else 0))
+            y = _draw_heading(sheet, group, y + (PAIR_GAP if i else 0))
         for k, pair in enumerate(group.pairs):
             if k:
-                sheet.line(MARGIN, y + ALONE / 2, WIDTH - MARGIN, y + ALONE / 2, GRID)
-                y += ALONE
+                sheet.line(MARGIN, y + PAIR_GAP / 2, WIDTH - MARGIN, y + PAIR_GAP / 2, GRID)
+                y += PAIR_GAP
             _draw(sheet, pair, y)
             y += _height(pair)
-            y = _draw_small(sheet, pair, y)
+            y = _draw_local_crops(sheet, pair, y)
     named = detail if len(groups) > 1 else f"policy {groups[0].name}, {detail}"
     sheet.text(MARGIN, y + LINE, f"{named}. Crops: width × height at (left, top).", SOFT)
     return y + 2 * LINE
@@ -52,20 +54,22 @@ def _draw_heading(sheet: Sheet, group: Group, y: float) -> float:
     return y + 16
 
 
-def _draw_small(sheet: Sheet, pair: Pair, y: float) -> float:
-    """The small views in rows of six, with their parameters; the y below them."""
-    step = (WIDTH - 2 * MARGIN + SMALL_GAP) / SMALL_COLUMNS
-    for start in range(0, len(pair.local_crops), SMALL_COLUMNS):
+def _draw_local_crops(sheet: Sheet, pair: Pair, y: float) -> float:
+    """Draws the local crops in rows of six, with their parameters; returns the y below them."""
+    step = (WIDTH - 2 * MARGIN + LOCAL_CROP_GAP) / LOCAL_CROP_COLUMNS
+    for start in range(0, len(pair.local_crops), LOCAL_CROP_COLUMNS):
         y += 22
         below = y
-        for i, small in enumerate(pair.local_crops[start : start + SMALL_COLUMNS]):
+        for i, crop in enumerate(pair.local_crops[start : start + LOCAL_CROP_COLUMNS]):
             x = MARGIN + i * step
-            sheet.text(x, y, f"Small view {start + i + 1}", INK)
-            sheet.image(x, y + LINE + 4, SMALL, SMALL, small.view_HWC)
-            line = y + LINE + SMALL + 10
-            for word in small.words:
+            sheet.text(x, y, f"Local crop {start + i + 1}", INK)
+            sheet.image(x, y + LINE + 4, LOCAL_CROP, LOCAL_CROP, crop.view_HWC)
+            line = y + LINE + LOCAL_CROP + 10
+            for word in crop.words:
                 sheet.text(x, line, word.label, SOFT, size=NOTE)
-                for text in (part for whole in word.lines for part in sheet.wrap(whole, step - SMALL_GAP - 60, NOTE)):
+                for text in (
+                    part for full in word.lines for part in sheet.wrap(full, step - LOCAL_CROP_GAP - 60, NOTE)
+                ):
                     sheet.text(x + 62, line, text, INK if word.applied else FAINT, size=NOTE)
                     line += LINE - 2
             below = max(below, line)
@@ -74,12 +78,14 @@ def _draw_small(sheet: Sheet, pair: Pair, y: float) -> float:
 
 
 def _photo_size(pair: Pair) -> tuple[int, int]:
+    """(width, height) of the photo on the sheet."""
     height, width = pair.photo_HWC.shape[:2]
     scale = min(PHOTO / width, PHOTO / height)
     return round(width * scale), round(height * scale)
 
 
 def _height(pair: Pair) -> int:
+    """The height of a pair on the sheet, without local crops."""
     lines = max(sum(len(word.lines) for word in words) for words in pair.words)
     return max(_photo_size(pair)[1] + HEAD, HEAD + VIEW + 12 + lines * LINE, _bars_height(pair))
 
@@ -89,11 +95,12 @@ def _bars_height(pair: Pair) -> int:
 
 
 def _draw(sheet: Sheet, pair: Pair, y: float) -> None:
+    """Draws the photo, both views and their differences side by side."""
     width, height = _photo_size(pair)
     sheet.text(MARGIN, y, pair.name, SOFT)
     sheet.image(MARGIN, y + HEAD, width, height, pair.photo_HWC)
     scale = width / pair.photo_HWC.shape[1]
-    for top, left, h, w in (small.box for small in pair.local_crops):
+    for top, left, h, w in (crop.box for crop in pair.local_crops):
         sheet.box(MARGIN + left * scale, y + HEAD + top * scale, w * scale, h * scale, "white", thickness=1)
     for (top, left, h, w), color in zip(outlines(pair), VIEW_COLORS, strict=True):
         sheet.box(MARGIN + left * scale, y + HEAD + top * scale, w * scale, h * scale, color)

@@ -1,4 +1,4 @@
-"""A white sheet on which pictures are drawn with Pillow alone, whose own font it writes in."""
+"""A white sheet to draw on with Pillow and its built-in font."""
 
 import io
 import re
@@ -21,9 +21,9 @@ Align = Literal["left", "middle", "right"]
 
 
 class Sheet:
-    """A white sheet in units of the layout.
+    """A white sheet; all coordinates and sizes are in layout units.
 
-    scale: pixels of the file per unit. Letters are placed on whole pixels, so widths of text depend on it a little.
+    scale: pixels of the file per unit. Letters are placed on whole pixels, so text widths depend slightly on it.
     """
 
     def __init__(self, width: int, height: int, scale: float = 2.0) -> None:
@@ -34,8 +34,8 @@ class Sheet:
     def image(self, x: float, y: float, width: float, height: float, image_HWC: NDArray[np.uint8]) -> None:
         image = Image.fromarray(image_HWC)
         left, top, right, bottom = self._corners(x, y, width, height)
-        small = max(image.size) <= 96  # the pixels themselves are what there is to see
-        filter = Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS
+        show_pixels = max(image.size) <= 96  # too few to smooth: show each pixel as a square
+        filter = Image.Resampling.NEAREST if show_pixels else Image.Resampling.LANCZOS
         self._image.paste(image.resize((max(1, right - left), max(1, bottom - top)), filter), (left, top))
 
     def box(self, x: float, y: float, width: float, height: float, color: str, thickness: float = 2.5) -> None:
@@ -66,7 +66,7 @@ class Sheet:
         return left, top, right, bottom
 
     def text(self, x: float, y: float, text: str, color: str, *, size: int = BODY, align: Align = "left") -> None:
-        """A line of text whose line box begins at y."""
+        """A line of text; y: top of its line box."""
         font = _font(size * self._scale)
         left = x - {"left": 0.0, "middle": 0.5, "right": 1.0}[align] * self.text_width(text, size)
         base = y + LINE - 4
@@ -79,7 +79,7 @@ class Sheet:
             left += width
 
     def text_width(self, text: str, size: int = BODY) -> float:
-        """The width of a line of text."""
+        """The width of a line of text in layout units."""
         return sum(self._width(piece, size) for piece in _STROKES.split(_plain(text)))
 
     def _width(self, piece: str, size: int) -> float:
@@ -87,7 +87,7 @@ class Sheet:
         return size * 0.62 if strokes else _font(size * self._scale).getlength(piece) / self._scale
 
     def wrap(self, text: str, width: float, size: int = BODY) -> list[str]:
-        """The text in lines of at most `width`."""
+        """Breaks the text into lines of at most `width`."""
         lines: list[str] = []
         for word in text.split(" "):
             longer = f"{lines[-1]} {word}" if lines else word
@@ -98,7 +98,7 @@ class Sheet:
         return lines
 
     def paragraph(self, x: float, y: float, width: float, text: str, color: str, *, size: int = BODY) -> float:
-        """Text in lines of at most `width`; returns the y below it."""
+        """Draws text in lines of at most `width`; returns the y below it."""
         for line in self.wrap(text, width, size):
             self.text(x, y, line, color, size=size)
             y += LINE
@@ -113,16 +113,18 @@ class Sheet:
             self._draw.line(ends_in_pixels, fill=color, width=width)
 
     def encode(self, kind: Literal["png", "webp"], quality: int = 85) -> bytes:
-        """The file: PNG, or WebP, which photos make a tenth as large.
+        """The encoded image file; WebP is about a tenth of the size of PNG for photos.
 
         Raises UsageError for a sheet higher than WebP allows.
         """
         if kind == "webp" and self._image.height > MAX_WEBP:
             raise UsageError(
-                f"the picture has {self._image.height} rows, WebP at most {MAX_WEBP}; --out a .png or .html"
+                f"the picture has {self._image.height} rows, WebP at most {MAX_WEBP}; pass --out with .png or .html"
             )
         out = io.BytesIO()
-        self._image.save(out, kind, optimize=True, quality=quality, method=6)  # each format takes what it knows
+        self._image.save(
+            out, kind, optimize=True, quality=quality, method=6
+        )  # each format ignores the options of the other
         return out.getvalue()
 
 
@@ -132,7 +134,7 @@ def _font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _plain(text: str) -> str:
-    """The text in the characters that Pillow's own font has, plus the two signs that are drawn by hand."""
+    """The text with only the characters of Pillow's built-in font and the two signs that _stroke draws."""
     text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     return "".join(c if c.isascii() or c in f"°·×{MINUS}" else "?" for c in text)
 

@@ -1,4 +1,4 @@
-"""`fastaugself replay`: where a loss that is not finite comes from."""
+"""`fastaugself replay`: the source of a NaN or Inf loss."""
 
 import pytest
 import torch
@@ -12,12 +12,12 @@ from fastaugself.report.replay import replay
 from fastaugself.runs import checkpoint
 from fastaugself.training.trainer import TrainStep
 
-SPOILED = "method.backbone.layer2.0.conv1"
+MODULE = "method.backbone.layer2.0.conv1"
 
 
 @pytest.fixture(scope="module")
 def diverged(beton, tmp_path_factory):
-    """The record of a run whose weights explode in the first step, with the batch that met them."""
+    """The not-finite.json of a run whose weights explode in the first step."""
     run = tmp_path_factory.mktemp("runs") / "diverged"
     with pytest.raises(RunError, match=r"fastaugself replay .*not-finite\.json"):
         train(config(beton, run, optim=Optim(lr=1e30), checkpoint=Checkpoint(minutes=60)))
@@ -25,7 +25,7 @@ def diverged(beton, tmp_path_factory):
 
 
 def with_checkpoint(record, change):
-    """A run folder like that of `record`, with a checkpoint of step 1 whose learner `change` was applied to."""
+    """A run folder like that of `record`, with a checkpoint of step 1 after `change` was applied to the learner."""
     run = record.parent.with_name(f"with_{change.__name__}")
     run.mkdir()
     for name in ("config.json", "environment.json", "not-finite.json"):
@@ -39,7 +39,7 @@ def with_checkpoint(record, change):
     return run / "not-finite.json"
 
 
-def test_a_good_batch_on_the_first_weights_is_finite_and_the_steps_between_are_to_blame(diverged):
+def test_a_batch_is_finite_on_the_initial_weights_and_fails_after_the_steps_in_between(diverged):
     files = sorted(diverged.parent.rglob("*"))
     found = replay(diverged)
     assert found.culprit is None and found.before == found.step - 1 == 1
@@ -54,20 +54,20 @@ def test_a_good_batch_on_the_first_weights_is_finite_and_the_steps_between_are_t
 
 
 def test_the_samples_and_their_views_are_those_of_the_run(diverged, beton, monkeypatch):
-    """The run itself, taken to the same step, makes the same views of the same photos."""
+    """The run itself makes the same views of the same photos at that step."""
     trainer = replay_module.reopen(diverged.parent)
     batches = trainer.batches()
     next(batches)
-    theirs = next(batches)  # of step 2
+    expected_batch = next(batches)  # of step 2
     seen = []
     forward = TrainStep.forward
     monkeypatch.setattr(
         TrainStep, "forward", lambda self, v, t: (seen.append(v.x_VBCHW.clone()), forward(self, v, t))[1]
     )
     found = replay(diverged)
-    assert [i for i, _ in found.samples] == theirs.ids_B.tolist()
-    assert torch.equal(seen[0], theirs.views.x_VBCHW)
-    expected = [(float(x.min()), float(x.max()), 0) for x in theirs.views.x_VBCHW]
+    assert [i for i, _ in found.samples] == expected_batch.ids_B.tolist()
+    assert torch.equal(seen[0], expected_batch.views.x_VBCHW)
+    expected = [(float(x.min()), float(x.max()), 0) for x in expected_batch.views.x_VBCHW]
     assert found.views == expected
     assert all(name.startswith(f"{beton}: sample {i} (") and name.endswith(".jpg)") for i, name in found.samples)
     batches.close()
@@ -76,19 +76,19 @@ def test_the_samples_and_their_views_are_those_of_the_run(diverged, beton, monke
 
 def test_a_planted_weight_is_named(diverged, capsys):
     def inf_weight(learner):
-        learner.get_submodule(SPOILED).weight[0, 0, 0, 0] = float("inf")
+        learner.get_submodule(MODULE).weight[0, 0, 0, 0] = float("inf")
 
-    def no_harm(learner):
-        learner.get_submodule(SPOILED).weight[0, 0, 0, 0] = 0.0
+    def zero_weight(learner):
+        learner.get_submodule(MODULE).weight[0, 0, 0, 0] = 0.0
 
     record = with_checkpoint(diverged, inf_weight)
     culprit = replay(record).culprit
-    assert (culprit.module, culprit.kind, culprit.inputs, culprit.weights) == (SPOILED, "Conv2d", True, False)
+    assert (culprit.module, culprit.kind, culprit.inputs, culprit.weights) == (MODULE, "Conv2d", True, False)
     assert culprit.rows == tuple(range(16)) and 0 < culprit.bad < culprit.values
     cli(["replay", str(record)])
     out = capsys.readouterr().out
-    assert f"first    {SPOILED} (Conv2d)" in out and out.count(".jpg)") == 16 and "step-000000001.pt" in out
-    healthy = replay(with_checkpoint(diverged, no_harm))
+    assert f"first    {MODULE} (Conv2d)" in out and out.count(".jpg)") == 16 and "step-000000001.pt" in out
+    healthy = replay(with_checkpoint(diverged, zero_weight))
     assert healthy.culprit is None and healthy.before == 0
 
 
@@ -104,7 +104,7 @@ def test_a_planted_pixel_is_named_with_its_sample(diverged, monkeypatch):
     found = replay(diverged)
     assert [bad for *_, bad in found.views] == [1, 0]
     assert (found.culprit.module, found.culprit.inputs, found.culprit.rows) == ("method.backbone.conv1", False, (3,))
-    marked = [line for line in str(found).splitlines() if line.endswith("<- not finite here")]
+    marked = [line for line in str(found).splitlines() if line.endswith("<- NaN/Inf here")]
     assert len(marked) == 1 and found.samples[3][1] in marked[0]
 
 

@@ -41,18 +41,18 @@ def warnings_arrive(monkeypatch, caplog):
 
 @pytest.fixture(autouse=True)
 def fewer_pairs(monkeypatch):
-    monkeypatch.setattr(report, "judge", functools.partial(predictions.judge, count=32))
+    monkeypatch.setattr(report, "evaluate_heads", functools.partial(predictions.evaluate_heads, count=32))
 
 
 def config(beton, run, **changes):
-    """Checks every epoch, on the photos it trains on."""
+    """Evaluates every epoch, on the training photos."""
     data, log = Data(train=beton, val=beton, source="native", workers=1), Log(every=1, tensorboard=False, knn_epochs=1)
     return tiny_runs.config(beton, run, **{"data": data, "log": log, **changes})
 
 
 @pytest.fixture(scope="module")
 def finished(beton, tmp_path_factory):
-    """A finished run with checks."""
+    """A finished run with evaluations."""
     return train(config(beton, tmp_path_factory.mktemp("runs") / "finished"))
 
 
@@ -76,30 +76,30 @@ def test_the_report_is_one_file_that_needs_nothing_else(finished, caplog):
     assert set(re.findall(r'src="([^:]+):', page)) == {"data"}
     assert "is missing" not in page and caplog.records == []
     assert re.findall(r"<h2[^>]*>([^<]+)", page) == [
-        "Losses", "What the heads predict", "Checks while training", "What this shows, and what it does not",
-        "What to do next", "Configuration and environment",
+        "Losses", "Predictions of the AugSelf heads", "Evaluations during training",
+        "What this shows and what it does not", "Next steps", "Configuration and environment",
     ]  # fmt: skip
 
 
 def test_the_report_says_what_was_trained_and_where_the_weights_are(finished):
     page = text_of(written(finished))
-    assert "MoCo v2 + AugSelf (crop, colour) trained a ResNet-18 of width 4 on 64 photos at 16 px" in page
+    assert "MoCo v2 + AugSelf (crop, colour): a ResNet-18 of width 4 trained on 64 photos at 16 px" in page
     assert str(finished.config.run / "export" / "model.safetensors") in page
-    assert "8 steps" in page and "It ended at step" not in page
+    assert "8 steps" in page and "The run ended at step" not in page
 
 
 def test_the_levels_are_those_of_environment_json(finished):
     levels = json.loads((finished.config.run / "environment.json").read_text())["baseline_losses"]
     page = text_of(written(finished))
-    assert f"predict nothing {levels['crop']:.3f}" in page and f"predict nothing {levels['color']:.3f}" in page
+    assert f"baseline {levels['crop']:.3f}" in page and f"baseline {levels['color']:.3f}" in page
     assert "0.133" in page and "0.032" in page  # the published ones
 
 
 def test_an_unfinished_run_says_so(beton, tmp_path):
-    assert "It ended at step 3 of 8." in text_of(written(train(config(beton, tmp_path, max_steps=3))))
+    assert "The run ended at step 3 of 8." in text_of(written(train(config(beton, tmp_path, max_steps=3))))
 
 
-def test_a_resumed_run_is_told_once(beton, tmp_path):
+def test_a_resumed_run_counts_each_step_once(beton, tmp_path):
     train(config(beton, tmp_path, max_steps=3))
     trainer = train(config(beton, tmp_path))
     found = Report(tmp_path, trainer)
@@ -113,10 +113,10 @@ def test_a_resumed_run_is_told_once(beton, tmp_path):
 def test_a_run_without_heads_shows_its_views(beton, tmp_path, val, caplog):
     data = Data(train=beton, val=beton if val else None, source="native", workers=1)
     page = written(train(config(beton, tmp_path, augself=AugSelf(crop=0, color=0), data=data, max_steps=2)))
-    assert "Pairs of views" in page and "What the heads predict" not in page and "px at (" in page
+    assert "Pairs of views" in page and "Predictions of the AugSelf heads" not in page and "px at (" in page
     assert f"views of its {'validation' if val else 'training'} photos" in text_of(page)
     assert ("k-NN accuracy" in page) == val
-    assert "MoCo v2 trained" in text_of(page) and caplog.records == []
+    assert "MoCo v2: a ResNet-18" in text_of(page) and caplog.records == []
 
 
 def test_every_head_is_reported(beton, tmp_path, caplog):
@@ -126,7 +126,7 @@ def test_every_head_is_reported(beton, tmp_path, caplog):
         assert f"AugSelf {name} loss" in page
     for name in ("crop: centre y", "colour: hue", "blur: sigma", "solarize: threshold", "same flip", "quarter turns"):
         assert name in page
-    assert "% by naming the most frequent" in page and caplog.records == []
+    assert "% for the most frequent class" in page and caplog.records == []
 
 
 @pytest.mark.parametrize(
@@ -152,16 +152,16 @@ def test_photos_without_labels_and_few_photos(photo_folder, tmp_path, caplog):
     trainer = train(config(beton, tmp_path / "run", batch_size=8, max_steps=2))
     page = written(trainer)
     assert "Effective rank" in page and "k-NN accuracy" not in page and caplog.records == []
-    judged = predictions.judge(trainer, cases=20, count=40, seconds=math.inf)
-    assert judged.total == 40 and len(judged.cases) == 16  # 16 photos, in three epochs
+    found = predictions.evaluate_heads(trainer, cases=20, count=40, seconds=math.inf)
+    assert found.total == 40 and len(found.cases) == 16  # 16 photos, in three epochs
 
 
-def test_no_line_of_metrics_and_no_check(beton, tmp_path, caplog):
+def test_no_metrics_and_no_evaluation(beton, tmp_path, caplog):
     data, log = Data(train=beton, source="native", workers=1), Log(every=1000, tensorboard=False)
     trainer = train(config(beton, tmp_path, data=data, log=log, max_steps=1))
     (tmp_path / "metrics.jsonl").unlink(missing_ok=True)
     page = text_of(written(trainer))
-    assert "No line of metrics was logged" in page and "No check of the features was made" in page
+    assert "No metrics were logged" in page and "The features were not evaluated" in page
     assert caplog.records == []
 
 
@@ -175,11 +175,11 @@ def test_names_are_escaped(beton, tmp_path):
 
 def test_a_part_that_fails_is_named_and_the_rest_is_there(beton, tmp_path, caplog, monkeypatch):
     trainer = train(config(beton, tmp_path, max_steps=1))
-    monkeypatch.setattr(report, "judge", lambda trainer: 1 / 0)
+    monkeypatch.setattr(report, "evaluate_heads", lambda trainer: 1 / 0)
     page = written(trainer)
-    assert "The part about the predictions is missing: ZeroDivisionError" in page
-    assert "<h2>Losses</h2>" in page and "What to do next" in page
-    assert any("predictions is missing (ZeroDivisionError" in r.message for r in caplog.records)
+    assert 'The section "predictions" is missing: ZeroDivisionError' in page
+    assert "<h2>Losses</h2>" in page and "Next steps" in page
+    assert any("'predictions' of the report is missing (ZeroDivisionError" in r.message for r in caplog.records)
 
 
 def test_lost_photos_and_damaged_records_do_not_stop_it(beton, tmp_path, caplog):
@@ -213,7 +213,7 @@ def sampled_targets(beton, count=64):
     return augself_targets(params_VBP, sizes_B2, policies, mode="fixed")[0]
 
 
-def test_perfect_heads_remove_all_of_the_error_and_silent_ones_none(beton):
+def test_perfect_heads_remove_all_of_the_error_and_constant_ones_none(beton):
     targets = sampled_targets(beton)
     perfect = {head: torch.atanh(getattr(targets, field).clamp(-0.999999, 0.999999)) for head, field in
                predictions.FIELDS.items()}  # fmt: skip
@@ -223,12 +223,12 @@ def test_perfect_heads_remove_all_of_the_error_and_silent_ones_none(beton):
     sums.add(perfect, targets)
     for score in sums.scores():
         if score.regression:
-            assert score.removed == pytest.approx(1, abs=1e-4) and score.nothing > 0
+            assert score.removed == pytest.approx(1, abs=1e-4) and score.baseline > 0
         else:
             assert score.error == 1
-    silent = predictions._Sums()
-    silent.add({head: torch.zeros_like(value) for head, value in perfect.items()}, targets)
-    for score in silent.scores():
+    constant = predictions._Sums()
+    constant.add({head: torch.zeros_like(value) for head, value in perfect.items()}, targets)
+    for score in constant.scores():
         assert not score.regression or score.removed == 0
 
 
@@ -242,17 +242,17 @@ def test_scores_over_batches_are_the_means_that_the_loss_takes(beton):
     by_label = {s.label: s for s in sums.scores()}
     error = (torch.tanh(raw["color"]) - targets.color_B4).square().mean(0)
     assert [by_label[n].error for n in predictions.LABELS["color"]] == pytest.approx(error.tolist(), rel=1e-5)
-    assert by_label["centre x"].nothing == pytest.approx(float(targets.crop_B4[:, 1].square().mean()), rel=1e-5)
+    assert by_label["centre x"].baseline == pytest.approx(float(targets.crop_B4[:, 1].square().mean()), rel=1e-5)
     right = ((raw["flip"] > 0) == (targets.flip_B1 > 0.5)).float().mean()
-    share = targets.flip_B1.mean()
+    flipped = targets.flip_B1.mean()
     assert by_label["same flip"].error == pytest.approx(float(right))
-    assert by_label["same flip"].nothing == pytest.approx(float(max(share, 1 - share)))
+    assert by_label["same flip"].baseline == pytest.approx(float(max(flipped, 1 - flipped)))
 
 
 def test_pairs_are_unseen_fixed_and_leave_the_model_as_it_was(finished):
     before = {name: value.clone() for name, value in finished.learner.state_dict().items()}
     finished.learner.train()
-    first, second = (predictions.judge(finished, cases=4, count=80, seconds=math.inf) for _ in range(2))
+    first, second = (predictions.evaluate_heads(finished, cases=4, count=80, seconds=math.inf) for _ in range(2))
     assert finished.learner.training
     after = finished.learner.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -265,26 +265,26 @@ def test_pairs_are_unseen_fixed_and_leave_the_model_as_it_was(finished):
 def test_the_gallery_shows_what_training_would_compute(finished):
     """The predictions beside a pair are those of the method's own forward on its views, in evaluation mode."""
     from fastaugself.data.beton.format import Beton
-    from fastaugself.report.samples import Sample, pack, read_stored, spread
+    from fastaugself.report.samples import Sample, evenly_spaced, pack, read_stored
     from fastaugself.training.batch import make_batch
 
-    judged = predictions.judge(finished, cases=4, count=1)
+    found = predictions.evaluate_heads(finished, cases=4, count=1)
     with Beton(finished.config.data.val) as beton:
-        samples = [Sample("", i, read_stored(beton, i)) for i in spread(beton.labels_N, 4)]
+        samples = [Sample("", i, read_stored(beton, i)) for i in evenly_spaced(beton.labels_N, 4)]
     batch = pack(samples)
     views, _, _ = make_batch(finished.config, batch, finished.config.epochs, torch.float32)
     finished.learner.eval()
     with torch.no_grad():
         f1_BD, f2_BD = finished.learner.method(views).features
         said = torch.tanh(finished.learner.augself.predict(f1_BD, f2_BD)["crop"][:4])
-    shown = torch.tensor([[guess for _, _, guess in case.values["crop"]] for case in judged.cases])
+    shown = torch.tensor([[guess for _, _, guess in case.values["crop"]] for case in found.cases])
     torch.testing.assert_close(shown, said, atol=1e-5, rtol=1e-4)
-    for case in judged.cases:  # and the true values are those that `views` names for the same pair
+    for case in found.cases:  # and the true values are those that `views` shows for the same pair
         named = [d.value for d in case.pair.differences["crop"]]
         assert [true for _, true, _ in case.values["crop"]] == pytest.approx(named)
 
 
-def test_chance_is_the_share_of_the_largest_class(finished):
+def test_chance_is_the_frequency_of_the_largest_class(finished):
     assert Report(finished.config.run, finished)._chance() == 0.25
 
 
@@ -333,7 +333,7 @@ def test_a_curve_and_its_level_share_one_scale():
 @pytest.mark.parametrize(
     "values",
     [[3.0], [2.0, 2.0, 2.0], [0.0, 0.0], [-1.0, -5.0], [1e-7, 2e-7], [1e6, 3e6], [1.0, math.nan, math.inf, 0.5]],
-    ids=["one", "constant", "zero", "negative", "tiny", "huge", "not finite"],
+    ids=["one", "constant", "zero", "negative", "tiny", "huge", "nan and inf"],
 )
 def test_charts_of_odd_curves_are_finite_and_inside(values):
     svg = line_chart(range(len(values)), values, name="n", x_label="step", levels=[Level(values[0], "<level>")])

@@ -1,4 +1,4 @@
-"""`fastaugself views`: the drawn boxes, views and words are those of the parameters that training draws."""
+"""`fastaugself views`: boxes, views and words match the parameters that training draws."""
 
 import base64
 import io
@@ -15,7 +15,7 @@ from fastaugself.data.inputs.photo import load_photo
 from fastaugself.errors import RunError, UsageError
 from fastaugself.report.pairs import make_pairs
 from fastaugself.report.policies import local_policy, named_policies
-from fastaugself.report.samples import read_samples, spread
+from fastaugself.report.samples import evenly_spaced, read_samples
 from fastaugself.report.words import MINUS, signed, words
 from fastaugself.views.command import write_views
 from fastaugself_kernels import COLUMNS, ViewPolicy, augment, sample_params
@@ -129,13 +129,13 @@ def test_differences_are_of_the_boxes_in_the_frame_of_view_1(beton):
     assert flips == {False, True}
 
 
-def test_photos_are_spread_over_the_classes(beton):
+def test_photos_are_evenly_spaced_over_the_classes(beton):
     with Beton(beton) as opened:
-        labels = opened.labels_N[spread(opened.labels_N, 4)]
+        labels = opened.labels_N[evenly_spaced(opened.labels_N, 4)]
     assert sorted(labels.tolist()) == [0, 1, 2, 3]
     interleaved = [i % 8 for i in range(64)]
-    assert [interleaved[i] for i in spread(interleaved, 8)] == list(range(8))
-    assert spread([-1, -1, -1], 8) == [0, 1, 2]
+    assert [interleaved[i] for i in evenly_spaced(interleaved, 8)] == list(range(8))
+    assert evenly_spaced([-1, -1, -1], 8) == [0, 1, 2]
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -174,17 +174,17 @@ def test_all_policies_on_one_page_each_with_its_ranges(photo, tmp_path):
         assert image.format == "WEBP" and image.width == 2412
 
 
-def test_small_views_are_those_of_multi_crop_training(beton):
+def test_local_crops_are_those_of_multi_crop_training(beton):
     samples = read_samples(beton, 2)
     policies = named_policies("simclr", 56)
     pairs = make_pairs(samples, policies, seed=4, epoch=1, local=3)
-    small = local_policy(policies)
-    assert (small.size, small.scale, small.brightness) == (24, (0.05, 0.14), 0.8)
+    local = local_policy(policies)
+    assert (local.size, local.scale, local.brightness) == (24, (0.05, 0.14), 0.8)
     for sample, pair in zip(samples, pairs, strict=True):
         sizes_B2 = torch.tensor([sample.pixels_HWC.shape[:2]])
-        params_VBP = sample_params(torch.tensor([sample.id]), sizes_B2, (*policies, *[small] * 3), seed=4, epoch=1)
+        params_VBP = sample_params(torch.tensor([sample.id]), sizes_B2, (*policies, *[local] * 3), seed=4, epoch=1)
         assert pair.boxes == tuple(tuple(row[:4]) for row in params_VBP[:2, 0].tolist())
-        assert [s.box for s in pair.local_crops] == [tuple(row[:4]) for row in params_VBP[2:, 0].tolist()]
+        assert [crop.box for crop in pair.local_crops] == [tuple(row[:4]) for row in params_VBP[2:, 0].tolist()]
         x_VBCHW = augment(
             sample.pixels_HWC.reshape(-1), torch.zeros(1, dtype=torch.int64), sizes_B2, params_VBP[2:].contiguous(),
             size=24, mean=(0, 0, 0), std=(1, 1, 1), blur_kernel=5, backend="reference",
@@ -195,9 +195,9 @@ def test_small_views_are_those_of_multi_crop_training(beton):
             assert [word.label for word in shown.words][:3] == ["crop", "flip", "jitter"]
 
 
-def test_small_views_are_drawn_in_every_format(photo, tmp_path):
+def test_local_crops_are_drawn_in_every_format(photo, tmp_path):
     text = write_views(photo, tmp_path / "views.html", size=56, num_local_crops=7).read_text()
-    assert len(re.findall(r'alt="small view \d"', text)) == 7 and text.count('<rect class="small"') == 7
+    assert len(re.findall(r'alt="local crop \d"', text)) == 7 and text.count('<rect class="local-crop"') == 7
     heights = []
     for count in (0, 6, 7):
         with Image.open(write_views(photo, tmp_path / "views.png", size=56, num_local_crops=count)) as image:
@@ -234,6 +234,8 @@ def test_the_same_call_gives_the_same_bytes_and_another_epoch_others(photo, tmp_
         ({"policy": "moco"}, "--policy moco is unknown"),
         ({"count": 0}, "--count must be at least 1"),
         ({"size": 4}, "--size must be from 8 to 2048"),
+        ({"num_local_crops": 13}, "--num-local-crops must be from 0 to 12, got 13"),
+        ({"num_local_crops": -1}, "--num-local-crops must be from 0 to 12, got -1"),
         ({"epoch": -1}, "--epoch must be in"),
         ({"seed": 1 << 64}, "--seed must fit 64 bits"),
     ],
