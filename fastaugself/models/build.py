@@ -94,11 +94,12 @@ def build_backbone(config: Backbone, *, image_size: int | None = None, bn_group_
     """
     if config.name.startswith("timm:"):
         return _timm(config, image_size)
+    grouped = config.sync or bn_group_size > 0
     model = ResNet(
         config.name,
         width=config.width,
         stem=config.stem,
-        norm=partial(BatchNorm2d, sync=config.sync, group_size=bn_group_size),
+        norm=partial(BatchNorm2d, sync=config.sync, group_size=bn_group_size) if grouped else nn.BatchNorm2d,
         zero_init_residual=config.zero_init_residual,
     )
     if config.init == "torch":

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .norm import BatchNorm1d
+from .norm import batch_norm_1d
 
 LastNorm = Literal["none", "affine", "plain"]
 
@@ -36,7 +36,7 @@ def mlp(
         norm = ("affine" if hidden_norm else "none") if hidden else last_norm
         layers.append(nn.Linear(inputs, outputs, bias=norm == "none"))
         if norm != "none":
-            layers.append(BatchNorm1d(outputs, affine=norm == "affine", sync=sync))
+            layers.append(batch_norm_1d(outputs, affine=norm == "affine", sync=sync))
         if hidden:
             layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers)
@@ -79,8 +79,8 @@ class ParallelMlps(nn.Module):
         self.second_KHH = nn.Parameter(torch.empty(K, hidden, hidden))
         self.last_OH = nn.Parameter(torch.empty(sum(outputs), hidden))
         self.bias_O = nn.Parameter(torch.empty(sum(outputs)))
-        self.first_norm = BatchNorm1d(K * hidden, sync=sync)
-        self.second_norm = BatchNorm1d(K * hidden, sync=sync)
+        self.first_norm = batch_norm_1d(K * hidden, sync=sync)
+        self.second_norm = batch_norm_1d(K * hidden, sync=sync)
         rows = [k * max(outputs) + i for k, width in enumerate(outputs) for i in range(width)]
         self.register_buffer("padded_rows_O", torch.tensor(rows), persistent=False)
         for weight, fan_in in ((self.first_KHI, inputs), *((w, hidden) for w in (self.second_KHH, self.last_OH))):

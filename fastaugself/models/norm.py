@@ -62,6 +62,11 @@ class BatchNorm2d(nn.BatchNorm2d):
         return by_groups(self, forward, input)
 
 
+def batch_norm_1d(channels: int, *, affine: bool = True, sync: bool = False) -> nn.BatchNorm1d:
+    """torch's batch norm of features [B, channels]; with `sync` over all processes in training mode."""
+    return BatchNorm1d(channels, affine=affine, sync=True) if sync else nn.BatchNorm1d(channels, affine=affine)
+
+
 class BatchNorm1d(nn.BatchNorm1d):
     """nn.BatchNorm1d. sync: batch statistics over all processes in training mode."""
 

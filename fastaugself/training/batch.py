@@ -29,30 +29,65 @@ class Batch(NamedTuple):
     ids_B: Tensor
 
 
-def make_views(config: Pretrain, photos: RaggedBatch, epoch: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The two views [2, B, C, H, W] of a batch in an epoch, and the parameters [2, B, P] they were made with."""
-    params_VBP = sample_params(photos.ids_B, photos.sizes_B2, config.policies, seed=config.seed, epoch=epoch)
-    return _apply(config, photos, params_VBP, config.view.size, dtype)[0], params_VBP
+class BatchMaker:
+    """Makes the input of training steps from decoded photos; what is the same for every batch is computed once.
+
+    config: of the run. dtype: of the views.
+    """
+
+    def __init__(self, config: Pretrain, dtype: torch.dtype) -> None:
+        self.config, self.policies = config, config.all_policies
+        self.conditioned = config.cassle.condition_dim > 0
+        """Whether the projector is conditioned (CASSLE), and so needs descriptors and the colour shift."""
+        augmentation = config.augment
+        common: dict[str, Any] = {
+            "mean": augmentation.mean,
+            "std": augmentation.std,
+            "dtype": dtype,
+            "rounding": augmentation.rounding,
+            "antialias": augmentation.antialias,
+            "solarize_before_gray": augmentation.solarize_before_gray,
+            "backend": augmentation.backend,
+        }
+        self._global, self._local = (
+            {**common, "size": size, "blur_kernel": augmentation.blur_kernel_at(size)}
+            for size in (config.view.size, config.local_crop.size)
+        )
+
+    def __call__(self, photos: RaggedBatch, epoch: int) -> Batch:
+        """Views, conditions and targets of decoded photos in an epoch."""
+        config, sizes_B2 = self.config, photos.sizes_B2
+        params_VBP = sample_params(photos.ids_B, sizes_B2, self.policies, seed=config.seed, epoch=epoch)
+        x_VBCHW, shift_VB3 = self._augment(photos, params_VBP[:2], self._global)
+        local_LBCHW = condition_VBn = None
+        if config.num_local_crops:
+            local_LBCHW, shift_LB3 = self._augment(photos, params_VBP[2:], self._local)
+            shift_VB3 = torch.cat([shift_VB3, shift_LB3]) if shift_VB3 is not None and shift_LB3 is not None else None
+        if self.conditioned:
+            condition_VBn = descriptors(params_VBP, sizes_B2, self.policies, shift_VB3, include=config.cassle.include)
+        targets = augself_targets(params_VBP, sizes_B2, self.policies, mode=config.augself.mode)
+        # Copies: on a device all tensors of `photos` share one buffer, and keeping labels or ids would keep the pixels.
+        views = Views(x_VBCHW, photos.labels_B.clone(), condition_VBn, local_LBCHW)
+        return Batch(views, targets, photos.ids_B.clone())
+
+    def _augment(
+        self, photos: RaggedBatch, params_VBP: Tensor, options: dict[str, Any]
+    ) -> tuple[Tensor, Tensor | None]:
+        source = (photos.pixels, photos.offsets_B, photos.sizes_B2, params_VBP.contiguous())
+        if self.conditioned:
+            return augment(*source, color_shift=True, **options)
+        return augment(*source, **options), None
 
 
 def make_batch(config: Pretrain, photos: RaggedBatch, epoch: int, dtype: torch.dtype) -> Batch:
-    """Views, conditions and targets of decoded photos in an epoch. dtype: of the views."""
-    policies = config.all_policies
-    params_VBP = sample_params(photos.ids_B, photos.sizes_B2, policies, seed=config.seed, epoch=epoch)
-    conditioned = config.cassle.condition_dim > 0
-    x_VBCHW, shift_VB3 = _apply(config, photos, params_VBP[:2], config.view.size, dtype, shift=conditioned)
-    local_LBCHW = None
-    if config.num_local_crops:
-        size = config.local_crop.size
-        local_LBCHW, shift_LB3 = _apply(config, photos, params_VBP[2:], size, dtype, shift=conditioned)
-        shift_VB3 = torch.cat([shift_VB3, shift_LB3]) if shift_VB3 is not None and shift_LB3 is not None else None
-    condition_VBn = None
-    if conditioned:
-        condition_VBn = descriptors(params_VBP, photos.sizes_B2, policies, shift_VB3, include=config.cassle.include)
-    targets = augself_targets(params_VBP, photos.sizes_B2, policies, mode=config.augself.mode)
-    # Copies: on a device all tensors of `photos` share one buffer, and keeping labels or ids would keep the pixels.
-    views = Views(x_VBCHW, photos.labels_B.clone(), condition_VBn, local_LBCHW)
-    return Batch(views, targets, photos.ids_B.clone())
+    """The input of one training step; `BatchMaker` makes many. dtype: of the views."""
+    return BatchMaker(config, dtype)(photos, epoch)
+
+
+def make_views(config: Pretrain, photos: RaggedBatch, epoch: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The two views [2, B, C, H, W] of a batch in an epoch, and the parameters [2, B, P] they were made with."""
+    params_VBP = sample_params(photos.ids_B, photos.sizes_B2, config.policies, seed=config.seed, epoch=epoch)
+    return make_batch(config, photos, epoch, dtype).views.x_VBCHW, params_VBP
 
 
 def baseline_losses(config: Pretrain, sizes_N2: NDArray[np.int32], augself: AugSelfLoss) -> dict[str, float]:
@@ -66,24 +101,3 @@ def baseline_losses(config: Pretrain, sizes_N2: NDArray[np.int32], augself: AugS
         for name, value in augself.baseline_losses(targets).items():
             losses[name] = losses.get(name, 0.0) + float(value) * AT_A_TIME / DRAWS
     return losses
-
-
-def _apply(
-    config: Pretrain, photos: RaggedBatch, params_VBP: Tensor, size: int, dtype: torch.dtype, *, shift: bool = False
-) -> tuple[Tensor, Tensor | None]:
-    a = config.augment
-    options: dict[str, Any] = {
-        "size": size,
-        "mean": a.mean,
-        "std": a.std,
-        "dtype": dtype,
-        "rounding": a.rounding,
-        "antialias": a.antialias,
-        "blur_kernel": config.augment.blur_kernel_at(size),
-        "solarize_before_gray": a.solarize_before_gray,
-        "backend": a.backend,
-    }
-    source = (photos.pixels, photos.offsets_B, photos.sizes_B2, params_VBP.contiguous())
-    if shift:
-        return augment(*source, color_shift=True, **options)
-    return augment(*source, color_shift=False, **options), None

@@ -1,6 +1,8 @@
 """Metrics of the steps since the last log line, averaged over steps and processes; throughput and time left."""
 
 import math
+import resource
+import sys
 import time
 from typing import Any, NamedTuple
 
@@ -97,3 +99,11 @@ def duration(seconds: float) -> str:
     minutes, s = divmod(round(seconds), 60)
     h, m = divmod(minutes, 60)
     return f"{h} h {m:02d} min" if h else f"{m} min {s:02d} s" if m else f"{s} s"
+
+
+def memory(device: torch.device) -> str:
+    """The most memory taken so far: of the device on CUDA, of this process elsewhere."""
+    if device.type == "cuda":
+        return f"{torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB"
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes there, KiB on Linux
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.1f} GiB"

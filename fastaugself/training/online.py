@@ -23,14 +23,16 @@ BANK = 20_000  # training samples that vote at most, a random subset
 
 
 class OnlineCheck:
-    """Features of a part of the training photos judged on `--data.val`, by the leading process."""
+    """k-NN and linear accuracy on `--data.val` from features of a part of the training photos, on rank 0.
+
+    config: with both data.train and data.val.
+    """
 
     def __init__(self, config: Pretrain, learner: Learner, train: Loader, device: torch.device) -> None:
         self.config, self.device = config, device
         self.backbone = learner.method.backbone
-        self.loaders: tuple[Loader, Loader] | None = None
-        if config.data.val is None:
-            return
+        if config.data.train is None or config.data.val is None:
+            raise ValueError("the check needs training and validation photos: pass --data.train and --data.val")
         batch_size = min(256, train.num_samples)
         common: dict[str, Any] = {
             "batch_size": batch_size,
@@ -38,7 +40,6 @@ class OnlineCheck:
             "workers": config.data.workers,
             "max_corrupt": config.data.max_corrupt,
         }
-        assert config.data.train is not None
         self.loaders = (
             Loader(config.data.train, order="random", drop_last=False, device=device, **common),
             Loader(config.data.val, order="sequential", drop_last=False, device=device, **common),
@@ -46,22 +47,18 @@ class OnlineCheck:
 
     def close(self) -> None:
         """Lets go of the files."""
-        for loader in self.loaders or ():
+        for loader in self.loaders:
             loader.close()
 
     def due(self, step: int, steps_per_epoch: int, end: int) -> bool:
         """Whether a check belongs after this step."""
         every = self.config.log.knn_epochs
-        if self.loaders is None:
-            return False
         if step == end:
             return True
         return every > 0 and int(step / (every * steps_per_epoch)) > int((step - 1) / (every * steps_per_epoch))
 
     def run(self, step: int, epoch: float, run_log: RunLog) -> None:
         """Extracts features, judges them and writes a line of evaluations.jsonl."""
-        if self.loaders is None:
-            return
         began = time.perf_counter()
         bank, queries = (
             extract(

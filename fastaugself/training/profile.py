@@ -1,7 +1,5 @@
 """A trace of some steps, and the memory that training takes."""
 
-import resource
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +41,3 @@ class Profiler:
 
     def _write(self, profile: Any) -> None:
         profile.export_chrome_trace(str(self._path))
-
-
-def memory(device: torch.device) -> str:
-    """The most memory taken so far: of the device on CUDA, of this process elsewhere."""
-    if device.type == "cuda":
-        return f"{torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB"
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes there, KiB on Linux
-    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.1f} GiB"

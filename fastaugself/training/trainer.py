@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Generator
 from contextlib import AbstractContextManager, closing, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,20 +19,21 @@ from ..aware.learner import Learner, StepOutput
 from ..config.checks import check_processes
 from ..config.schema import Pretrain
 from ..config.serialize import to_dict
+from ..data.background import Background
 from ..data.ragged import RaggedBatch
 from ..distributed import World
 from ..errors import RunError, UsageError
 from ..methods.base import Views
 from ..runs import checkpoint
 from . import micro_batches
-from .batch import Batch, baseline_losses, make_batch
+from .batch import Batch, BatchMaker, baseline_losses
 from .compile import Compile, compiles, keep_compiled_code, probe, wrap
 from .logs import RunLog
-from .metrics import Metrics
+from .metrics import Metrics, memory
 from .online import OnlineCheck
 from .optim import learning_rate, load_state, make_optimizer, set_learning_rate
 from .prefetch import CudaStream, prefetch
-from .profile import Profiler, memory
+from .profile import Profiler
 from .setup import activation_dtype, learner_on_device, open_loader
 from .signals import StopConsensus, Stopped, StopRequest
 from .startup import check_same_start, check_same_step, write_environment
@@ -42,6 +43,14 @@ from .watch import CollapseAlarm, LossWatch, all_finite
 log = logging.getLogger(__name__)
 
 NONFINITE = 255  # sent in place of a signal's number: the weights are NaN or Inf
+
+
+class Decoded(NamedTuple):
+    """The photos of one step. corrupt: number of corrupt photos so far in the epoch, on this process."""
+
+    epoch: int
+    photos: RaggedBatch
+    corrupt: int
 
 
 class TrainStep:
@@ -89,6 +98,10 @@ class TrainStep:
     def forward_backward(self, views: Views, targets: tuple[Targets, Targets]) -> StepOutput:
         """The losses of the batch, and its gradients, averaged over processes; micro-batch by micro-batch."""
         self.optimizer.zero_grad()
+        if self.accumulate == 1:
+            output = self.forward(views, targets)
+            self.scaler.scale(output.loss).backward()
+            return output
         outputs: list[StepOutput] = []
         for inputs in micro_batches.split(views, targets, self.accumulate):
             with self.gradient_sync(last=len(outputs) == self.accumulate - 1):
@@ -160,7 +173,7 @@ class Trainer:
             accumulate=config.accumulate,
             cuda_graphs=config.cuda_graphs,
         )
-        self.global_step, self.weights_nonfinite = 0, False
+        self.global_step, self.weights_nonfinite, self._corrupt = 0, False, 0
         self._resume()
         check_same_step(self.global_step, config.run)
         self.loss_watch, self.collapse_alarm = LossWatch(world), CollapseAlarm()
@@ -188,19 +201,22 @@ class Trainer:
             total=self.last_step,
             tracker=make_tracker(config, self.identity) if is_main else None,
         )
-        check = OnlineCheck(config, self.learner, self.loader, self.device) if is_main else None
-        consensus = StopConsensus(self.world.size)
+        checked = is_main and config.data.val is not None
+        check = OnlineCheck(config, self.learner, self.loader, self.device) if checked else None
+        consensus = StopConsensus(self.world.size) if self.world.size > 1 else None
         self._probe_compiler()
-        self.profiler = Profiler(config.run / "profile", config.log.profile if is_main else 0)
+        profiled = is_main and config.log.profile > 0
+        self.profiler = Profiler(config.run / "profile", config.log.profile) if profiled else None
         try:
             with StopRequest() as stop:
                 stopped_by = self.train(run_log, check, stop, consensus)
         finally:
-            self.profiler.close()
             run_log.close()
-            if check is not None:
-                check.close()
-        consensus.close()
+            for used in (self.profiler, check):
+                if used is not None:
+                    used.close()
+        if consensus is not None:
+            consensus.close()
         self.check_losses()
         self.save(last=True)
         if stopped_by not in (None, NONFINITE) and self.global_step < self.last_step:
@@ -208,7 +224,7 @@ class Trainer:
             raise Stopped(stopped_by)
 
     def train(
-        self, run_log: RunLog, check: OnlineCheck | None, stop: StopRequest, consensus: StopConsensus
+        self, run_log: RunLog, check: OnlineCheck | None, stop: StopRequest, consensus: StopConsensus | None
     ) -> int | None:
         """The training loop. Returns the number of the signal that stopped it, NONFINITE, or None at the last step."""
         metrics = Metrics(self.config.batch_size, first_step=self.global_step, last_step=self.last_step)
@@ -219,11 +235,14 @@ class Trainer:
             lr = self.learning_rate()
             output = self.train_step(batch)
             metrics.update(output)
-            self.profiler.step_done()
+            if self.profiler is not None:
+                self.profiler.step_done()
             run_log.progress(self.global_step)
             if self.global_step % self.config.log.every == 0 or self.global_step == self.last_step:
                 self._log_metrics(metrics, run_log, lr)
-            stopped_by = consensus.reached(NONFINITE if self.weights_nonfinite else stop.requested)
+            stopped_by = NONFINITE if self.weights_nonfinite else stop.requested
+            if consensus is not None:
+                stopped_by = consensus.reached(stopped_by)
             if stopped_by is not None:
                 return stopped_by
             aside = time.perf_counter()
@@ -261,29 +280,36 @@ class Trainer:
 
     def batches(self) -> Generator[Batch]:
         """Views and targets of every step from the current one to the last; on CUDA made during the step before."""
-        stream = CudaStream(self.device) if self.device.type == "cuda" else None
-        with closing(prefetch(self._photos(), self._make_batch, stream)) as batches:
-            yield from batches
+        maker = BatchMaker(self.config, self.dtype)
 
-    def _make_batch(self, item: tuple[int, RaggedBatch]) -> Batch:
-        epoch, photos = item
-        return make_batch(self.config, photos, epoch, self.dtype)
+        def make(item: Decoded) -> Batch:
+            self._corrupt = item.corrupt
+            return maker(item.photos, item.epoch)
 
-    def _photos(self) -> Generator[tuple[int, RaggedBatch]]:
-        """(epoch, decoded photos) of every step from the current one to the last."""
+        if self.device.type == "cuda":
+            with closing(prefetch(self._decoded(), make, CudaStream(self.device))) as batches:
+                yield from batches
+        else:  # a thread decodes, also across the end of an epoch
+            with closing(Background(self._decoded(), depth=1, name="decode-ahead", about="photos")) as decoded:
+                for item in decoded:
+                    yield make(item)
+
+    def _decoded(self) -> Generator[Decoded]:
+        """The photos of every step from the current one to the last."""
         step = self.global_step
         while step < self.last_step:
             epoch, start = divmod(step, self.steps_per_epoch)
             with closing(self.loader.epoch(epoch, start)) as batches:
                 for photos in batches:
-                    yield epoch, photos
+                    yield Decoded(epoch, photos, self.loader.corrupt)
                     step += 1
                     if step >= self.last_step:
                         return
 
     def _log_metrics(self, metrics: Metrics, run_log: RunLog, lr: float) -> None:
-        means = metrics.read(self.global_step, self.loader.corrupt)
-        self.loader.check_corrupt(means.corrupt)
+        means = metrics.read(self.global_step, self._corrupt)
+        if means.corrupt:
+            self.loader.check_corrupt(means.corrupt)
         self.check_losses()
         self.collapse_alarm.update(means.losses["feature_std"], self.global_step)
         epoch = self.global_step / self.steps_per_epoch
