@@ -1,8 +1,8 @@
-"""Where in a network an augmentation is forgotten: similarity of an image and its augmented self, layer by layer.
+"""Invariance layer by layer: similarity of the activations of an image and its augmented version.
 
-The analysis of CASSLE (Przewiezlikowski 2024, arXiv 2306.06082): cosine of the flattened activations of both, beside
-that of different images (the batch in reverse), and the InfoNCE loss among the batch at temperature 0.2. A projector
-that is told the augmentation sees each view's own parameters.
+The analysis of CASSLE (Przewiezlikowski 2024, arXiv 2306.06082): cosine similarity of the flattened activations, cosine
+similarity of different images (the batch in reverse) for comparison, and the InfoNCE loss within the batch at a
+temperature of 0.2. A conditioned projector gets each view's own augmentation parameters.
 
 Shape suffixes: V views, B batch, C channels, H W, D flattened activations.
 """
@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from fastaugself_kernels import ViewPolicy, descriptors
 
 from ..errors import UsageError
-from ..runs.build import build_learner
-from ..runs.checkpoint import checkpoints, load
-from ..runs.folder import read_pretrain
+from ..runs.checkpoint import checkpoints
+from ..runs.open import load_learner
 from .encoders import Encoder
 from .splits import Split
 from .views import Batch, view_batches
@@ -32,7 +31,7 @@ Projector = Callable[[Tensor, Batch, int], Tensor]
 
 
 def policies(size: int) -> dict[str, ViewPolicy]:
-    """Each augmentation alone, always applied."""
+    """Policies that always apply one augmentation and no other, by name. size: side of the views in pixels."""
     none = ViewPolicy.none(size)
     return {
         "flip": replace(none, flip=1.0),
@@ -54,15 +53,19 @@ def measure(
     workers: int = 0,
     names: Sequence[str] = (),
 ) -> dict[str, dict[str, dict[str, Tensor]]]:
-    """[augmentation][layer]: `same`, `other` and `infonce` of every image, float64 [N].
+    """Similarities per image: [augmentation][layer]["same" | "other" | "infonce"], each float64 [N].
 
-    names: of augmentations, default all. infonce is in nats, twice the temperature times the mean cross-entropy of both
-    directions, as CASSLE's; log(batch) of it is chance. Batches of one image are left out.
+    same: cosine similarity of an image and its augmented version. other: of the image and another augmented image.
+    infonce: loss in nats as in CASSLE's code, the mean cross-entropy of both directions times 2 * TEMPERATURE; chance
+    is 2 * TEMPERATURE * log(batch_size). seed: of the augmentations. device: where the encoder runs.
+    workers: decoding threads, 0 = one per core. names: augmentations to measure, default all.
+    A last batch of one image is left out.
+    Raises UsageError for an unknown augmentation.
     """
     known = policies(encoder.size)
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise UsageError(f"there is no augmentation {unknown[0]}; known: {', '.join(known)}")
+        raise UsageError(f"unknown augmentation {unknown[0]}; pass one of {', '.join(known)}")
     module = encoder.module.to(device)
     project = load_projector(encoder, device)
     found: dict[str, dict[str, dict[str, Tensor]]] = {}
@@ -110,15 +113,15 @@ def _stages(module: nn.Module) -> list[tuple[str, nn.Module]]:
     children = dict(module.named_children())
     if all(name in children for name in RESNET):
         return [(name, children[name]) for name in RESNET]
-    spread = []
-    for name, child in children.items():  # the blocks of a Sequential or ModuleList one by one
+    stages = []
+    for name, child in children.items():  # each block of a Sequential or ModuleList is a stage
         inner = list(child.named_children()) if isinstance(child, nn.Sequential | nn.ModuleList) else []
-        spread += [(f"{name}.{part}", block) for part, block in inner] or [(name, child)]
-    return spread
+        stages += [(f"{name}.{part}", block) for part, block in inner] or [(name, child)]
+    return stages
 
 
 def _compare(a_BD: Tensor, b_BD: Tensor) -> Tensor:
-    """(same, other, infonce) of each row, [3, B]."""
+    """(same, other, infonce) of each row, [3, B], as in `measure`."""
     a_BD, b_BD = F.normalize(a_BD, dim=1), F.normalize(b_BD, dim=1)
     scores_BB = a_BD @ b_BD.T
     target = torch.arange(len(a_BD), device=a_BD.device)
@@ -128,22 +131,14 @@ def _compare(a_BD: Tensor, b_BD: Tensor) -> Tensor:
 
 
 def load_projector(encoder: Encoder, device: torch.device) -> Projector | None:
-    """The projector of a run folder's newest checkpoint; None where the source is no run, or its method has none."""
+    """The projector of a run's newest readable checkpoint; None for an encoder without run or projector."""
     run = Path(encoder.source)
-    saved = checkpoints(run / "checkpoints") if (run / "config.json").exists() else []
-    if not saved:
+    if not (run / "config.json").exists() or not checkpoints(run / "checkpoints"):
         return None
-    config = read_pretrain(run)
-    learner = load(saved[-1])["state"]["learner"]
-    prefix = "method.projector."
-    state = {name.removeprefix(prefix): value for name, value in learner.items() if name.startswith(prefix)}
-    if not state:
-        return None
-    # A projector knows nothing of classes: any number of them builds it.
-    projector = build_learner(config, num_classes=2).method.projector
+    config, learner, *_ = load_learner(run)
+    projector = getattr(learner.method, "projector", None)
     if not isinstance(projector, nn.Module):
         return None
-    projector.load_state_dict(state)
     projector.requires_grad_(False).eval().to(device)
 
     def project(f_BD: Tensor, batch: Batch, view: int) -> Tensor:

@@ -1,1 +1,1 @@
-"""Trained backbones for other programs."""
+"""Exports of trained backbones for other libraries."""

@@ -1,4 +1,4 @@
-"""The trained backbone for others: safetensors with torchvision's and timm's parameter names."""
+"""Exports the trained backbone: safetensors with torchvision's and timm's parameter names, and ONNX."""
 
 import contextlib
 import copy
@@ -18,9 +18,7 @@ from ..config.schema import Pretrain
 from ..errors import RunError, UsageError
 from ..files import check_outputs, replace_file
 from ..models.build import image_size_option
-from ..runs.build import build_learner
-from ..runs.checkpoint import checkpoints, load
-from ..runs.folder import read_pretrain
+from ..runs.open import load_backbone
 from .card import model_card
 from .hub import check_can_publish, publish
 
@@ -32,49 +30,47 @@ WEIGHTS, ONNX = "model.safetensors", "model.onnx"
 def export_backbone(
     learner: Learner, config: Pretrain, folder: Path, *, step: int, samples: int = 0, run: Path | None = None
 ) -> Path:
-    """Writes `folder/model.safetensors`, as timm reads it `folder/config.json`, and a card; gives the first's path.
+    """Writes `folder/model.safetensors`, timm's `folder/config.json` and a model card; returns the path of the weights.
 
-    samples: photos it was trained on. run: the folder whose records the card tells, default the configuration's.
+    step: optimizer steps that were done. samples: photos that it was trained on. run: run folder whose results go into
+    the card, default `config.run`.
 
     A ResNet of standard width and stem loads with `timm.create_model("resnet50",
     pretrained_cfg_overlay=dict(file=...), num_classes=0)` or `timm.create_model("local-dir:FOLDER")`, and into a
     torchvision ResNet with `load_state_dict(..., strict=False)`, where only `fc` is missing.
     """
-    backbone = learner.method.backbone
+    return _write_export(learner.method.backbone, config, folder, step=step, samples=samples, run=run or config.run)
+
+
+def _write_export(backbone: nn.Module, config: Pretrain, folder: Path, *, step: int, samples: int, run: Path) -> Path:
     state = {name: value.detach().cpu().contiguous() for name, value in backbone.state_dict().items()}
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {"format": "pt", "step": str(step), "backbone": config.backbone.name, "view_size": str(config.view.size)}
     replace_file(folder / WEIGHTS, save(state, metadata=metadata))
     description = json.dumps(_timm_config(config), indent=2) + "\n"
     replace_file(folder / "config.json", description.encode())
-    card = model_card(config, run or config.run, WEIGHTS, step=step, samples=samples)
+    card = model_card(config, run, WEIGHTS, step=step, samples=samples)
     replace_file(folder / "README.md", card.encode())
     return folder / WEIGHTS
 
 
 def export_run(run: Path, folder: Path | None = None, *, onnx: bool = False, push: str = "") -> Path:
-    """Exports the newest checkpoint of a run folder, to its `export/` or to `folder`, and reads the weights back.
+    """Exports the newest readable checkpoint of a run, verifies the written weights, and returns their path.
 
-    onnx: write model.onnx too. push: a repository of the Hugging Face Hub, USER/NAME, that gets these files when all
-    are written and checked. Raises UsageError when `run` is not a run folder or holds no checkpoint, or nothing could
-    be pushed; RunError when what is on the disk are not the weights, or the Hub refuses.
+    folder: where to write, default `run/export`. onnx: also write model.onnx. push: repository USER/NAME on the Hugging
+    Face Hub to upload the files to, after all of them are written and verified.
+    Raises UsageError if `run` is not a run folder or holds no checkpoint, or if the upload is impossible; RunError if
+    the written weights differ from the checkpoint, or the Hub refuses the upload.
     """
     api = check_can_publish(push) if push else None
-    config, target = read_pretrain(run), folder or run / "export"
+    config, backbone, step, samples = load_backbone(run)
+    target = folder or run / "export"
     check_outputs(target / WEIGHTS)
-    saved = checkpoints(run / "checkpoints")
-    if not saved:
-        raise UsageError(f"{run / 'checkpoints'} holds no checkpoint yet: train it first")
-    content = load(saved[-1])
-    learner = build_learner(config)
-    learner.load_state_dict(content["state"]["learner"])
-    weights = export_backbone(
-        learner, config, target, step=content["step"], samples=content["state"]["samples"], run=run
-    )
-    _check_written(weights, learner.method.backbone)
+    weights = _write_export(backbone, config, target, step=step, samples=samples, run=run)
+    _check_written(weights, backbone)
     files = [WEIGHTS, "config.json", "README.md"]
     if onnx:
-        export_onnx(learner.method.backbone, target / ONNX, size=config.view.size)
+        export_onnx(backbone, target / ONNX, size=config.view.size)
         files.append(ONNX)
     if push:
         log.info("published %s", publish(api, target, files, push))
@@ -84,14 +80,15 @@ def export_run(run: Path, folder: Path | None = None, *, onnx: bool = False, pus
 def _check_written(weights: Path, backbone: nn.Module) -> None:
     written, state = load_file(weights), backbone.state_dict()
     if written.keys() != state.keys() or not all(torch.equal(written[name], state[name].cpu()) for name in state):
-        raise RunError(f"{weights} does not hold what was written to it: look at the disk, and export again")
+        raise RunError(f"{weights} differs from the weights that were written to it: check the disk, and export again")
 
 
 def export_onnx(backbone: nn.Module, path: Path, *, size: int) -> float:
-    """Writes a backbone as ONNX: `images` float32 [batch, 3, size, size], normalised, to `features` [batch, D].
+    """Writes a backbone as ONNX: `images` (float32 [batch, 3, size, size], normalised) to `features` ([batch, D]).
 
-    The file is run by onnxruntime before it gets its name. Returns the largest difference from PyTorch's features,
-    relative to their largest. Raises UsageError where a package is missing, RunError where the two differ by 1e-3.
+    size: side of the images in pixels. The file is checked with onnxruntime before it is renamed to `path`. Returns the
+    largest absolute difference from PyTorch's features, relative to the largest feature. Raises UsageError if a package
+    is missing, RunError if that difference is 1e-3 or more.
     """
     try:
         import onnxruntime
@@ -115,10 +112,10 @@ def export_onnx(backbone: nn.Module, path: Path, *, size: int) -> float:
             verbose=False,
         )
         session = onnxruntime.InferenceSession(str(partial), providers=["CPUExecutionProvider"])
-        images_BCHW = torch.cat([images_BCHW, images_BCHW[:1]])  # another batch size
+        images_BCHW = torch.cat([images_BCHW, images_BCHW[:1]])  # a batch size other than the traced one
         expected = module(images_BCHW)
-        got = torch.from_numpy(session.run(None, {"images": images_BCHW.numpy()})[0])
-    difference = float((got - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
+        actual = torch.from_numpy(session.run(None, {"images": images_BCHW.numpy()})[0])
+    difference = float((actual - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
     if not difference < 1e-3:
         raise RunError(f"onnxruntime's features differ from PyTorch's by {difference:.1e}; see {partial}")
     partial.replace(path)

@@ -3,6 +3,7 @@
 Parameter names are those of torchvision's ResNet (timm has the same) or of timm's ViT, with a library-specific prefix.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,13 @@ CONTAINER_KEYS = ("backbone", "state_dict", "model", "student", "teacher", "net"
 CLASSIFIERS = ("fc.", "head.", "classifier.")
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, names: Collection[str] = FIRST_LAYERS) -> dict[str, Tensor]:
     """Reads the state dict of a backbone from a `.safetensors` file or a torch.save checkpoint.
 
     Checkpoints are loaded with `weights_only=True`, so that untrusted files cannot run code. If a checkpoint holds
     several encoders, the trained one is returned, not its EMA copy. Names have no prefix; a classifier is left out.
+    names: parameters that identify the backbone, by default the first layer of a ResNet or ViT; of the known prefixes,
+    the one with most of them is used.
     Raises UsageError if the file is missing or holds no backbone, RunError if it is damaged.
     """
     if not path.is_file():
@@ -47,12 +50,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"torch.save checkpoint that holds only tensors and plain values"
         ) from None
     state = _tensors(content)
-    for prefix in PREFIXES:
-        if any(prefix + first in state for first in FIRST_LAYERS):
-            encoder = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-            return {name: value for name, value in encoder.items() if not name.startswith(CLASSIFIERS)}
-    some = ", ".join(sorted(state)[:4]) or "no tensors"
-    raise UsageError(f"{path} holds no ResNet or ViT under a known prefix; its first names are {some}")
+    prefix = max(PREFIXES, key=lambda prefix: sum(prefix + name in state for name in names))
+    if not any(prefix + name in state for name in names):
+        kind = "ResNet or ViT" if names is FIRST_LAYERS else "weights of this model"
+        some = ", ".join(sorted(state)[:4]) or "no tensors"
+        raise UsageError(f"{path} holds no {kind} under a known prefix; its first names are {some}")
+    encoder = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    return {name: value for name, value in encoder.items() if name in names or not name.startswith(CLASSIFIERS)}
 
 
 def _tensors(content: Any) -> dict[str, Tensor]:
@@ -68,14 +72,17 @@ def _tensors(content: Any) -> dict[str, Tensor]:
     return {}
 
 
-def load_weights(backbone: nn.Module, path: Path) -> None:
+def load_weights(backbone: nn.Module, path: Path, *, strict: bool = True) -> None:
     """Loads the weights of `read_weights(path)` into a backbone.
 
+    strict: the backbone is a ResNet or ViT, and the file must hold no other parameters but a classifier. False for any
+    other architecture: the file must hold the backbone's parameters; further ones are ignored.
     Raises RunError, with the first mismatch, if names or shapes differ; the backbone is then unchanged.
     """
-    state, expected = read_weights(path), backbone.state_dict()
+    expected = backbone.state_dict()
+    state = read_weights(path) if strict else read_weights(path, expected.keys())
     missing = [name for name in expected if name not in state and not name.endswith("num_batches_tracked")]
-    extra = [name for name in state if name not in expected]
+    extra = [name for name in state if name not in expected] if strict else []
     other = [name for name in expected if name in state and state[name].shape != expected[name].shape]
     if missing or extra or other:
         what = (
@@ -85,5 +92,8 @@ def load_weights(backbone: nn.Module, path: Path) -> None:
             if missing
             else f"the file also has {extra[0]}"
         )
-        raise RunError(f"{path} does not fit this backbone: {what}; pass matching --backbone.name, .width and .stem")
+        raise RunError(
+            f"{path} does not fit this backbone: {what}; pass a matching architecture "
+            f"(--backbone.name, .width and .stem; in eval, the NAME of NAME=FILE)"
+        )
     backbone.load_state_dict(state, strict=False)

@@ -185,7 +185,7 @@ def test_nothing_is_published_of_an_export_that_was_not_written_well(hub, finish
         path.write_bytes(content[:-4] + b"\x01\x02\x03\x04" if path.suffix == ".safetensors" else content)
 
     monkeypatch.setattr(export, "replace_file", damaged)
-    with pytest.raises(RunError, match="does not hold what was written to it"):
+    with pytest.raises(RunError, match="differs from the weights that were written to it"):
         export_run(finished, push="somebody/some-encoder")
     assert hub.calls == []
 
