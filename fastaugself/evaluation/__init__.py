@@ -1,1 +1,1 @@
-"""What a representation kept: features and the probes on them."""
+"""Evaluation of frozen encoders: feature extraction, data sets and protocols."""

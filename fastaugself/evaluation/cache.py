@@ -1,4 +1,4 @@
-"""Features on disk, addressed by what they depend on, and checked before they are used.
+"""The feature cache: arrays on disk, keyed by a hash of their inputs and verified by a checksum when read.
 
 Shape suffixes: N samples, D features.
 """
@@ -17,22 +17,21 @@ from ..files import partial_file
 
 
 def default_folder() -> Path:
-    """`FASTAUGSELF_CACHE`, else `fastaugself` in the user's cache folder."""
-    if own := os.environ.get("FASTAUGSELF_CACHE"):
-        return Path(own)
+    """`$FASTAUGSELF_CACHE`, else `fastaugself` in the user's cache folder."""
+    if folder := os.environ.get("FASTAUGSELF_CACHE"):
+        return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastaugself"
 
 
 def key_of(*parts: str) -> str:
-    """The address of what depends on `parts` and nothing else."""
+    """The cache key of a result that depends on `parts` only."""
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
 
 
 def read(folder: Path, key: str, count: int) -> NDArray[np.float32] | None:
-    """The features [count, D] at an address, memory-mapped; None where there are none that are whole.
+    """The cached float32 features [count, D] of a key, memory-mapped; None if there is no valid file.
 
-    The name carries the digest of the file's bytes: one that is cut, overwritten or damaged does not fit it, is
-    removed, and counts as absent.
+    The file name contains the checksum of the content. A truncated or damaged file is removed and counts as missing.
     """
     for path in sorted(folder.glob(f"{key}-*.npy")):
         try:
@@ -48,13 +47,13 @@ def read(folder: Path, key: str, count: int) -> NDArray[np.float32] | None:
 
 
 def write(folder: Path, key: str, count: int, batches: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Streams batches [B, D] to the address, at most one of them in memory, and gives them as `read` does.
+    """Writes batches [B, D] to the cache one by one, and returns the features [count, D] memory-mapped.
 
-    Raises RunError where the batches are not `count` rows, or the folder cannot be written.
+    Raises RunError if the batches do not have `count` rows in all, or the folder cannot be written.
     """
-    place = folder / f"{key}.npy"  # only a partial file in its folder is ever open under another name
+    target = folder / f"{key}.npy"  # never written itself: the partial file beside it is renamed with its checksum
     try:
-        with partial_file(place) as partial:
+        with partial_file(target) as partial:
             file, digest, rows, width = partial.file, hashlib.blake2b(digest_size=16), 0, -1
             for batch in batches:
                 if width < 0:
@@ -68,11 +67,11 @@ def write(folder: Path, key: str, count: int, batches: Iterable[NDArray[np.float
                 file.write(data)
                 rows += len(batch)
             if rows != count:
-                raise RunError(f"{rows} rows of features came for {count} samples")
+                raise RunError(f"got {rows} rows of features for {count} samples")
             path = folder / f"{key}-{digest.hexdigest()}.npy"
             partial.become(path)
     except OSError as error:
-        raise RunError(f"features cannot be kept in {folder}: {error.strerror}; pass another --cache") from None
+        raise RunError(f"features cannot be written to {folder}: {error.strerror}; pass another --cache") from None
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 

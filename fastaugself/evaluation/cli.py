@@ -18,7 +18,7 @@ COMMANDS = {
 
 
 def datasets() -> None:
-    """List the data sets that --dataset takes, with the files that each expects."""
+    """List the data sets for --dataset, with the files that each expects."""
     from .datasets import readers
 
     for name, reader in readers().items():

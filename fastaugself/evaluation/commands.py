@@ -1,6 +1,6 @@
 """The commands of `fastaugself eval` that read features.
 
-Shape suffixes: N samples, T targets, K histogram cells.
+Shape suffixes: N samples, T targets.
 """
 
 import hashlib
@@ -29,12 +29,12 @@ from .splits import Dataset
 
 @dataclass(frozen=True)
 class Knn(FeatureOptions):
-    """k-NN classification: votes of the nearest training images, by cosine."""
+    """k-NN classification: weighted votes of the nearest training images by cosine similarity."""
 
     neighbors: int = 20
-    """Training images that vote."""
+    """Number of nearest training images that vote."""
     temperature: float = 0.07
-    """Of the votes' weights, exp(cosine / temperature)."""
+    """Temperature T of the vote weights exp(cosine / T)."""
 
     name: ClassVar[str] = "knn"
     least: ClassVar[dict[str, float]] = {**FeatureOptions.least, "neighbors": 1, "temperature": 0.001}
@@ -46,7 +46,7 @@ class Knn(FeatureOptions):
 
 @dataclass(frozen=True)
 class Linear(FeatureOptions):
-    """Linear probe: logistic regression by L-BFGS, 45 l2 penalties, chosen on val, refit on train and val."""
+    """Linear probe: logistic regression, the best of 45 L2 penalties on val, refit on train and val."""
 
     name: ClassVar[str] = "linear"
 
@@ -56,16 +56,16 @@ class Linear(FeatureOptions):
 
 @dataclass(frozen=True)
 class FewShot(FeatureOptions):
-    """Few-shot episodes: one-vs-rest logistic regression on a few images of a few classes."""
+    """Few-shot classification: one-vs-rest logistic regression on a few images of a few classes."""
 
     shots: int = 5
-    """Labelled images of each class; published are 1 and 5."""
+    """Labelled images per class; published values are 1 and 5."""
     ways: int = 5
-    """Classes of an episode."""
+    """Classes per episode."""
     queries: int = 16
-    """Images of each class to be classified."""
+    """Images to classify, per class."""
     episodes: int = 2000
-    """Episodes."""
+    """Number of episodes."""
 
     name: ClassVar[str] = "fewshot"
 
@@ -86,12 +86,12 @@ class FewShot(FeatureOptions):
 
 @dataclass(frozen=True)
 class Retrieval(FeatureOptions):
-    """Retrieval: the nearest images of each test image, with a page that shows them."""
+    """Retrieval: precision among the nearest images of each test image, with a page that shows them."""
 
     neighbors: int = 5
-    """Images retrieved for each."""
+    """Images retrieved per query."""
     shown: int = 24
-    """Queries on the page; 0 = no page."""
+    """Number of queries on the page; 0 = no page."""
 
     name: ClassVar[str] = "retrieval"
     least: ClassVar[dict[str, float]] = {**FeatureOptions.least, "neighbors": 1, "shown": 0}
@@ -116,7 +116,7 @@ class Retrieval(FeatureOptions):
 @dataclass(frozen=True)
 class _Targets(FeatureOptions):
     def targets(self, dataset: Dataset, extract: Extractor, encoder: Encoder) -> dict[str, Tensor]:
-        """Targets by split; of boxes and points as fractions of the square that the encoder sees."""
+        """Targets by split, float64 [N, T]; boxes and points as fractions of the square that the encoder sees."""
         found = {}
         for name in self.splits(dataset):
             split = dataset.split(name)
@@ -132,21 +132,22 @@ class _Targets(FeatureOptions):
         return found
 
     def _same_frame(self, extract: Extractor, encoders: Sequence[Encoder]) -> Encoder:
-        shares = {encoder.size / extract.side(encoder) for encoder in encoders}
-        if len(shares) > 1:
-            raise UsageError("the models see different parts of the images: pass one --size and --resize for all")
+        """The first encoder; UsageError if the central crops of the models differ, since targets depend on the crop."""
+        crops = {encoder.size / extract.side(encoder) for encoder in encoders}
+        if len(crops) > 1:
+            raise UsageError("the models see different crops of the images: pass one --size and --resize for all")
         return encoders[0]
 
 
 @dataclass(frozen=True)
 class Localize(_Targets):
-    """Localisation: the object's box by ridge regression, its error as a mean square and as overlap."""
+    """Localisation: the object's box by ridge regression, scored by mean square error and IoU."""
 
     name: ClassVar[str] = "localize"
 
     def protocol(self, dataset: Dataset, extract: Extractor, encoders: Sequence[Encoder]) -> Protocol:
         if dataset.kind != "boxes":
-            raise UsageError(f"{dataset.name} has no boxes: pass a data set that has them, such as cub200")
+            raise UsageError(f"{dataset.name} has no boxes: pass a data set with boxes, such as --dataset cub200")
         targets = self.targets(dataset, extract, self._same_frame(extract, encoders))
         boxes = {name: frame_boxes(values.numpy()) for name, values in targets.items()}
         return protocols.localization(boxes, seed=self.seed)
@@ -154,7 +155,7 @@ class Localize(_Targets):
 
 @dataclass(frozen=True)
 class Regression(_Targets):
-    """Regression of landmarks or other values by ridge regression, R2."""
+    """Ridge regression of landmarks or other targets, scored by R2."""
 
     name: ClassVar[str] = "regression"
 
@@ -167,14 +168,14 @@ class Regression(_Targets):
 
 @dataclass(frozen=True)
 class Information(FeatureOptions):
-    """InfoNCE lower bound on the information between an image's colour histogram and its features, in nats."""
+    """InfoNCE lower bound, in nats, on the mutual information of an image's colour histogram and its features."""
 
     bins: int = BINS
-    """Of each channel; the histogram is of the RGB cube."""
+    """Histogram bins per channel; the histogram is over the RGB cube."""
     epochs: int = 50
-    """Of the critic's training."""
+    """Epochs of critic training."""
     critic_batch: int = 256
-    """Samples that are told apart; the bound cannot exceed its logarithm."""
+    """Batch size of the critic; the bound cannot exceed its logarithm."""
 
     name: ClassVar[str] = "information"
     least: ClassVar[dict[str, float]] = {**FeatureOptions.least, "bins": 2, "epochs": 1, "critic_batch": 8}
@@ -182,19 +183,19 @@ class Information(FeatureOptions):
 
     def protocol(self, dataset: Dataset, extract: Extractor, encoders: Sequence[Encoder]) -> Protocol:
         module = Histogram(self.bins)
-        first = encoders[0]
-        digest = hashlib.blake2b(f"{module!r} {first.size}".encode(), digest_size=16).hexdigest()
-        eye = Encoder("histogram", "", module.eval(), first.size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), digest)
-        histograms = {name: extract(eye, dataset.split(name), name).x_ND for name in self.needs}
+        size = encoders[0].size
+        digest = hashlib.blake2b(f"{module!r} {size}".encode(), digest_size=16).hexdigest()
+        histogram = Encoder("histogram", "", module.eval(), size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), digest)
+        histograms = {name: extract(histogram, dataset.split(name), name).x_ND for name in self.needs}
         return protocols.information(histograms, epochs=self.epochs, batch_size=self.critic_batch, seed=self.seed)
 
 
 @dataclass(frozen=True)
 class Parameters(FeatureOptions):
-    """Prediction of the difference of two views' augmentation parameters from their frozen features, R2."""
+    """Prediction of the difference between two views' augmentation parameters from their features, scored by R2."""
 
     probe: Literal["linear", "heads"] = "linear"
-    """Ridge regression, or AugSelf's own heads (an MLP each), which also tell whether the flips are equal."""
+    """Ridge regression, or AugSelf's heads (one MLP each), which also predict whether both views have the same flip."""
 
     name: ClassVar[str] = "parameters"
 
@@ -221,10 +222,10 @@ class Parameters(FeatureOptions):
                 details: dict[str, Any] = {"penalty": ridge.penalty}
             else:
                 heads = train_heads(x["train"], y["train"], seed=self.seed)
-                whole = predict(heads, x["test"])
-                predicted = whole[:, :-1]
-                equal = (whole[:, -1] > 0.5) == (y["test"][:, -1] > 0.5)
-                details = {"flip_accuracy": float(equal.double().mean())}
+                predicted_and_flip = predict(heads, x["test"])
+                predicted = predicted_and_flip[:, :-1]
+                correct = (predicted_and_flip[:, -1] > 0.5) == (y["test"][:, -1] > 0.5)
+                details = {"flip_accuracy": float(correct.double().mean())}
             truth = y["test"][:, :-1]
             by_name = dict(zip(names, r2(predicted, truth), strict=True))
             groups = {
@@ -238,6 +239,7 @@ class Parameters(FeatureOptions):
 
 
 def _whole(dataset: Dataset) -> str:
+    """The name of the split with all samples."""
     if "all" not in dataset.splits:
-        raise UsageError(f"{dataset.name} has no samples of all splits in one; it has {', '.join(dataset.splits)}")
+        raise UsageError(f"{dataset.name} has no split `all`, only {', '.join(dataset.splits)}: pass another --dataset")
     return "all"

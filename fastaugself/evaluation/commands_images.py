@@ -27,29 +27,29 @@ from .transforms import transforms
 
 log = logging.getLogger("fastaugself")
 
-RESIZE = 256 / 224  # of the shorter side, in sides of the input, as published
+RESIZE = 256 / 224  # shorter side after resizing, relative to the input size, as published
 
 
 @dataclass(frozen=True)
 class InvarianceCommand(Options):
-    """Invariance to synthetic transforms, or to how objects were photographed, with a figure of transforms x models."""
+    """Invariance to synthetic transforms, or to the viewpoint of objects, with a page of transforms x models."""
 
     split: str = ""
-    """Split of clean images; default: test, else all."""
+    """Split of the clean images; default: test, else all."""
     transforms: tuple[str, ...] = ()
-    """Names of transforms; default all 18."""
+    """Names of the transforms; default: all 18."""
     images: int = 100
-    """Images that are transformed; published are 1000."""
+    """Number of images to transform; published: 1000."""
     values: int = 16
-    """Values of each transform's parameters over its range; published are 256."""
+    """Parameter values per transform, over its range; published: 256."""
     views: bool = False
-    """The data are views of objects, one class an object: measure the invariance to pose, light, ... instead."""
+    """The data are views of objects, one class per object: measure the invariance to pose, light, ... instead."""
 
     name: ClassVar[str] = "invariance"
     least: ClassVar[dict[str, float]] = {**Options.least, "images": 2, "values": 2}
 
     def __call__(self) -> list[Row]:
-        """Measures, prints and writes."""
+        """Runs the measurement; prints and writes the results."""
         began = time.perf_counter()
         check_outputs(self.out / "results.csv")
         encoders, dataset = self.encoders(), self.read_data()
@@ -73,8 +73,8 @@ class InvarianceCommand(Options):
         resize = self.resize or round(encoder.size * RESIZE)
         if resize <= encoder.size:
             raise UsageError(
-                f"--resize {resize} leaves no border around the {encoder.size} pixels that {encoder.name} takes, and "
-                f"translations need one: pass {round(encoder.size * RESIZE)}, the published share, or leave it out"
+                f"--resize {resize} leaves no border around the {encoder.size} pixels of {encoder.name}'s input, and "
+                f"translations need one: pass --resize {round(encoder.size * RESIZE)}, the published ratio, or omit it"
             )
         return dataclasses.replace(self.extractor(), resize=resize, filter="bilinear")
 
@@ -88,7 +88,7 @@ class InvarianceCommand(Options):
             extract = self._extractor(encoder)
             clean.append(extract(encoder, split, name))
             if not self._fuses(encoders):
-                invariance.whitening(clean[-1].x_ND)  # refused before the work
+                invariance.whitening(clean[-1].x_ND)  # raises here, before the slow part
             for transform in transforms(self.values, size=encoder.size, resize=extract.resize, names=self.transforms):
                 x_MJD = invariance.transformed(extract, encoder, split, chosen, transform, resize=extract.resize)
                 part = Representation(encoder.name, x_MJD.flatten(0, 1), transform.name)
@@ -127,12 +127,14 @@ class InvarianceCommand(Options):
 
     @property
     def _how(self) -> Any:
+        """The kind of fusion; for single models any kind will do."""
         return "concat" if self.fuse == "none" else self.fuse
 
     def _fuses(self, encoders: list[Encoder]) -> bool:
         return self.fuse != "none" and len(encoders) > 1
 
     def _sets(self, encoders: list[Encoder]) -> list[tuple[int, ...]]:
+        """Indices of the models of each representation: each model alone, then all fused."""
         alone: list[tuple[int, ...]] = [(i,) for i in range(len(encoders))]
         return [*alone, tuple(range(len(encoders)))] if self._fuses(encoders) else alone
 
@@ -151,17 +153,17 @@ def _rows(models: tuple[str, ...], fusion: str, by_name: dict[str, Invariance], 
 
 @dataclass(frozen=True)
 class Layers(Options):
-    """Similarity of images and their augmented selves per layer: where a network forgets which augmentation."""
+    """Similarity of images and their augmented versions at every layer of the network."""
 
     split: str = ""
-    """Split of images; default: test, else all."""
+    """Split of the images; default: test, else all."""
     augmentations: tuple[str, ...] = ()
-    """Of flip, color, grayscale, blur, crop; default all."""
+    """Augmentations to measure: flip, color, grayscale, blur, crop; default: all."""
 
     name: ClassVar[str] = "layers"
 
     def __call__(self) -> list[Row]:
-        """Measures, prints and writes."""
+        """Runs the measurement; prints and writes the results."""
         began = time.perf_counter()
         check_outputs(self.out / "results.csv")
         encoders, dataset = self.encoders(), self.read_data()

@@ -1,4 +1,4 @@
-"""Frozen features of photos.
+"""Feature extraction with frozen encoders, with a cache.
 
 Shape suffixes: V views, B batch, N samples, D features.
 """
@@ -24,10 +24,11 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Extractor:
-    """Features of images, computed once for each (encoder, preparation, images) and kept in `folder`.
+    """Extracts features, cached by encoder, preprocessing and image content.
 
-    device: where encoders run. resize: shorter side before the central crop, 0 for the encoder's own size. folder:
-    of the cache, None to keep nothing. workers: threads that decode, 0 for one a core. filter: of the resize.
+    device: where encoders run. resize: shorter side in pixels after resizing, before the central crop; 0 = the
+    encoder's input size. folder: of the cache, None = no cache. workers: decoding threads, 0 = one per core.
+    filter: resampling filter of the resize.
     """
 
     device: torch.device = CPU
@@ -38,19 +39,21 @@ class Extractor:
     filter: Filter = "bicubic"
 
     def side(self, encoder: Encoder) -> int:
-        """Shorter side of the resized image; UsageError where the central crop would not fit into it."""
+        """Shorter side of the resized image in pixels; UsageError if the central crop does not fit into it."""
         if self.resize and self.resize < encoder.size:
-            raise UsageError(f"--resize {self.resize} is below the {encoder.size} pixels that {encoder.name} takes")
+            raise UsageError(
+                f"--resize {self.resize} is below the {encoder.size} pixels of {encoder.name}'s input: pass at least "
+                f"{encoder.size}"
+            )
         return self.resize or encoder.size
 
     def __call__(self, encoder: Encoder, split: Split, where: str) -> fusion.Representation:
-        """The features of a split, in its order. where: its name, for messages.
+        """The features of a split, in its order. where: name of the split, for messages.
 
-        Raises UsageError for an empty split, RunError for an image that cannot be read and features that are not
-        finite.
+        Raises UsageError for an empty split, RunError for an unreadable image and for NaN or Inf features.
         """
         if not len(split):
-            raise UsageError(f"{where} is empty")
+            raise UsageError(f"the {where} split is empty")
         identity, side = split.images.digest(self.folder), self.side(encoder)
         key = cache.key_of("features-1", encoder.digest, str(side), str(encoder.size), self.filter, identity)
 
@@ -60,13 +63,13 @@ class Extractor:
                 for x_BHWC in batches(split.images, prepared, batch_size=self.batch_size, workers=self.workers):
                     yield frozen(x_BHWC).numpy()
 
-        x_ND = self.kept(key, len(split), compute(), f"{encoder.name} on {where}")
+        x_ND = self.cached(key, len(split), compute(), f"{encoder.name} on {where}")
         return fusion.Representation(encoder.name, x_ND, identity)
 
-    def kept(self, key: str, count: int, batches: Iterable[NDArray[np.float32]], what: str) -> Tensor:
-        """The rows [count, D] at an address of the cache, else computed and kept there.
+    def cached(self, key: str, count: int, batches: Iterable[NDArray[np.float32]], what: str) -> Tensor:
+        """The cached rows [count, D] of a key; computed from `batches` and stored if missing.
 
-        what: in words, for the refusal of rows that are not finite.
+        what: description of the rows, for the error about NaN or Inf.
         """
         found = cache.read(self.folder, key, count) if self.folder else None
         if found is None:
@@ -75,30 +78,30 @@ class Extractor:
         return torch.from_numpy(np.array(found))
 
     def sizes(self, images: Images) -> NDArray[np.float64]:
-        """(width, height) in pixels of every image, [N, 2]."""
+        """(width, height) of every image in pixels, float64 [N, 2], cached."""
         key = cache.key_of("sizes-1", images.digest(self.folder))
         opened = in_threads(lambda i: images.open(i).size, range(len(images)), workers=self.workers)
         rows = (np.array([size], np.float32) for size in opened)
-        return self.kept(key, len(images), rows, "sizes").double().numpy()
+        return self.cached(key, len(images), rows, "sizes").double().numpy()
 
 
 def _finite(batches: Iterable[NDArray[np.float32]], what: str) -> Iterator[NDArray[np.float32]]:
-    """The batches; what is not finite is refused before it is kept."""
+    """Yields the batches; RunError for NaN or Inf, before they are cached."""
     seen = 0
     for batch in batches:
         finite = np.isfinite(batch).all(1)
         if not finite.all():
             first = seen + int(np.flatnonzero(~finite)[0])
             raise RunError(
-                f"features of {what} are not finite (first: sample {first}): the model is broken, or overflows in its "
-                f"precision"
+                f"the features of {what} contain NaN or Inf (first: sample {first}): its weights are damaged, or it "
+                f"overflows in its precision"
             )
         seen += len(batch)
         yield batch
 
 
 class Frozen:
-    """An encoder on a device for a while: uint8 [B, H, W, C] to features [B, D], float32, on the CPU."""
+    """Context manager with an encoder on a device: images uint8 [B, H, W, C] to features float32 [B, D] on the CPU."""
 
     def __init__(self, encoder: Encoder, device: torch.device) -> None:
         self.encoder, self.device = encoder, device
@@ -115,10 +118,10 @@ class Frozen:
 
     @torch.inference_mode()
     def features(self, x_BCHW: Tensor) -> Tensor:
-        """Features [B, D] of normalised images."""
+        """Features [B, D], float32 on the CPU, of normalised images on the device."""
         f_BD = self.module(x_BCHW)
         if not isinstance(f_BD, Tensor):
-            raise UsageError(f"{self.encoder.name} gives {type(f_BD).__name__} instead of one tensor of features")
+            raise UsageError(f"{self.encoder.name} returns {type(f_BD).__name__}, expected one tensor of features")
         return f_BD.float().flatten(1).cpu()
 
     def __exit__(self, *_: object) -> None:

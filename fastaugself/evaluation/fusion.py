@@ -1,4 +1,4 @@
-"""Several frozen representations as one (Ericsson 2021, arXiv 2111.11398, section 5: plain concatenation).
+"""Fusion of several models' features (Ericsson 2021, arXiv 2111.11398, section 5: plain concatenation).
 
 Shape suffixes: N samples, D features.
 """
@@ -15,9 +15,9 @@ Fusion = Literal["concat", "mean", "add"]
 
 
 class Representation(NamedTuple):
-    """Features of the images of one split by one encoder, or by several.
+    """Features of the images of one split, by one encoder or several.
 
-    name: of the encoder. x_ND: float32, pooled, not normalised. identity: of the images and their order.
+    name: of the encoder. x_ND: float32, pooled, not normalised. identity: hash of the images and their order.
     """
 
     name: str
@@ -26,18 +26,19 @@ class Representation(NamedTuple):
 
 
 def fuse(parts: Sequence[Representation], how: Fusion = "concat") -> Representation:
-    """One representation of the same images from several: side by side, averaged or added, raw as they are.
+    """Fuses the raw features of several models of the same images: concatenated, averaged or added.
 
-    Raises UsageError where the parts belong to different images or orders, or cannot be averaged.
+    Raises UsageError if the parts are of different images or in different orders, or if features of different widths
+    are averaged or added.
     """
     if not parts:
-        raise UsageError("there is nothing to fuse")
+        raise UsageError("expected at least one representation to fuse, got none")
     first = parts[0]
     for part in parts[1:]:
         if part.identity != first.identity or len(part.x_ND) != len(first.x_ND):
             raise UsageError(
-                f"the features of {first.name} ({len(first.x_ND)}) and {part.name} ({len(part.x_ND)}) belong to "
-                f"different images, or to the same in different orders: extract both from the same data"
+                f"the features of {first.name} ({len(first.x_ND)}) and {part.name} ({len(part.x_ND)}) are of "
+                f"different images, or in different orders: extract both from the same data"
             )
         if how != "concat" and part.x_ND.shape[1] != first.x_ND.shape[1]:
             raise UsageError(

@@ -1,10 +1,10 @@
-"""How invariant features are: the Mahalanobis-whitened cosine of Ericsson 2021 (arXiv 2111.11398, section 4).
+"""Invariance of features: the Mahalanobis-whitened cosine similarity of Ericsson 2021 (arXiv 2111.11398, section 4).
 
-Features are centred by their mean and whitened by their covariance over clean images, so that all directions that vary
-among images count alike. The invariance to a transform is the mean cosine of an image and its transformed self: 1 for
-features that ignore it, about 0 for features that cannot tell the transformed image from another.
+Features are centred and whitened by their mean and covariance over clean images, so that all directions of variation
+count equally. The invariance to a transform is the mean cosine similarity of an image and its transformed version: 1 if
+the features ignore the transform, about 0 if the transformed image is as different as another image.
 
-Shape suffixes: N images, M images of a measurement, J values of a transform, D features, K kept axes.
+Shape suffixes: N images, M transformed images, J values of a transform, D features, K kept axes.
 """
 
 import itertools
@@ -28,7 +28,7 @@ from .transforms import Transform
 
 
 class Whitening(NamedTuple):
-    """mean_D, axes_DK: u(x) = (x - mean) @ axes has covariance 1; float64."""
+    """A whitening transform, float64: (x - mean_D) @ axes_DK has unit covariance on the clean images."""
 
     mean_D: Tensor
     axes_DK: Tensor
@@ -38,16 +38,16 @@ class Whitening(NamedTuple):
 
 
 def whitening(clean_ND: Tensor) -> Whitening:
-    """From the features of clean images, covariance unbiased. Any square root of its inverse gives the same cosines.
+    """The whitening transform of clean features [N, D], from their unbiased covariance.
 
-    Axes whose variance is below 1e-10 of the largest (dead features) are dropped. Raises UsageError where there are not
-    more images than features: their covariance has no inverse.
+    Any square root of the inverse covariance gives the same cosine similarities. Axes with a variance below 1e-10 of
+    the largest (dead features) are dropped. Raises UsageError for N <= D, where the covariance is singular.
     """
     count, width = clean_ND.shape
     if count <= width:
         raise UsageError(
-            f"{count} images cannot whiten {width} features, their covariance has no inverse: pass more than {width} "
-            f"images (--data), or models with fewer features"
+            f"{count} images cannot whiten {width} features, since their covariance is singular: pass more than "
+            f"{width} images (--data), or models with fewer features"
         )
     x = clean_ND.double()
     mean_D = x.mean(0)
@@ -57,9 +57,10 @@ def whitening(clean_ND: Tensor) -> Whitening:
 
 
 class Invariance(NamedTuple):
-    """published: mean cosine over images and all values, the identity among them. debiased: without the identity.
+    """The invariance to one transform.
 
-    distance: mean Mahalanobis distance, as published. by_value: mean cosine of each value.
+    published: mean cosine similarity over images and all values, including the identity. debiased: the same without the
+    identity. distance: mean Mahalanobis distance, as published. by_value: mean cosine similarity at each value.
     """
 
     published: Score
@@ -71,7 +72,11 @@ class Invariance(NamedTuple):
 def measure(
     white: Whitening, clean_MD: Tensor, changed_MJD: Tensor, identity: tuple[int, ...], *, seed: int
 ) -> Invariance:
-    """The invariance to one transform, with 95 % intervals over the images."""
+    """The invariance to one transform, with 95 % intervals over the images.
+
+    clean_MD: features of the images. changed_MJD: features of each image at every value of the transform.
+    identity: positions of the values that change nothing. seed: of the bootstrap.
+    """
     u_MK = white(clean_MD)
     v_MJK = white(changed_MJD.flatten(0, 1)).unflatten(0, changed_MJD.shape[:2])
     cosine_MJ = F.cosine_similarity(u_MK[:, None], v_MJK, dim=-1)
@@ -86,10 +91,11 @@ def measure(
 
 
 def measure_views(white: Whitening, x_ND: Tensor, objects_N: Tensor, *, seed: int) -> Invariance:
-    """The invariance to how an object was photographed: mean cosine among the views of each object, over objects.
+    """The invariance to viewpoint, light, ...: mean cosine similarity among the views of each object, over objects.
 
-    published counts each view with itself too, which adds 1/views; debiased does not. distance: mean over pairs.
-    Raises UsageError where no object has two views.
+    x_ND: features of all views. objects_N: int64 object of each view. `published` includes each view with itself, which
+    biases it upwards; `debiased` does not. `distance` is the mean over pairs of views.
+    Raises UsageError if no object has two views.
     """
     u_NK = white(x_ND)
     published, debiased, distances = [], [], []
@@ -104,7 +110,7 @@ def measure_views(white: Whitening, x_ND: Tensor, objects_N: Tensor, *, seed: in
         debiased.append((float(cosine_VV.sum()) - views) / (views * (views - 1)))
         distances.append(float(torch.pdist(u_VK).mean()))
     if not published:
-        raise UsageError("no object has two views: expected one folder an object, with its views in it")
+        raise UsageError("no object has two views: pass --data with one folder per object and its views in it")
     return Invariance(
         mean_score(np.array(published), seed=seed),
         mean_score(np.array(debiased), seed=seed),
@@ -114,14 +120,14 @@ def measure_views(white: Whitening, x_ND: Tensor, objects_N: Tensor, *, seed: in
 
 
 def draw(count: int, images: int, *, seed: int) -> np.ndarray:
-    """Which images are transformed: with replacement, as published (numpy's generator of 2021 at seed 0)."""
+    """Draws `images` of `count` positions with replacement, as published (numpy's RandomState at seed 0)."""
     return np.random.RandomState(seed).choice(count, images)
 
 
 def transformed(
     extract: Extractor, encoder: Encoder, split: Split, chosen: np.ndarray, transform: Transform, *, resize: int
 ) -> Tensor:
-    """Features of the chosen images under every value of a transform, [M, J, D], kept in the cache."""
+    """Features of the chosen images at every value of a transform, float32 [M, J, D], cached."""
     values = len(transform.values)
     subset = split.take(chosen)
     identity = subset.images.digest(extract.folder)
@@ -134,11 +140,11 @@ def transformed(
         return torch.from_numpy(np.stack(every))
 
     def compute() -> Iterator[NDArray[np.float32]]:
-        together = max(1, extract.batch_size // values)  # images whose values fill a batch
+        group = max(1, extract.batch_size // values)  # images per batch, each at all values
         with Frozen(encoder, extract.device) as frozen:
-            stream = in_threads(prepared, range(len(subset)), workers=extract.workers, ahead=2 * together)
-            while images := list(itertools.islice(stream, together)):
+            stream = in_threads(prepared, range(len(subset)), workers=extract.workers, ahead=2 * group)
+            while images := list(itertools.islice(stream, group)):
                 yield np.concatenate([frozen(part).numpy() for part in torch.cat(images).split(extract.batch_size)])
 
-    x_ND = extract.kept(key, len(subset) * values, compute(), f"{encoder.name} under {transform.name}")
+    x_ND = extract.cached(key, len(subset) * values, compute(), f"{encoder.name} under {transform.name}")
     return x_ND.unflatten(0, (len(subset), values))

@@ -1,7 +1,7 @@
-"""The figure and table of invariances: transforms x models, as one HTML page.
+"""The HTML page of `fastaugself eval invariance`: a heatmap and a table of transforms x models.
 
-The colours are a sequential scale whose steps differ in lightness, so that they hold in gray and for every kind of
-colour vision; every cell carries its number.
+The colours are a sequential scale that varies in lightness, so that it is readable in greyscale and with any colour
+vision; every cell also shows its number.
 """
 
 from collections.abc import Mapping
@@ -20,28 +20,28 @@ LOW, HIGH = (247, 244, 236), (11, 72, 92)  # colours of cosine 0 and 1
 def write_page(
     path: Path, data: str, found: Mapping[str, Mapping[str, Invariance]], options: Mapping[str, Any]
 ) -> Path:
-    """Writes the page of [model][transform]."""
+    """Writes the page of the invariances [model][transform], and returns its path. options: for the footer."""
     heading = f"Invariances on {data}"
     described = ", ".join(f"{name} {value}" for name, value in options.items() if name not in ("models", "data"))
     body = (
         f"<h1>{escape(heading)}</h1>\n"
-        '<p class="lead">Cosine of an image and its transformed self, in features that are whitened over clean images: '
-        "1 is invariant, 0 is as different as any two images. Debiased: the values of a transform that change nothing, "
-        "and a view with itself, are left out.</p>\n"
+        '<p class="lead">Cosine similarity of an image and its transformed version, with features whitened over clean '
+        "images: 1 is invariant, 0 is as different as two different images. Debiased: without the identity values of a "
+        "transform, and without pairs of a view with itself.</p>\n"
         f"<h2>Debiased</h2>\n{heatmap(found)}\n"
-        f"<h2>As published, with intervals</h2>\n{_table(found)}\n"
+        f"<h2>As published, with 95 % intervals</h2>\n{_table(found)}\n"
         f'<p class="note">{escape(described)}</p>'
     )
     return write_html(path, heading, body)
 
 
 def heatmap(found: Mapping[str, Mapping[str, Invariance]]) -> str:
-    """SVG: a row a transform, a column a model, the debiased cosine in each cell."""
+    """SVG heatmap of the debiased cosine similarity: one row per transform, one column per model."""
     return matrix({model: {t: v.debiased.value for t, v in by_name.items()} for model, by_name in found.items()})
 
 
 def matrix(values: Mapping[str, Mapping[str, float]]) -> str:
-    """SVG of [column][row], values of 0 to 1 as colours and numbers; columns are numbered where names are long."""
+    """SVG heatmap of values[column][row] in [0, 1], with numbers; columns with long names are numbered."""
     rows = list(dict.fromkeys(name for column in values.values() for name in column))
     models = list(values)
     long = any(len(model) > 10 for model in models)
@@ -58,9 +58,9 @@ def matrix(values: Mapping[str, Mapping[str, float]]) -> str:
             if row not in values[model]:
                 continue
             value = values[model][row]
-            share = min(max(value, 0.0), 1.0)
-            color = tuple(round(a + (b - a) * share) for a, b in zip(LOW, HIGH, strict=True))
-            ink = "#fff" if share > 0.5 else "#1b1c1d"
+            position = min(max(value, 0.0), 1.0)
+            color = tuple(round(a + (b - a) * position) for a, b in zip(LOW, HIGH, strict=True))
+            ink = "#fff" if position > 0.5 else "#1b1c1d"
             x = LABEL + CELL * i
             label = escape(f"{model}, {row}: {value:.3f}")
             parts.append(

@@ -1,10 +1,6 @@
-"""What all commands of `fastaugself eval` share: which models, which data, where the results go.
-
-Shape suffixes: N samples, D features.
-"""
+"""Options common to all commands of `fastaugself eval`: models, data, and where to write results."""
 
 import dataclasses
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,22 +8,19 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
 from tyro.conf import Positional, arg
 
 from ..distributed import DeviceName, resolve_device
 from ..errors import UsageError
-from ..files import check_outputs
 from .cache import default_folder
 from .datasets import read_dataset
 from .encoders import Encoder, load_encoder
 from .features import Extractor
-from .fusion import Fusion, Representation, fuse
-from .protocols import Features, Outcome, Protocol
-from .results import Row, number, table, write_result
+from .fusion import Representation
+from .protocols import Features, Protocol
+from .results import Row, write_result
+from .run import evaluate
 from .splits import Dataset, thin, with_val
-
-log = logging.getLogger("fastaugself")
 
 
 @dataclass(frozen=True)
@@ -35,33 +28,33 @@ class Options:
     """Options of every protocol."""
 
     models: Annotated[Positional[tuple[str, ...]], arg(metavar="MODEL ...")]
-    """Models: run folders, exports, timm:NAME, torchvision:NAME, random:RUN_OR_NAME; LABEL@MODEL names one."""
+    """Models: run folders, exports, timm:NAME, torchvision:NAME, random:RUN_OR_NAME. LABEL@MODEL sets a name."""
     data: Path
-    """Folders of class folders, a .beton file, or the files of the data set that --dataset names."""
+    """A folder of class folders, a .beton file, or the files of the data set given with --dataset."""
     dataset: str = ""
-    """Name of a data set of the papers (`fastaugself eval datasets` lists them); default: what is at --data."""
+    """Name of the paper's data set at --data (listed by `fastaugself eval datasets`); default: folders or .beton."""
     fuse: Literal["concat", "mean", "add", "none"] = "concat"
-    """How several models become one representation, beside each alone; none: only each alone."""
+    """How to combine the features of several models (each model is also evaluated alone); none: do not combine."""
     size: int = 0
-    """Side of the input in pixels; 0 = each model's own."""
+    """Side of the input images in pixels; 0 = each model's own."""
     resize: int = 0
-    """Shorter side before the central crop; 0 = the side of the input, as published."""
+    """Shorter side in pixels after resizing, before the central crop; 0 = the input size, as published."""
     resplit: bool = False
-    """Draw the validation split anew from train and the data set's own: of each class 10 %."""
+    """Merge train and the data set's own validation split, and draw 10 % of each class as the new validation split."""
     limit: int = 0
-    """At most this many samples of each split, drawn by the seed, of every class in proportion; 0 = all."""
+    """Maximum number of samples per split, drawn at random and stratified by class; 0 = all."""
     seed: int = 0
-    """Of everything that is drawn: validation split, episodes, intervals."""
+    """Random seed of the validation split, the episodes and the bootstrap."""
     out: Path = Path("results/eval")
-    """Folder of the results: a JSON file each, results.csv and results.md of all."""
+    """Folder of the results: one JSON file per evaluation, and results.csv and results.md with all of them."""
     cache: Path | None = None
-    """Folder of kept features; default: $FASTAUGSELF_CACHE or ~/.cache/fastaugself."""
+    """Folder of the feature cache; default: $FASTAUGSELF_CACHE or ~/.cache/fastaugself."""
     device: DeviceName = "auto"
-    """Where models run."""
+    """Device to run the models on."""
     workers: int = 0
-    """Decoding threads; 0 = one a core."""
+    """Decoding threads; 0 = one per core."""
     batch_size: int = 64
-    """Images that go through a model at a time."""
+    """Images per forward pass."""
 
     name: ClassVar[str] = ""
     least: ClassVar[dict[str, float]] = {"limit": 0, "size": 0, "resize": 0, "workers": 0, "batch_size": 1}
@@ -74,15 +67,16 @@ class Options:
                 raise UsageError(f"--{option.replace('_', '-')} must be at least {least}, got {getattr(self, option)}")
 
     def torch_device(self) -> torch.device:
-        """Where models run; UsageError for CUDA where there is none."""
+        """The device to run the models on. Raises UsageError for CUDA without a CUDA device."""
         return resolve_device(self.device)
 
     def extractor(self) -> Extractor:
+        """A feature extractor with these options and its cache."""
         folder = self.cache or default_folder()
         return Extractor(self.torch_device(), self.resize, folder, self.batch_size, self.workers)
 
     def encoders(self) -> list[Encoder]:
-        """The models, under names that differ."""
+        """Loads the models; equal names get a number, as in `name#2`."""
         found: list[Encoder] = []
         for spec in self.models:
             encoder = load_encoder(spec, size=self.size or None, seed=self.seed)
@@ -91,8 +85,8 @@ class Options:
         return found
 
     def read_data(self) -> Dataset:
-        """The data set, with a validation split and no more samples than the limit."""
-        dataset = with_val(read_dataset(self.data, self.dataset), seed=self.seed, anew=self.resplit)
+        """Reads the data set, with a validation split and at most --limit samples per split."""
+        dataset = with_val(read_dataset(self.data, self.dataset), seed=self.seed, resplit=self.resplit)
         if not self.limit:
             return dataset
         splits = {
@@ -102,11 +96,11 @@ class Options:
         return dataclasses.replace(dataset, splits=splits, how=f"{dataset.how}; at most {self.limit} of each")
 
     def described(self) -> dict[str, Any]:
-        """The options that a result depends on, and its models, as JSON values."""
-        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        """The options that determine a result, models included, as JSON values."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         for name in ("out", "cache", "device", "workers", "batch_size", "seed"):
-            own.pop(name)
-        return {name: str(value) if isinstance(value, Path) else value for name, value in own.items()}
+            values.pop(name)
+        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
     def write(
         self,
@@ -118,7 +112,10 @@ class Options:
         began: float,
         adds: dict[str, float] | None = None,
     ) -> Path:
-        """Writes the result to `--out`, and gives the path of its JSON file. began: of `time.perf_counter`."""
+        """Writes the result to --out, and returns the path of its JSON file.
+
+        details: further entries of the file. began: `time.perf_counter()` at the start. adds: see `run.Result`.
+        """
         return write_result(
             self.out,
             protocol=self.name,
@@ -135,82 +132,25 @@ class Options:
 
 @dataclass(frozen=True)
 class FeatureOptions(Options):
-    """A protocol that reads features: of each model alone, of all fused, and of all but each."""
+    """Base class of the protocols on features: each model alone, all models fused, and all but one fused."""
 
     needs: ClassVar[tuple[str, ...]] = ("train", "val", "test")
 
     def splits(self, dataset: Dataset) -> tuple[str, ...]:
-        """Splits whose features are needed."""
+        """Names of the splits whose features the protocol needs."""
         return self.needs
 
     def protocol(self, dataset: Dataset, extract: Extractor, encoders: Sequence[Encoder]) -> Protocol:
+        """The protocol: a function from the features by split to an `Outcome`."""
         raise NotImplementedError
 
     def parts(self, dataset: Dataset, extract: Extractor, encoder: Encoder) -> dict[str, Representation]:
-        """The features of one model, by split."""
+        """Extracts the features of one model, by split."""
         return {name: extract(encoder, dataset.split(name), name) for name in self.splits(dataset)}
 
     def finish(self, dataset: Dataset, rows: Sequence[Row], features: Sequence[Features]) -> None:
-        """What else comes of the features of each row, such as a page."""
+        """Writes further outputs from the features of each row, such as a page."""
 
     def __call__(self) -> list[Row]:
-        """Runs the protocol, prints and writes its results."""
-        began = time.perf_counter()
-        check_outputs(self.out / "results.csv")
-        encoders, dataset, extract = self.encoders(), self.read_data(), self.extractor()
-        for note in (dataset.how, *dataset.notes):
-            if note:
-                log.info("%s: %s", dataset.name, note)
-        protocol = self.protocol(dataset, extract, encoders)
-        parts = [self.parts(dataset, extract, encoder) for encoder in encoders]
-        found = judge(protocol, parts, None if self.fuse == "none" else self.fuse)
-        sizes = {name: len(dataset.splits[name]) for name in self.splits(dataset)}
-        details = {"splits": dataset.how, "sizes": sizes}
-        path = self.write(dataset, encoders, found.rows, adds=found.adds, details=details, began=began)
-        print(table(found.rows))
-        for name, value in found.adds.items():
-            print(f"{name} adds {value:+.4f} to the others")
-        self.finish(dataset, found.rows, found.features)
-        print(path)
-        return found.rows
-
-
-@dataclass(frozen=True)
-class Judged:
-    """adds: by model, the score of the fusion minus that of the fusion without it."""
-
-    rows: list[Row]
-    features: list[dict[str, Tensor]]
-    adds: dict[str, float]
-
-
-def judge(protocol: Protocol, parts: Sequence[dict[str, Representation]], how: Fusion | None) -> Judged:
-    """The protocol on each representation alone and, where `how` is given, on all fused and on all but each."""
-    count = len(parts)
-    subsets: list[tuple[int, ...]] = [(i,) for i in range(count)]
-    everything = tuple(range(count))
-    if how and count > 1:
-        without = [tuple(j for j in everything if j != i) for i in everything]
-        subsets += [*(without if count > 2 else []), everything]
-        for split in parts[0]:  # refused before anything is fitted
-            fuse([part[split] for part in parts], how)
-    rows: list[Row] = []
-    features: list[dict[str, Tensor]] = []
-    by_subset: dict[tuple[int, ...], float] = {}
-    for subset in subsets:
-        fused = {split: fuse([parts[i][split] for i in subset], how or "concat") for split in parts[0]}
-        x = {split: part.x_ND for split, part in fused.items()}
-        outcome: Outcome = protocol(x)
-        names = tuple(next(iter(parts[i].values())).name for i in subset)
-        fusion = (how or "") if len(subset) > 1 else ""
-        rows.append(Row(names, fusion, outcome.metric, outcome.score, outcome.samples, outcome.details))
-        features.append(x)
-        by_subset[subset] = outcome.score.value
-        found = f"{rows[-1].label} {outcome.metric} {number(outcome.score.value)}"
-        log.info("%d of %d: %s", len(rows), len(subsets), found)
-    adds = {}
-    if how and count > 1:
-        for i in everything:
-            rest = tuple(j for j in everything if j != i)
-            adds[next(iter(parts[i].values())).name] = by_subset[everything] - by_subset[rest]
-    return Judged(rows, features, adds)
+        """Runs the protocol; prints and writes the results."""
+        return evaluate(self)

@@ -1,8 +1,8 @@
-"""Which augmentations can be told from frozen features: prediction of the parameters' differences of two views.
+"""Prediction of the difference between two views' augmentation parameters from their frozen features.
 
-The targets are AugSelf's (arXiv 2111.09613); the probe reads the features of both views of images of a held-out part.
-With AugSelf's own head as probe this is the analysis of CASSLE's authors (arXiv 2306.06082); the linear probe shows
-what lies open.
+The targets are AugSelf's (arXiv 2111.09613); the probe takes the features of both views of held-out images. With
+AugSelf's heads as the probe this is the analysis of CASSLE's authors (arXiv 2306.06082); the ridge probe measures what
+is linearly decodable.
 
 Shape suffixes: N images, D features, T targets.
 """
@@ -24,23 +24,23 @@ from .fusion import Representation
 from .splits import Split
 from .views import view_batches
 
-COLUMNS = {  # of the targets, by augmentation
+COLUMNS = {  # target columns by augmentation
     "crop": ("centre y", "centre x", "height", "width"),
     "color": ("brightness", "contrast", "saturation", "hue"),
     "blur": ("sigma",),
 }
-WIDTH = 9 + 1  # with the flip
+WIDTH = 9 + 1  # number of target columns, with the flip
 
 
 class Pairs(NamedTuple):
-    """Features of both views [N, 2D] and the differences of their parameters [N, 10]: crop, color, blur, flip."""
+    """Features of both views [N, 2D] and the differences of their parameters [N, 10] (crop, color, blur, flip)."""
 
     features: Representation
     targets_NT: Tensor
 
 
 def pairs(extract: Extractor, encoder: Encoder, split: Split, *, seed: int) -> Pairs:
-    """Both views of every image of a split under MoCo v2's policy, encoded; kept in the cache."""
+    """Encodes two views of every image of a split under MoCo v2's policy, cached. seed: of the augmentations."""
     identity = split.images.digest(extract.folder)
     policy = ViewPolicy.moco_v2(encoder.size)
     key = cache.key_of("pairs-1", encoder.digest, repr(policy), str(seed), str(encoder.size), identity)
@@ -53,19 +53,22 @@ def pairs(extract: Extractor, encoder: Encoder, split: Split, *, seed: int) -> P
                 both = [frozen.features(x_BCHW) for x_BCHW in batch.x_VBCHW]
                 yield torch.cat([*both, flat(target)], 1).numpy()
 
-    rows = extract.kept(key, len(split), compute(), f"{encoder.name} on views")
+    rows = extract.cached(key, len(split), compute(), f"{encoder.name} on views")
     return Pairs(Representation(encoder.name, rows[:, :-WIDTH], f"{identity} {seed}"), rows[:, -WIDTH:])
 
 
 def flat(target: Targets) -> Tensor:
-    """crop, color, blur and flip, [B, 10]."""
+    """Concatenates the crop, color, blur and flip targets, [B, 10]."""
     return torch.cat([target.crop_B4, target.color_B4, target.blur_B1, target.flip_B1], 1)
 
 
 def train_heads(
     x_ND: Tensor, targets_NT: Tensor, *, epochs: int = 30, batch_size: int = 256, lr: float = 1e-3, seed: int = 0
 ) -> AugSelfLoss:
-    """AugSelf's heads for crop, color, blur and flip, trained on frozen pairs by AdamW, in evaluation mode."""
+    """Trains AugSelf's heads for crop, color, blur and flip on frozen features with AdamW; returned in evaluation mode.
+
+    x_ND: features of both views side by side. targets_NT: as in `Pairs`.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         heads = AugSelfLoss(AugSelf(crop=1, color=1, blur=1, flip=1, mode="fixed"), x_ND.shape[1] // 2)
@@ -87,7 +90,7 @@ def train_heads(
 
 @torch.no_grad()
 def predict(heads: AugSelfLoss, x_ND: Tensor) -> Tensor:
-    """What trained heads say of view 1 minus view 2, [N, 10]; the flip as the probability of equal flips."""
+    """Predictions for view 1 minus view 2, [N, 10]; the last column is the probability that both flips are equal."""
     f1, f2 = (x_ND / heads.get_buffer("scale_D")).chunk(2, 1)
     raw = {name: value[: len(x_ND)] for name, value in heads.predict(f1, f2).items()}
     return torch.cat([raw["crop"].tanh(), raw["color"].tanh(), raw["blur"].tanh(), raw["flip"].sigmoid()], 1)
@@ -100,8 +103,10 @@ def _unflat(rows_NT: Tensor) -> Targets:
 
 
 def _swapped(ab: Targets) -> Targets:
-    """The targets of (2, 1) where those of (1, 2) are known; dx, which is in the first view's frame, keeps or changes
-    its sign with the flips: equal flips negate it, different ones leave it."""
+    """The targets of views (2, 1) from those of views (1, 2).
+
+    All differences change sign, except that dx, which is in the first view's frame, keeps its sign if the flips differ.
+    """
     sign = torch.tensor([-1.0, -1.0, -1.0, -1.0]).repeat(len(ab.crop_B4), 1)
     sign[:, 1] = torch.where(ab.flip_B1[:, 0] > 0.5, -1.0, 1.0)
     return ab._replace(crop_B4=sign * ab.crop_B4, color_B4=-ab.color_B4, blur_B1=-ab.blur_B1)

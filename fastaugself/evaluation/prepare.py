@@ -1,4 +1,4 @@
-"""Images to the input of an encoder: resize of the shorter side (bicubic, as PIL), central crop, normalisation.
+"""Preprocessing of images for an encoder: resize of the shorter side with PIL, central crop, normalisation.
 
 Shape suffixes: B batch, C channels, H W, T target columns, N samples, 2 = (width, height).
 """
@@ -26,9 +26,9 @@ FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BIL
 
 
 def prepare(image: Image.Image, size: int, resize: int, filter: Filter = "bicubic") -> NDArray[np.uint8]:
-    """The central `size` x `size` pixels of the image whose shorter side became `resize`, uint8 [H, W, 3].
+    """Resizes the shorter side to `resize` pixels and crops the central `size` x `size` pixels, uint8 [size, size, 3].
 
-    torchvision's Resize(resize, filter) and CenterCrop(size) on a PIL image.
+    Equal to torchvision's Resize(resize, filter) and CenterCrop(size) on a PIL image.
     """
     width, height = resized(image.size, resize)
     if (width, height) != image.size:
@@ -38,7 +38,7 @@ def prepare(image: Image.Image, size: int, resize: int, filter: Filter = "bicubi
 
 
 def resized(size: tuple[int, int], resize: int) -> tuple[int, int]:
-    """(width, height) after the shorter side became `resize`."""
+    """(width, height) of an image of size (width, height) after its shorter side is resized to `resize` pixels."""
     width, height = size
     if width <= height:
         return resize, int(resize * height / width)
@@ -46,9 +46,10 @@ def resized(size: tuple[int, int], resize: int) -> tuple[int, int]:
 
 
 def to_frame(points_NT: Floats, sizes_N2: NDArray[np.float64], size: int, resize: int) -> Floats:
-    """Pixel coordinates (x, y, x, y, ...) of images as fractions of the square that the encoder sees.
+    """Converts pixel coordinates of images to fractions of the square that the encoder sees, float64 [N, T].
 
-    sizes_N2: (width, height) of the images. Points outside of the central crop are below 0 or above 1.
+    points_NT: (x, y, x, y, ...) in pixels of the original image. sizes_N2: (width, height) of the images. size, resize:
+    as in `prepare`. Points outside the central crop are below 0 or above 1.
     """
     width_N, height_N = sizes_N2.T
     short_N = np.minimum(width_N, height_N)
@@ -60,7 +61,7 @@ def to_frame(points_NT: Floats, sizes_N2: NDArray[np.float64], size: int, resize
 
 
 def normalise(x_BHWC: Tensor, mean: Color, std: Color) -> Tensor:
-    """uint8 [B, H, W, C] to float32 [B, C, H, W], channels last in memory."""
+    """Normalises images: uint8 [B, H, W, C] to float32 [B, C, H, W] in channels-last memory format."""
     x = x_BHWC.permute(0, 3, 1, 2).to(torch.float32).div_(255)
     shape = (1, 3, 1, 1)
     return x.sub_(torch.tensor(mean, device=x.device).view(shape)).div_(torch.tensor(std, device=x.device).view(shape))
@@ -74,7 +75,7 @@ def in_threads(call: Callable[[int], R], indices: Sequence[int], *, workers: int
 def batches(
     images: Images, prepared: Callable[[Image.Image], NDArray[np.uint8]], *, batch_size: int, workers: int = 0
 ) -> Iterator[Tensor]:
-    """uint8 [B, H, W, C] of all images in order."""
+    """Yields the prepared images in order, uint8 [B, H, W, C]. workers: decoding threads, 0 = one per core."""
     stream = in_threads(lambda i: prepared(images.open(i)), range(len(images)), workers=workers, ahead=2 * batch_size)
     while chunk := list(itertools.islice(stream, batch_size)):
         yield torch.from_numpy(np.stack(chunk))

@@ -1,4 +1,4 @@
-"""The protocols on features: each from the features of a data set's splits to a score with its interval.
+"""The protocols on features: functions from the features of a data set's splits to a score with its interval.
 
 Shape suffixes: N samples, D features, T targets.
 """
@@ -22,7 +22,7 @@ from .splits import Dataset, require_classes
 
 
 class Outcome(NamedTuple):
-    """samples: that the score is over. details: JSON values."""
+    """A score, its metric, the number of samples (or episodes) it is over, and further details as JSON values."""
 
     metric: str
     score: Score
@@ -35,7 +35,7 @@ Protocol = Callable[[Features], Outcome]
 
 
 def knn(dataset: Dataset, *, neighbors: int, temperature: float, seed: int) -> Protocol:
-    """Votes of the nearest training samples on the test samples."""
+    """k-NN classification of the test samples by the training samples."""
     require_classes(dataset, ("train", "test"))
     labels, truth = _labels(dataset, "train"), _labels(dataset, "test")
 
@@ -48,7 +48,7 @@ def knn(dataset: Dataset, *, neighbors: int, temperature: float, seed: int) -> P
 
 
 def linear(dataset: Dataset, *, seed: int, device: torch.device) -> Protocol:
-    """Logistic regression on train, penalty chosen on val, refit on both, judged on test."""
+    """Logistic regression on train, penalty chosen on val, refit on both, evaluated on test."""
     require_classes(dataset, ("train", "val"))
     require_classes(dataset, ("train", "test"))
     labels, val, truth = (_labels(dataset, name) for name in ("train", "val", "test"))
@@ -64,7 +64,7 @@ def linear(dataset: Dataset, *, seed: int, device: torch.device) -> Protocol:
 
 
 def fewshot(dataset: Dataset, split: str, *, shots: int, ways: int, queries: int, episodes: int, seed: int) -> Protocol:
-    """Episodes drawn from one split."""
+    """Few-shot classification in episodes drawn from one split."""
     labels_N = dataset.split(split).labels_N
     support, query = draw_episodes(labels_N, shots=shots, ways=ways, queries=queries, episodes=episodes, seed=seed)
 
@@ -76,7 +76,7 @@ def fewshot(dataset: Dataset, split: str, *, shots: int, ways: int, queries: int
 
 
 def retrieval(dataset: Dataset, split: str, *, neighbors: int, seed: int) -> Protocol:
-    """Share of the nearest images that are of the query's class, and the mean average precision of whole rankings."""
+    """Precision at `neighbors`, and the mean average precision of the complete rankings."""
     require_classes(dataset, (split,))
     labels_N = _labels(dataset, split)
 
@@ -94,7 +94,7 @@ def retrieval(dataset: Dataset, split: str, *, neighbors: int, seed: int) -> Pro
 
 
 def localization(targets: Mapping[str, Tensor], *, seed: int) -> Protocol:
-    """Mean square error of boxes (centre x, centre y, width, height) in parts of the input."""
+    """Mean square error of boxes (centre x, centre y, width, height) as fractions of the input's side."""
 
     def run(x: Features) -> Outcome:
         ridge = choose_ridge(x["train"], targets["train"], x["val"], targets["val"])
@@ -112,7 +112,7 @@ def localization(targets: Mapping[str, Tensor], *, seed: int) -> Protocol:
 
 
 def regression(targets: Mapping[str, Tensor], names: tuple[str, ...], *, seed: int) -> Protocol:
-    """R2 of ridge regression on test, mean over targets."""
+    """R2 of ridge regression on test, mean over targets. names: of the targets."""
 
     def run(x: Features) -> Outcome:
         ridge = choose_ridge(x["train"], targets["train"], x["val"], targets["val"])
@@ -124,7 +124,7 @@ def regression(targets: Mapping[str, Tensor], names: tuple[str, ...], *, seed: i
 
 
 def information(histograms: Mapping[str, Tensor], *, epochs: int, batch_size: int, seed: int) -> Protocol:
-    """Lower bound in nats on the information between colour histogram and features."""
+    """Lower bound, in nats, on the mutual information of colour histograms and features."""
 
     def run(x: Features) -> Outcome:
         values, ceiling = infonce_bound(
@@ -141,13 +141,13 @@ def information(histograms: Mapping[str, Tensor], *, epochs: int, batch_size: in
 
 
 def r2_score(predicted_NT: Tensor, truth_NT: Tensor, *, seed: int) -> Score:
-    """Mean R2 over targets, its interval over samples."""
+    """Mean R2 over targets, with a bootstrap interval over samples; UsageError for a constant target."""
     p, t = predicted_NT.double().cpu().numpy(), truth_NT.double().cpu().numpy()
-    r2(predicted_NT, truth_NT)  # refuses a target that never changes
+    r2(predicted_NT, truth_NT)  # raises for a constant target
 
     def statistic(index: np.ndarray) -> float:
-        spread = t[index] - t[index].mean(0)
-        return float((1 - ((p - t)[index] ** 2).sum(0) / np.maximum((spread**2).sum(0), 1e-300)).mean())
+        deviation = t[index] - t[index].mean(0)
+        return float((1 - ((p - t)[index] ** 2).sum(0) / np.maximum((deviation**2).sum(0), 1e-300)).mean())
 
     return bootstrap(statistic, len(t), seed=seed)
 

@@ -1,6 +1,6 @@
-"""Results on disk: one JSON file an evaluation, and one table of all of them.
+"""Result files: one JSON file per evaluation, and one table of all of them.
 
-A row is what one representation (a model, or a fusion of several) got in one protocol on one data set.
+A row is the score of one model, or of a fusion of several, in one protocol on one data set.
 """
 
 import csv
@@ -26,7 +26,7 @@ COLUMNS = ("protocol", "data", "models", "fusion", "metric", "value", "low", "hi
 
 @dataclass(frozen=True)
 class Row:
-    """models: their names. fusion: how they became one, "" for one model. details: what else was found."""
+    """models: their names. fusion: kind of fusion, "" for a single model. details: further results as JSON values."""
 
     models: tuple[str, ...]
     fusion: str
@@ -37,10 +37,11 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The models in words, with how they became one where that is not side by side."""
+        """The row's label in tables, see `label`."""
         return label(" + ".join(self.models), self.fusion)
 
     def to_json(self) -> dict[str, Any]:
+        """The row as JSON values."""
         score = {"value": self.score.value, "low": self.score.low, "high": self.score.high}
         return {**asdict(self), "models": list(self.models), "score": None, **score}
 
@@ -58,9 +59,10 @@ def write_result(
     device: torch.device,
     seconds: float,
 ) -> Path:
-    """Writes `out/PROTOCOL-DATA-MODELS-KEY.json` and the tables `results.csv` and `results.md` anew; gives the former.
+    """Writes `out/PROTOCOL-DATA-MODELS-KEY.json`, updates `results.csv` and `results.md`; returns the JSON's path.
 
-    The key is of the options, so that the same evaluation replaces its result and another one does not.
+    The key is a hash of the options: the same evaluation replaces its result, another one does not. adds: see
+    `run.Result`. details: further entries of the file. Raises UsageError if `out` cannot be written.
     """
     written = []
     for row in rows:
@@ -87,21 +89,21 @@ def write_result(
         replace_file(path, (json.dumps(record, indent=2, default=str) + "\n").encode())
         write_tables(out)
     except OSError as error:
-        raise UsageError(f"--out {out} cannot be written: {error.strerror}") from error
+        raise UsageError(f"--out {out} cannot be written ({error.strerror}): pass another folder") from error
     return path
 
 
 def write_html(path: Path, heading: str, body: str) -> Path:
-    """Writes an HTML page beside the results, and gives its path."""
+    """Writes an HTML page, and returns its path; UsageError if it cannot be written."""
     try:
         replace_file(path, page(heading, body).encode())
     except OSError as error:
-        raise UsageError(f"--out {path} cannot be written: {error.strerror}") from error
+        raise UsageError(f"{path} cannot be written ({error.strerror}): pass another --out") from error
     return path
 
 
 def read_results(out: Path) -> list[dict[str, Any]]:
-    """The rows of all results of a folder, sorted, each with the columns of COLUMNS."""
+    """The rows of all result files of a folder, sorted, each a dictionary with the keys COLUMNS."""
     rows = []
     for path in sorted(out.glob("*.json")):
         try:
@@ -116,7 +118,7 @@ def read_results(out: Path) -> list[dict[str, Any]]:
 
 
 def write_tables(out: Path) -> None:
-    """`results.csv` and `results.md` from the JSON files that are there."""
+    """Writes `results.csv` and `results.md` from the JSON files in the folder."""
     rows = read_results(out)
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
@@ -133,12 +135,12 @@ def write_tables(out: Path) -> None:
 
 
 def label(models: str, fusion: str) -> str:
-    """Models in words, and how they became one unless side by side."""
+    """Label of a row: the models, and the kind of fusion unless it is concatenation."""
     return f"{models} ({fusion})" if fusion not in ("", "concat") else models
 
 
 def number(value: float) -> str:
-    """Four decimals, fewer for large numbers, more for small ones."""
+    """A score as text: four decimals, fewer for large numbers, more for small ones."""
     size = abs(value)
     if size and size < 0.01:
         return f"{value:.6f}"

@@ -1,4 +1,4 @@
-"""The page of `fastaugself eval retrieval`: images and their nearest neighbours under each representation.
+"""The HTML page of `fastaugself eval retrieval`: query images and their nearest neighbours for each model.
 
 Shape suffixes: N samples, D features, K neighbours.
 """
@@ -43,23 +43,26 @@ def write_page(
     shown: int,
     seed: int,
 ) -> Path:
-    """Writes the neighbours of `shown` queries, spread over the classes, under each (name, features [N, D])."""
+    """Writes a page of the nearest neighbours of `shown` queries, and returns its path.
+
+    features: (name, features [N, D]) of each model. seed: of the queries, which are balanced over the classes.
+    """
     samples = dataset.split(split)
-    queries = spread_queries(samples.labels_N, shown, seed=seed)
+    queries = balanced_queries(samples.labels_N, shown, seed=seed)
     found = [(name, nearest(x_ND, neighbors=neighbors)) for name, x_ND in features]
     blocks = "\n".join(_block(dataset, samples, query, found) for query in queries)
     heading = f"Nearest neighbours in {dataset.name}"
     body = (
         f'{STYLE}<h1>{escape(heading)}</h1>\n<p class="eyebrow">{len(samples)} images of the {escape(split)} split, '
-        f"cosine of raw features, {len(queries)} queries drawn by seed {seed}</p>\n"
+        f"cosine similarity of raw features, {len(queries)} random queries (seed {seed})</p>\n"
         '<p class="lead"><span class="sign same"></span> the class of the query &nbsp; <span class="sign"></span> '
-        f"another class. Under each image: its class and cosine.</p>\n{blocks}"
+        f"another class. Below each image: its class and cosine similarity.</p>\n{blocks}"
     )
     return write_html(path, heading, body)
 
 
-def spread_queries(labels_N: np.ndarray, shown: int, *, seed: int) -> list[int]:
-    """At most `shown` samples: one of each class in turn, drawn by the seed."""
+def balanced_queries(labels_N: np.ndarray, shown: int, *, seed: int) -> list[int]:
+    """Positions of at most `shown` random samples, balanced over the classes."""
     random = np.random.default_rng(seed)
     members = [random.permutation(np.flatnonzero(labels_N == label)).tolist() for label in np.unique(labels_N)]
     random.shuffle(members)

@@ -1,4 +1,4 @@
-"""Images with labels and targets, in splits: what every protocol reads.
+"""Data sets for evaluation: images with labels and targets, in splits.
 
 Shape suffixes: N samples, T target columns, H W, C channels.
 """
@@ -24,16 +24,16 @@ Floats = NDArray[np.float64]
 
 
 class Images(Protocol):
-    """Images by position."""
+    """A sequence of images."""
 
     def __len__(self) -> int: ...
 
     def open(self, index: int) -> Image.Image:
-        """An image as 8-bit RGB, upright; RunError naming it where it cannot be read."""
+        """An image as 8-bit RGB, upright by its EXIF orientation; RunError with its name if it cannot be read."""
         ...
 
     def digest(self, memo: Path | None) -> str:
-        """Of the content of all images, in their order. memo: folder where digests of unchanged files are kept."""
+        """Hash of the content of all images in order. memo: folder that remembers the hashes of unchanged files."""
         ...
 
 
@@ -54,7 +54,7 @@ class Files:
             with Image.open(path) as image:
                 opened = ImageOps.exif_transpose(image).convert("RGB")
         except FileNotFoundError:
-            raise RunError(f"{path} is missing: the folder changed since it was listed, or is incomplete") from None
+            raise RunError(f"{path} is missing: the folder has changed since it was listed, or is incomplete") from None
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise RunError(f"{path} cannot be decoded ({error}); replace or remove it") from None
         if self.boxes is None:
@@ -88,7 +88,7 @@ class Arrays:
 
 @dataclass(frozen=True)
 class Subset:
-    """Some images of others, in the order of `indices`."""
+    """The images at `indices` of a sequence."""
 
     images: Images
     indices: NDArray[np.int64]
@@ -100,7 +100,7 @@ class Subset:
         return self.images.open(int(self.indices[index]))
 
     def digest(self, memo: Path | None) -> str:
-        if isinstance(self.images, Files):  # the same files in another split are the same content
+        if isinstance(self.images, Files):  # equal files have equal digests in any split
             names = [self.images.names[i] for i in self.indices]
             boxes = None if self.images.boxes is None else [self.images.boxes[i] for i in self.indices]
             return Files(self.images.root, names, boxes).digest(memo)
@@ -111,7 +111,7 @@ class Subset:
 
 @dataclass(frozen=True)
 class Joined:
-    """Images of two sets, one after the other."""
+    """The concatenation of two sequences of images."""
 
     first: Images
     second: Images
@@ -129,8 +129,9 @@ class Joined:
 
 @dataclass(frozen=True)
 class Split:
-    """labels_N: int64 class, -1 without one. targets_NT: float64, in pixels of the image (boxes, points) or as given.
+    """The samples of one split.
 
+    labels_N: int64 class, -1 if unlabelled. targets_NT: float64, in pixels of the image for boxes and points.
     names: of the samples, for messages and pages.
     """
 
@@ -149,7 +150,7 @@ class Split:
         return Split(Subset(self.images, indices), self.labels_N[indices], targets, names)
 
     def join(self, other: "Split") -> "Split":
-        """These samples, then those of another split of the same data set."""
+        """The concatenation with another split of the same data set."""
         targets = None
         if self.targets_NT is not None and other.targets_NT is not None:
             targets = np.concatenate([self.targets_NT, other.targets_NT])
@@ -157,16 +158,18 @@ class Split:
         return Split(Joined(self.images, other.images), labels_N, targets, [*self.names, *other.names])
 
     def name(self, index: int) -> str:
+        """Name of a sample."""
         return self.names[index] if self.names else f"sample {index}"
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """name: of the data set. classes: names by label. metric: accuracy over samples, or mean over classes.
+    """A data set in splits.
 
-    splits: `train`, `val`, `test`, or `all` where the source has no splits. kind: of the targets: boxes are
-    (left, top, right, bottom), points (x, y, x, y, ...), values anything. target_names: of values. episodes: where
-    few-shot episodes are drawn from. how: the splits in words.
+    classes: class names by label. splits: `train`, `val`, `test`, or `all` if the source has no splits.
+    metric: accuracy over samples, or mean over classes. kind: of the targets: boxes (left, top, right, bottom), points
+    (x, y, x, y, ...), or other values. target_names: names of the target columns. episodes: split of the few-shot
+    episodes. how: description of the splits. notes: further remarks to log.
     """
 
     name: str
@@ -180,39 +183,45 @@ class Dataset:
     notes: tuple[str, ...] = field(default_factory=tuple)
 
     def split(self, name: str) -> Split:
-        """One split; UsageError where the data set has none of that name."""
+        """The split of a name; UsageError if the data set has none."""
         if name not in self.splits:
             raise UsageError(
-                f"{self.name} has no {name} split, only {', '.join(self.splits)}: this protocol needs one; pass "
-                f"a folder with train/ and test/, or with one folder a class"
+                f"{self.name} has no {name} split, only {', '.join(self.splits)}, but this protocol needs one: pass "
+                f"a folder with train/ and test/, or with one folder per class"
             )
         return self.splits[name]
 
 
 def cut(count: int, out: int, *, seed: int) -> tuple[Labels, Labels]:
-    """(stay, leave): `out` of `count` positions leave by torch.randperm of `seed`, as `torch.utils.data.random_split`
-    deals them: the first `count - out` of the permutation stay."""
+    """Splits `count` positions at random into (kept, held out), with `out` held out.
+
+    As `torch.utils.data.random_split`: the first `count - out` positions of torch.randperm are kept.
+    """
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).numpy()
     return order[: count - out], order[count - out :]
 
 
 def cut_by_class(labels_N: Labels, out: float, *, seed: int) -> tuple[Labels, Labels]:
-    """(stay, leave): of each class `out` samples leave (a share below 1, at least one sample), by torch.randperm."""
+    """Splits positions at random into (kept, held out), both sorted, class by class.
+
+    out: samples to hold out per class; below 1, a fraction of the class (at least one sample). One sample per class is
+    always kept. The order is that of torch.randperm.
+    """
     generator = torch.Generator().manual_seed(seed)
-    stay, leave = [], []
+    kept, held_out = [], []
     for label in np.unique(labels_N):
         members = np.flatnonzero(labels_N == label)
         members = members[torch.randperm(len(members), generator=generator).numpy()]
         number = min(len(members) - 1, round(out) if out >= 1 else max(1, round(out * len(members))))
-        leave.append(members[:number])
-        stay.append(members[number:])
-    return np.sort(np.concatenate(stay)), np.sort(np.concatenate(leave))
+        held_out.append(members[:number])
+        kept.append(members[number:])
+    return np.sort(np.concatenate(kept)), np.sort(np.concatenate(held_out))
 
 
 def thin(labels_N: Labels, limit: int, *, seed: int) -> Labels:
-    """At most `limit` positions in order, of every class in proportion and at least one."""
+    """A random subset of at most `limit` positions, sorted and stratified by class, with at least one per class."""
     random = np.random.default_rng(seed)
-    place_N = np.empty(len(labels_N))  # of each sample in its class, in [0, 1)
+    place_N = np.empty(len(labels_N))  # random quantile of each sample within its class, in [0, 1)
     for label in np.unique(labels_N):
         members = np.flatnonzero(labels_N == label)
         places = (np.arange(len(members)) + random.random()) / len(members)
@@ -222,13 +231,13 @@ def thin(labels_N: Labels, limit: int, *, seed: int) -> Labels:
     return np.sort(np.argsort(place_N, kind="stable")[:limit])
 
 
-def with_val(dataset: Dataset, *, seed: int, share: float = 0.1, anew: bool = False) -> Dataset:
-    """The data set with a validation split, cut from `train` class by class where it has none.
+def with_val(dataset: Dataset, *, seed: int, fraction: float = 0.1, resplit: bool = False) -> Dataset:
+    """Adds a validation split where there is none: `fraction` of each class of `train`.
 
-    anew: cut it from train and its own validation split together.
+    resplit: draw it from `train` and the existing validation split together. Raises UsageError if `train` is too small.
     """
     source = "train"
-    if anew and {"train", "val"} <= dataset.splits.keys():
+    if resplit and {"train", "val"} <= dataset.splits.keys():
         source = "train and val"
         others = {name: split for name, split in dataset.splits.items() if name != "val"}
         whole = {**others, "train": dataset.splits["train"].join(dataset.splits["val"])}
@@ -236,54 +245,60 @@ def with_val(dataset: Dataset, *, seed: int, share: float = 0.1, anew: bool = Fa
     if "val" in dataset.splits or "train" not in dataset.splits:
         return dataset
     train = dataset.splits["train"]
-    stay, leave = cut_by_class(train.labels_N, share, seed=seed)
-    if not len(leave):
-        raise UsageError(f"{dataset.name}: {len(train)} training samples cannot be split for validation; add more")
-    splits = {**dataset.splits, "train": train.take(stay), "val": train.take(leave)}
-    how = f"{dataset.how}; validation {share:.0%} of {source} by class, seed {seed}".removeprefix("; ")
+    kept, held_out = cut_by_class(train.labels_N, fraction, seed=seed)
+    if not len(held_out):
+        raise UsageError(f"{dataset.name}: {len(train)} training samples are too few for a validation split; add more")
+    splits = {**dataset.splits, "train": train.take(kept), "val": train.take(held_out)}
+    how = f"{dataset.how}; validation {fraction:.0%} of {source} by class, seed {seed}".removeprefix("; ")
     return dataclasses.replace(dataset, splits=splits, how=how)
 
 
 def require_classes(dataset: Dataset, names: Sequence[str]) -> None:
-    """Refuses unlabelled samples, a single class, and a class that is in one of the splits and missing in another."""
+    """Raises UsageError unless all samples are labelled and the splits have the same classes, at least two.
+
+    names: of the splits; the last one is the split that is scored.
+    """
     present = {name: set(np.unique(dataset.split(name).labels_N).tolist()) for name in names}
     for name, labels in present.items():
         if not labels:
             raise UsageError(f"the {name} split of {dataset.name} is empty")
         if min(labels) < 0:
             raise UsageError(
-                f"the {name} split of {dataset.name} has samples without a class; put them into class folders"
+                f"the {name} split of {dataset.name} has samples without a class; move them into class folders"
             )
     everything = set().union(*present.values())
     if len(everything) < 2:
         (only,) = everything
-        raise UsageError(f"{dataset.name} has one class ({dataset.classes[only]}): there is nothing to tell apart")
+        raise UsageError(f"{dataset.name} has one class ({dataset.classes[only]}): expected at least two")
     reference = present[names[0]]
     for name in names[1:]:
         unseen = sorted(present[name] - reference)
         if unseen:
             raise UsageError(
                 f"{dataset.name}: class {dataset.classes[unseen[0]]} ({len(unseen)} in all) is in the {name} split but "
-                f"not in {names[0]}: no probe can learn it"
+                f"not in {names[0]}, so it cannot be learned: remove it from {name} or add samples"
             )
     missing = sorted(reference - present[names[-1]])
     if missing:
         raise UsageError(
             f"{dataset.name}: class {dataset.classes[missing[0]]} ({len(missing)} in all) is missing from the "
-            f"{names[-1]} split: its accuracy cannot be known; remove it from {names[0]} or add samples"
-            + (", or pass --resplit to draw validation anew" if names[-1] == "val" else "")
+            f"{names[-1]} split, so its accuracy cannot be measured: remove it from {names[0]} or add samples"
+            + (", or pass --resplit to draw a new validation split" if names[-1] == "val" else "")
         )
 
 
 def _file_digests(root: Path, names: Sequence[str], memo: Path | None) -> list[str]:
-    """Digest of every file's bytes. A file whose size, inode and times (also of its status) are unchanged since the
-    memo was written is not read again."""
+    """Hash of every file's bytes.
+
+    A file is not read again if its size, inode, modification time and status time are unchanged since the memo was
+    written.
+    """
     kept: dict[str, list[str]] = {}
-    place = None
+    memo_file = None
     if memo is not None:
-        place = memo / f"files-{hashlib.blake2b(str(root.resolve()).encode(), digest_size=12).hexdigest()}.json"
+        memo_file = memo / f"files-{hashlib.blake2b(str(root.resolve()).encode(), digest_size=12).hexdigest()}.json"
         try:
-            kept = json.loads(place.read_text())
+            kept = json.loads(memo_file.read_text())
         except (OSError, ValueError):
             kept = {}
     digests, fresh = [], False
@@ -299,6 +314,6 @@ def _file_digests(root: Path, names: Sequence[str], memo: Path | None) -> list[s
         except OSError as error:
             raise RunError(f"{root / name} cannot be read: {error.strerror}") from None
         digests.append(entry[1])
-    if place is not None and fresh:
-        replace_file(place, json.dumps(kept).encode())
+    if memo_file is not None and fresh:
+        replace_file(memo_file, json.dumps(kept).encode())
     return digests

@@ -1,9 +1,9 @@
 """The synthetic transforms of Ericsson 2021 (arXiv 2111.11398, section 4) with their ranges, on PIL images.
 
-Written from what the published evaluation computes, its quirks included, since its numbers hold with them: translation
-and scale also shear by 1 degree, crop boxes are in pixels of the photo whatever its size, and `deform` (an elastic
-transform at its library's defaults) is in effect a random affine map that moves three points by up to 50 pixels.
-torchvision's conventions are kept: nearest resampling, black where nothing is, the centre fixed.
+They reproduce the published code with its quirks, for comparable numbers: translation and scale also shear by 1 degree,
+crop boxes are in pixels of the photo regardless of its size, and `deform` (an elastic transform at its library's
+defaults) is in effect a random affine map that moves three points by up to 50 pixels. Conventions are torchvision's:
+nearest resampling, black fill, rotation about the centre.
 """
 
 import itertools
@@ -24,9 +24,10 @@ Apply = Callable[[Image.Image, Value], Image.Image]
 
 @dataclass(frozen=True)
 class Transform:
-    """name: as published. values: of its parameters. identity: positions of values that change nothing.
+    """A transform with its parameter values.
 
-    cropped: its result is the input already, without resize and central crop.
+    name: as published. identity: positions of the values that change nothing. cropped: the result already has the
+    encoder's input size, so that resize and central crop are skipped.
     """
 
     name: str
@@ -36,7 +37,7 @@ class Transform:
     cropped: bool = False
 
     def __call__(self, image: Image.Image, index: int, *, size: int, resize: int) -> NDArray[np.uint8]:
-        """The image under value `index`, as the encoder's input, uint8 [size, size, 3]."""
+        """The image transformed with value `index` and preprocessed for the encoder, uint8 [size, size, 3]."""
         changed = self.apply(image, self.values[index])
         if self.cropped:
             return np.asarray(changed)
@@ -44,17 +45,17 @@ class Transform:
 
 
 def transforms(count: int, *, size: int, resize: int, names: Sequence[str] = ()) -> list[Transform]:
-    """The transforms, each with about `count` values over its published range (256 as published; grids take the next
-    smaller square or fourth power), or those of `names`.
+    """The 18 transforms, or those of `names`, each with about `count` values over its published range.
 
-    Raises UsageError for an unknown name and fewer than two values.
+    count: 256 as published; grids of two or four parameters use the next smaller square or fourth power. size, resize:
+    input size and shorter side in pixels. Raises UsageError for an unknown name and for fewer than two values.
     """
     if count < 2:
         raise UsageError(f"--values must be at least 2, got {count}")
     every = {t.name: t for t in _all(count, size, resize)}
     unknown = [name for name in names if name not in every]
     if unknown:
-        raise UsageError(f"there is no transform {unknown[0]}; known: {', '.join(every)}")
+        raise UsageError(f"unknown transform {unknown[0]}; pass some of {', '.join(every)}")
     return [every[name] for name in names or every]
 
 
@@ -126,9 +127,9 @@ def affine(
     scale: float = 1.0,
     shear: tuple[float, float] = (0.0, 0.0),
 ) -> Image.Image:
-    """Rotation, shear along x and y (degrees), scale and translation (pixels) around the image's centre."""
+    """Affine map about the image's centre: angle and shear along x and y in degrees, translation in pixels."""
     rotation, sx, sy = (math.radians(v) for v in (angle, *shear))
-    # The map from input to output, without translations: rotation after the shears, times the scale.
+    # Linear part of the map from input to output, without the scale: the shears, then the rotation.
     a = math.cos(rotation - sy) / math.cos(sy)
     b = -math.cos(rotation - sy) * math.tan(sx) / math.cos(sy) - math.sin(rotation)
     c = math.sin(rotation - sy) / math.cos(sy)
@@ -141,7 +142,7 @@ def affine(
 
 
 def _deform(image: Image.Image, value: Value) -> Image.Image:
-    """A random affine map, addressed by its number; the image continues mirrored beyond its borders."""
+    """A random affine map with seed `value`; the image is reflected at its borders."""
     width, height = image.size
     center, arm = np.array([width, height]) // 2, min(width, height) // 3
     source = np.array([center + arm, [center[0] + arm, center[1] - arm], center - arm], np.float64)
@@ -166,7 +167,7 @@ def _hue(image: Image.Image, value: Value) -> Image.Image:
 
 
 def _blur(kernel: int) -> Apply:
-    """Gaussian blur by a kernel of `kernel` taps, mirrored at the borders."""
+    """Gaussian blur with a kernel of `kernel` pixels, reflected at the borders."""
     taps = np.arange(kernel) - kernel // 2
 
     def apply(image: Image.Image, value: Value) -> Image.Image:

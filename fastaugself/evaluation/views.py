@@ -1,4 +1,4 @@
-"""Views of images for the protocols about augmentations: packed, drawn and made by the training's own kernels.
+"""Augmented views of images, made with the kernels of training, for the protocols about augmentations.
 
 Shape suffixes: V views, B batch, C channels, H W, P parameter columns, 2 = (height, width).
 """
@@ -19,7 +19,7 @@ from .splits import Split
 
 
 class Batch(NamedTuple):
-    """x_VBCHW: the views, normalised. params_VBP, sizes_B2: what they were made with. shift_VB3: the colour shift."""
+    """Normalised views x_VBCHW with their parameters, the sizes of the images, and the colour shifts."""
 
     x_VBCHW: Tensor
     params_VBP: Tensor
@@ -37,7 +37,7 @@ def view_batches(
     device: torch.device,
     workers: int = 0,
 ) -> Iterator[Batch]:
-    """The views of every image of a split in order; sample ids are positions in the split."""
+    """Yields the views of the images of a split in order, one view per policy; sample ids are positions."""
     read = in_threads(lambda i: np.array(split.images.open(i)), range(len(split)), workers=workers, ahead=batch_size)
     first = 0
     while photos := list(itertools.islice(read, batch_size)):

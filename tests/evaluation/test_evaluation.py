@@ -20,8 +20,8 @@ from fastaugself.evaluation.datasets import read_dataset
 from fastaugself.evaluation.encoders import load_encoder
 from fastaugself.evaluation.features import Extractor, Frozen
 from fastaugself.evaluation.fusion import Representation, fuse
-from fastaugself.evaluation.options import judge
 from fastaugself.evaluation.protocols import Outcome
+from fastaugself.evaluation.run import run_protocol
 from fastaugself.evaluation.splits import cut, cut_by_class, require_classes, thin, with_val
 from fastaugself.export.backbone import export_backbone
 from fastaugself.methods import MoCo
@@ -101,7 +101,7 @@ def test_random_weights_are_the_runs_initial_ones_or_follow_the_seed(run):
     ("spec", "message"),
     [
         ("nowhere", "no such file or folder"),
-        ("random:resnet19", "did you mean resnet18"),
+        ("random:resnet19", "pass --backbone.name resnet18"),
         ("{tmp}", "holds neither a run"),
         ("{tmp}/cut.safetensors", "export it again"),
     ],
@@ -122,6 +122,23 @@ def test_a_torchvision_model_gives_its_pooled_features(torchvision, tmp_path):
         torch.testing.assert_close(model.fc(encoder.module(x)), model(x))
     with pytest.raises(UsageError, match="did you mean torchvision:resnet18"):
         load_encoder("torchvision:resnet188")
+
+
+def test_a_checkpoint_of_any_torchvision_model_is_loaded_whole_or_refused(torchvision, tmp_path):
+    model, path = torchvision.models.mobilenet_v3_small().eval(), tmp_path / "weights.pth"
+    state = {"module." + name: value for name, value in model.state_dict().items()}
+    torch.save({"epoch": 3, "state_dict": state}, path)
+    encoder = load_encoder(f"torchvision:mobilenet_v3_small={path}", size=32)
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(model.classifier(encoder.module(x)), model(x))
+    state.pop("module.features.0.0.weight")
+    torch.save(state, path)
+    with pytest.raises(RunError, match=r"does not fit this backbone: the file lacks features\.0\.0\.weight"):
+        load_encoder(f"torchvision:mobilenet_v3_small={path}")
+    torch.save({"decoder.weight": torch.ones(2)}, path)
+    with pytest.raises(UsageError, match=r"holds no weights of this model .* its first names are decoder\.weight"):
+        load_encoder(f"torchvision:mobilenet_v3_small={path}")
 
 
 # Features and their cache
@@ -183,7 +200,7 @@ def test_a_writer_that_dies_leaves_nothing_that_is_read(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         cache.write(tmp_path, "key", 4, batches())
     assert list(tmp_path.iterdir()) == [] and cache.read(tmp_path, "key", 4) is None
-    with pytest.raises(RunError, match="2 rows of features came for 4 samples"):
+    with pytest.raises(RunError, match="got 2 rows of features for 4 samples"):
         cache.write(tmp_path, "key", 4, [np.ones((2, 3), np.float32)])
 
 
@@ -199,11 +216,11 @@ def test_a_changed_photo_is_seen_even_with_its_size_and_time(run, photos, tmp_pa
     assert sum(counted) == 16 and not torch.equal(before, after)
 
 
-def test_features_that_are_not_finite_are_refused_and_not_kept(run, photos, tmp_path):
+def test_features_with_nan_are_refused_and_not_cached(run, photos, tmp_path):
     encoder = load_encoder(str(run))
     encoder.module.bn1.weight[0] = math.nan
     extract = Extractor(folder=tmp_path / "cache")
-    with pytest.raises(RunError, match=r"features of tiny on test are not finite \(first: sample 0\)"):
+    with pytest.raises(RunError, match=r"features of tiny on test contain NaN or Inf \(first: sample 0\)"):
         extract(encoder, read_dataset(photos).splits["test"], "test")
     assert list((tmp_path / "cache").glob("*.npy*")) == []
 
@@ -298,7 +315,7 @@ def test_features_in_another_order_are_refused(run, photos):
     split, encoder = read_dataset(photos).splits["train"], load_encoder(str(run))
     forward = Extractor()(encoder, split, "train")
     backward = Extractor()(encoder, split.take(np.arange(len(split))[::-1].copy()), "train")
-    with pytest.raises(UsageError, match="different images, or to the same in different orders"):
+    with pytest.raises(UsageError, match="different images, or in different orders"):
         fuse([forward, backward])
     with pytest.raises(UsageError, match="cannot be fused by mean; pass --fuse concat"):
         fuse([forward, forward._replace(x_ND=forward.x_ND[:, :5])], "mean")
@@ -312,7 +329,7 @@ def test_the_report_says_what_each_part_adds():
         return Outcome("sum", Score(value, value, value), 1, {})
 
     parts = [{"test": Representation(n, torch.full((1, 1), v), "i")} for n, v in (("a", 1.0), ("b", 2.0), ("c", 4.0))]
-    found = judge(mean, parts, "concat")
+    found = run_protocol(mean, parts, "concat")
     assert [(row.models, row.score.value) for row in found.rows][-1] == (("a", "b", "c"), 7.0)
     assert len(found.rows) == 3 + 3 + 1
     assert found.adds == {"a": 1.0, "b": 2.0, "c": 4.0}
