@@ -1,7 +1,7 @@
-"""`fastaugself doctor`: what this machine has, which back-end each part will use and why, and what to do about faults.
+"""`fastaugself doctor`: checks hardware, packages and back-ends of this machine, with a remedy for each fault.
 
-Everything that a training run would only find out later is tried here once, small: a batch is augmented and held to
-the reference, a photo is decoded, the run's weights are counted against memory and disk.
+It tries on a small scale what would otherwise fail during training: a batch is augmented and compared with the
+reference, the reader and the compiler are looked up, and the run's memory and disk space are estimated.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: the part, what was found, and for notes and faults what to do."""
+    """The result of a check. part: what was checked. found: the result. remedy: what to do, for notes and faults."""
 
     part: str
     state: Literal["ok", "note", "fault"]
@@ -46,9 +46,9 @@ Check = Callable[[Pretrain], Iterator[Finding]]
 
 
 def diagnose(config: Pretrain | None = None, checks: Sequence[Check] | None = None) -> list[Finding]:
-    """The findings of `checks` (default: all) for a run with this configuration (default: MoCo on ResNet-50 at 224 px).
+    """Runs `checks` (default: all) for a run with this configuration (default: MoCo v2 with ResNet-50 at 224 px).
 
-    A check that breaks is itself a fault, with its error.
+    A check that raises an exception is reported as a fault.
     """
     config = config or Pretrain()
     findings: list[Finding] = []
@@ -62,7 +62,7 @@ def diagnose(config: Pretrain | None = None, checks: Sequence[Check] | None = No
 
 
 def report(findings: list[Finding]) -> str:
-    """The findings as aligned lines, each remedy under its fault, and a verdict."""
+    """The findings as aligned lines of text, each remedy below its finding, and last the number of faults."""
     width = max(len(f.part) for f in findings)
     lines = []
     for f in findings:
@@ -75,7 +75,7 @@ def report(findings: list[Finding]) -> str:
 
 
 def as_json(findings: list[Finding]) -> list[dict[str, str]]:
-    """The findings as JSON values."""
+    """The findings as dictionaries for JSON."""
     return [dataclasses.asdict(f) for f in findings]
 
 
@@ -115,8 +115,8 @@ def _device(config: Pretrain) -> Iterator[Finding]:
     elif driver := _driver():
         yield Finding(
             "gpu", "fault",
-            f"the system has an NVIDIA driver ({driver}), but torch {torch.__version__} sees no GPU",
-            "torch is a CPU build, or its CUDA is newer than the driver: install the build of torch for CUDA "
+            f"the system has an NVIDIA driver ({driver}), but torch {torch.__version__} finds no GPU",
+            "torch is a CPU build, or its CUDA is newer than the driver: install a torch build for CUDA "
             f"{torch.version.cuda or '12 or newer'}, or update the driver; check CUDA_VISIBLE_DEVICES="
             f"{os.environ.get('CUDA_VISIBLE_DEVICES', '(not set)')}",
         )  # fmt: skip
@@ -127,6 +127,7 @@ def _device(config: Pretrain) -> Iterator[Finding]:
 
 
 def _driver() -> str:
+    """The version of the NVIDIA driver, or an empty string."""
     try:
         command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
         result = subprocess.run(command, capture_output=True, text=True, timeout=20)
@@ -142,8 +143,8 @@ def _augmentation(config: Pretrain) -> Iterator[Finding]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     backend = "triton" if device.type == "cuda" else "numba"
     if not INSTALLED[backend]:
-        slow = "nothing augments on this GPU" if device.type == "cuda" else "plain PyTorch augments, 50 times slower"
-        yield Finding("augmentation", "fault", f"{backend} is not installed: {slow}", f"pip install {backend}")
+        effect = "no augmentation on this GPU" if device.type == "cuda" else "plain PyTorch is used, 50 times slower"
+        yield Finding("augmentation", "fault", f"{backend} is not installed: {effect}", f"pip install {backend}")
         return
     sizes, ids = torch.tensor([[90, 120]] * 4, device=device), torch.arange(4, device=device)
     params = sample_params(ids, sizes, (ViewPolicy.moco_v2(48),) * 2, seed=0, epoch=0)
@@ -155,7 +156,7 @@ def _augmentation(config: Pretrain) -> Iterator[Finding]:
     if error > 1e-5:
         yield Finding(
             "augmentation", "fault", f"{backend} differs from the reference by {error:.1e}",
-            "please report this with `fastaugself doctor --json`; --augment.backend reference is slow and right",
+            "please report this with `fastaugself doctor --json`; --augment.backend reference is slow but correct",
         )  # fmt: skip
     else:
         yield Finding("augmentation", "ok", f"{backend} on the {device.type}, within {error:.0e} of the reference")
@@ -165,8 +166,8 @@ def _augmentation(config: Pretrain) -> Iterator[Finding]:
         name = torch.cuda.get_device_name(device)
         if not file_of(name).is_file():
             yield Finding(
-                "augmentation", "note", f"no launch configuration was measured on {name}; the default serves",
-                "python -m fastaugself_kernels.tune measures one in minutes",
+                "augmentation", "note", f"no tuned launch configuration for {name}; the default is used",
+                "python -m fastaugself_kernels.tune measures one in a few minutes",
             )  # fmt: skip
 
 
@@ -177,9 +178,9 @@ def _reader(config: Pretrain) -> Iterator[Finding]:
     if config.data.source == "ffcv" and why:
         yield Finding("reader", "fault", f"--data.source ffcv: {why}", "pass --data.source auto or native")
     elif why:
-        yield Finding("reader", "note", f"this project's own: {why}", "nothing needed: it gives the same pixels")
+        yield Finding("reader", "note", f"the native reader: {why}", "none needed: it gives the same pixels")
     else:
-        yield Finding("reader", "ok", "FFCV's")
+        yield Finding("reader", "ok", "FFCV")
 
 
 def _compiler(config: Pretrain) -> Iterator[Finding]:
@@ -188,11 +189,11 @@ def _compiler(config: Pretrain) -> Iterator[Finding]:
     if not wanted:
         yield Finding("torch.compile", "ok", "not used: --compile auto compiles on CUDA only")
     elif found:
-        yield Finding("torch.compile", "ok", f"used, with {found}")
+        yield Finding("torch.compile", "ok", f"used, with the C++ compiler {found}")
     else:
         yield Finding(
-            "torch.compile", "fault", "no C++ compiler, which it needs; training would go on without it, slower",
-            "apt-get install g++, or silence it with --compile off",
+            "torch.compile", "fault", "no C++ compiler found; training would continue in eager mode, which is slower",
+            "apt-get install g++, or pass --compile off",
         )  # fmt: skip
 
 
@@ -201,25 +202,25 @@ def _optimizer(config: Pretrain) -> Iterator[Finding]:
 
     try:
         apex_optimizers()
-        yield Finding("apex", "ok", "NVIDIA's: --optim.implementation apex can be used")
+        yield Finding("apex", "ok", "NVIDIA apex is installed: --optim.implementation apex can be used")
     except UsageError as error:
         asked = config.optim.implementation == "apex"
         installed = importlib.util.find_spec("apex") is not None
         if asked or installed:
             yield Finding("apex", "fault" if asked else "note", str(error))
         else:
-            yield Finding("apex", "ok", "none; torch's fused optimizers serve")
+            yield Finding("apex", "ok", "not installed; torch's fused optimizers are used")
 
 
 def _distributed(_: Pretrain) -> Iterator[Finding]:
     import torch.distributed as dist
 
     if not dist.is_available():
-        yield Finding("distributed", "note", "torch was built without it: one process only")
+        yield Finding("distributed", "note", "torch was built without torch.distributed: single process only")
         return
     backends = [name for name in ("nccl", "gloo") if getattr(dist, f"is_{name}_available")()]
     if torch.cuda.device_count() > 1 and "nccl" not in backends:
-        yield Finding("distributed", "fault", "several GPUs and no NCCL", "install a build of torch with NCCL")
+        yield Finding("distributed", "fault", "several GPUs but no NCCL", "install a torch build with NCCL")
     else:
         yield Finding("distributed", "ok", ", ".join(backends))
 
@@ -228,7 +229,7 @@ def _threads(_: Pretrain) -> Iterator[Finding]:
     cores, threads = available_cores(), torch.get_num_threads()
     found = f"{cores} of {os.cpu_count()} cores for this process, torch uses {threads} threads"
     if threads > cores:
-        yield Finding("threads", "note", found, f"export OMP_NUM_THREADS={cores}: more threads than cores wait in turn")
+        yield Finding("threads", "note", found, f"export OMP_NUM_THREADS={cores}: more threads than cores are slower")
     else:
         yield Finding("threads", "ok", found)
 
@@ -236,22 +237,22 @@ def _threads(_: Pretrain) -> Iterator[Finding]:
 def _memory(config: Pretrain) -> Iterator[Finding]:
     available = _available_bytes()
     if available is None:
-        yield Finding("memory", "note", "the system does not say how much is free")
+        yield Finding("memory", "note", "the amount of free memory is unknown on this system")
         return
     pixels = 3 * (len(config.all_policies) * config.view.size**2 * 4 + 375 * 500 * 4)  # views, and four batches decoded
     need = 2 * training_bytes(config) + config.batch_size * pixels
-    found = f"{available / GIB:.1f} GiB free; the run's weights, batches and photos take about {need / GIB:.1f} GiB"
+    found = f"{available / GIB:.1f} GiB free; weights, batches and photos of the run need about {need / GIB:.1f} GiB"
     if not torch.cuda.is_available() and need > available:
-        yield Finding("memory", "fault", found + " before activations", "a smaller --batch-size or backbone")
+        yield Finding("memory", "fault", found + " without activations", "pass a smaller --batch-size or backbone")
     else:
-        yield Finding("memory", "ok", found + " besides activations")
+        yield Finding("memory", "ok", found + " without activations")
     if config.data.train is None or config.data.order != "random":
         return
     stored = sum(path.stat().st_size for path in expand(config.data.train) if path.is_file())
     if stored > available:
         yield Finding(
-            "memory", "note", f"the photos are {stored / GIB:.1f} GiB, more than the system can keep in memory",
-            "--data.order quasi-random, if they are on a disk that is no SSD",
+            "memory", "note", f"the photos have {stored / GIB:.1f} GiB, more than fits in the page cache",
+            "pass --data.order quasi-random if they are not on an SSD",
         )  # fmt: skip
 
 
@@ -264,30 +265,30 @@ def _disk(config: Pretrain) -> Iterator[Finding]:
         yield Finding("disk", "fault", f"{folder} cannot be written to", "pass --run FOLDER")
         return
     free = shutil.disk_usage(folder).free
-    found = f"{free / GIB:.1f} GiB free at {folder}; checkpoints of this run take {need / GIB:.2f} GiB"
-    remedy = "free some, pass another --run, or a smaller --checkpoint.keep"
+    found = f"{free / GIB:.1f} GiB free at {folder}; checkpoints of this run need {need / GIB:.2f} GiB"
+    remedy = "free disk space, or pass another --run or a smaller --checkpoint.keep"
     yield Finding("disk", "fault", found, remedy) if free < need else Finding("disk", "ok", found)
     cache = Path(os.environ.get("NUMBA_CACHE_DIR") or Path.home())
     if not os.access(cache if cache.exists() else cache.parent, os.W_OK):
         yield Finding(
-            "disk", "note", f"{cache} cannot be written to: the CPU kernels compile anew in every process",
+            "disk", "note", f"{cache} cannot be written to: the CPU kernels are recompiled in every process",
             "export NUMBA_CACHE_DIR=/a/folder/that/can/be/written",
         )  # fmt: skip
 
 
 def training_bytes(config: Pretrain) -> int:
-    """Weights, momentum encoder, queue and optimizer state of a run, counted without allocating them."""
+    """Bytes of weights, momentum encoder, queue and optimizer state of a run, computed without allocating them."""
     from ..runs.build import build_learner
 
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         learner = build_learner(config, num_classes=1000)
     state = sum(t.numel() * t.element_size() for t in (*learner.parameters(), *learner.buffers()))
-    trained = sum(p.numel() * p.element_size() for p in learner.parameters() if p.requires_grad)
-    return state + trained * (2 if config.optim.name in ("adamw", "lamb") else 1)
+    trainable = sum(p.numel() * p.element_size() for p in learner.parameters() if p.requires_grad)
+    return state + trainable * (2 if config.optim.name in ("adamw", "lamb") else 1)
 
 
 def _available_bytes() -> int | None:
-    """Memory that can be had: what the kernel says, or what is left of the container's limit."""
+    """Free memory in bytes: of the system, or of the container's limit if that is less; None if unknown."""
     found = []
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
@@ -302,7 +303,7 @@ def _available_bytes() -> int | None:
 
 
 NEEDS: tuple[Check, ...] = (_memory, _disk)
-"""What a run needs of this machine; the rest is what the machine has."""
+"""Checks of what a run needs; the others check what the machine has."""
 CHECKS: tuple[Check, ...] = (
     _system, _packages, _device, _augmentation, _reader, _compiler, _optimizer, _distributed, _threads, *NEEDS,
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""`--dry-run`: what a command would do, with what it would need, without writing anything."""
+"""`--dry-run`: print configuration, schedule and estimates of a run, without writing anything."""
 
 import json
 import time
@@ -21,15 +21,15 @@ from ..training.optim import learning_rate
 from ..training.setup import check_installation
 from .doctor import GIB, NEEDS, diagnose, training_bytes
 
-PROBED = 16  # samples at most that are timed on a CPU
+TIMED_SAMPLES = 16  # maximum number of samples that are timed on a CPU
 
 
 def plan(config: Pretrain, *, processes: int = 1) -> tuple[str, int]:
-    """The resolved configuration, the schedule, and estimates of time, memory and disk; and how many faults it has.
+    """The text of the plan (configuration, schedule, estimates of time, memory and disk) and its number of faults.
 
-    The photos are counted and not read; a few steps' forward and backward are timed on random photos. The time is
-    that on this machine's device, without data and compilation: an order of magnitude, not a promise.
-    Raises UsageError as training would.
+    Photos are counted but not read; forward and backward are timed on random photos on this machine, without data
+    loading and compilation, so the time is an order of magnitude. processes: of the run. Raises UsageError as training
+    would.
     """
     check_processes(config, processes)
     check_installation(config, resolve_device(config.device))
@@ -41,10 +41,10 @@ def plan(config: Pretrain, *, processes: int = 1) -> tuple[str, int]:
     device = resolve_device(config.device)
     learner = build_learner(config, num_classes=classes, init=config.init)
     backbone = sum(p.numel() for p in learner.method.backbone.parameters())
-    trained = sum(p.numel() for p in learner.parameters() if p.requires_grad)
+    trainable = sum(p.numel() for p in learner.parameters() if p.requires_grad)
     seconds, count = _seconds_per_sample(config, learner, device)
     hours = seconds * config.batch_size * end / processes / 3600
-    warm = learning_rate(
+    peak_lr = learning_rate(
         config.optim, int(config.optim.warmup_epochs * steps), steps_per_epoch=steps, epochs=config.epochs,
         batch_size=config.batch_size,
     )  # fmt: skip
@@ -53,12 +53,12 @@ def plan(config: Pretrain, *, processes: int = 1) -> tuple[str, int]:
         json.dumps(to_dict(config), indent=2),
         "",
         f"photos    {samples:,}, {about}",
-        f"model     {config.backbone.name}, {backbone / 1e6:.1f} M parameters; {trained / 1e6:.1f} M are trained",
+        f"model     {config.backbone.name}, {backbone / 1e6:.1f} M parameters; {trainable / 1e6:.1f} M trainable",
         f"schedule  {end:,} of {total:,} steps: {config.epochs} epochs of {steps:,}, batch {config.batch_size}, "
-        f"learning rate {warm:g} after the warm-up",
-        f"time      about {_duration(hours)} on {processes} x {device.type}, forward and backward alone (timed on "
+        f"learning rate {peak_lr:g} after warm-up",
+        f"time      about {_duration(hours)} on {processes} x {device.type}, forward and backward only (timed on "
         f"{count} photos, eager)",
-        f"memory    {state / GIB:.2f} GiB of weights, queue and optimizer on each device, besides activations",
+        f"memory    {state / GIB:.2f} GiB of weights, queue and optimizer state per device, without activations",
         f"disk      {(config.checkpoint.keep + 1) * state / GIB:.2f} GiB of checkpoints in {config.run}",
     ]
     faults = [f for f in diagnose(config, NEEDS) if f.state == "fault"]
@@ -67,7 +67,7 @@ def plan(config: Pretrain, *, processes: int = 1) -> tuple[str, int]:
 
 
 def _photos(config: Pretrain) -> tuple[int, int, str]:
-    """How many, in how many classes, and where they are."""
+    """Number of photos, number of classes, and a description of where they are."""
     train = config.data.train
     if train is None:
         raise UsageError("no training photos; pass --data.train FILE.beton, or --data.train FOLDER")
@@ -75,14 +75,14 @@ def _photos(config: Pretrain) -> tuple[int, int, str]:
         with Dataset(train) as dataset:
             return len(dataset), len(dataset.classes), f"of {len(dataset.shards)} file(s)"
     if str(train) == "demo" and not train.exists():
-        return DEMO_COUNTS["train"], 8, "the demo's, which would be written to the run folder"
+        return DEMO_COUNTS["train"], 8, "of the demo, which would be written to the run folder"
     found = open_samples(train)
-    return found.count, len(found.classes), f"of {train}, which would be written to a .beton beside it"
+    return found.count, len(found.classes), f"of {train}, which would be converted to a .beton file next to it"
 
 
 def _seconds_per_sample(config: Pretrain, learner: Learner, device: torch.device) -> tuple[float, int]:
-    """Of one forward and backward after another that warms up, on random photos; and how many samples it had."""
-    count = config.batch_size if device.type == "cuda" else max(2, min(PROBED, config.batch_size))
+    """Seconds per sample of forward and backward on random photos, after a warm-up; and the number of samples timed."""
+    count = config.batch_size if device.type == "cuda" else max(2, min(TIMED_SAMPLES, config.batch_size))
     side = config.view.size
     photos = RaggedBatch(
         torch.randint(0, 256, (count * side * side * 3,), dtype=torch.uint8),

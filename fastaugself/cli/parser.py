@@ -1,4 +1,4 @@
-"""From a command line to the command it asks for; what the parser says, in this project's words."""
+"""Command dispatch on top of tyro; rewrites its error messages."""
 
 import contextlib
 import difflib
@@ -13,14 +13,14 @@ from typing import Annotated, Any, Union
 from ..errors import UsageError
 
 Command = Callable[..., Any] | str
-"""A function, a dataclass whose instances are called, or where one stands, as entry points say it: `module:attribute`.
+"""A function, a dataclass whose instances are callable, or the location of one as `module:attribute`.
 
-What is named by its place is imported when it is asked for; with torch that takes seconds."""
+A location is imported only when its command runs; with torch that takes seconds."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """A name that further commands follow."""
+    """A group of subcommands. about: one line for the help."""
 
     about: str
     commands: Mapping[str, Command]
@@ -29,14 +29,14 @@ class Group:
 def choose(
     commands: Mapping[str, Command | Group], arguments: Sequence[str], *, prog: str, description: str | None = None
 ) -> Callable[[], Any]:
-    """The command that a command line asks for, its options filled in: calling it runs it.
+    """Parses a command line and returns the chosen command with its options; calling the result runs it.
 
-    Help is printed and ends the process.
-    Raises UsageError for an unknown command, with the nearest, and for options that do not fit.
+    arguments: without the program's name. `--help` prints and ends the process.
+    Raises UsageError for an unknown command, with the nearest name, and for invalid options.
     """
     name, *rest = arguments or ["nothing"]
     if name.startswith("-"):
-        whole = name.startswith("--tyro-")  # the shell completes what groups hold; help only names them
+        whole = name.startswith("--tyro-")  # completion needs the subcommands of groups; help lists only the groups
         return _parsed(_union(commands, whole=whole), arguments, prog, description)
     if name not in commands:
         near = difflib.get_close_matches(name, commands, n=1)
@@ -65,12 +65,12 @@ def _parsed(form: Any, arguments: Sequence[str], prog: str, description: str | N
 
 
 def _union(commands: Mapping[str, Command | Group], *, whole: bool) -> Any:
-    """The commands as the parser wants them: a union of types, one of which the command line chooses.
+    """The commands as a union of types, which tyro parses as subcommands.
 
-    whole: with what groups hold.
+    whole: include the subcommands of groups.
     """
     types: list[Any] = [_type(name, command, whole=whole) for name, command in commands.items()]
-    return Union[tuple(types)]  # noqa: UP007  of a list that is made here
+    return Union[tuple(types)]  # noqa: UP007  X | Y needs the types written out
 
 
 def _type(name: str, command: Command | Group, *, whole: bool) -> Any:
@@ -83,7 +83,7 @@ def _type(name: str, command: Command | Group, *, whole: bool) -> Any:
 
 
 def _constructor(command: Command) -> Callable[..., Any]:
-    """What the parser calls; for a function a stand-in that returns the call, which is made when parsing is over."""
+    """What tyro calls with the parsed options: a class itself, or a wrapper that returns the bound function call."""
     found: Callable[..., Any] = pkgutil.resolve_name(command) if isinstance(command, str) else command
     if isinstance(found, type):
         return found
@@ -96,7 +96,7 @@ def _constructor(command: Command) -> Callable[..., Any]:
 
 
 def unboxed(text: str) -> str:
-    """The message in the box that the command-line parser draws, with or without line glyphs, as one line."""
+    """The message in the box that tyro draws, as one line; the box may be drawn with Unicode or ASCII."""
     sections: list[list[str]] = [[]]
     for line in text.splitlines():
         if line.startswith("╭") or (len(line) > 2 and set(line.strip("│ ")) <= set("─-╰╯")):
@@ -104,16 +104,16 @@ def unboxed(text: str) -> str:
         else:
             sections[-1].append(line.strip("│ "))
     listed = re.split("[─-]{5,}", text.partition("Missing from ")[2])[0]
-    if missing := re.findall(r"^. {5}(\S.*?)[ │|]*$", listed, re.MULTILINE):  # descriptions stand further in
+    if missing := re.findall(r"^. {5}(\S.*?)[ │|]*$", listed, re.MULTILINE):  # descriptions are indented further
         return f"{' and '.join(missing)} must be given"
     message = " ".join(sections[1] if len(sections) > 1 else sections[0])
-    for said, ours in _IN_OUR_WORDS.items():
-        message = re.sub(said, ours, message)
+    for pattern, replacement in _REPLACEMENTS.items():
+        message = re.sub(pattern, replacement, message)
     return message or text.strip()
 
 
-# Of what the parser says: who could not parse, unless it is an option; and what Python says of values.
-_IN_OUR_WORDS = {
+# Removes the name of the parser in front of a message, and rephrases Python's errors about numbers.
+_REPLACEMENTS = {
     r"^Error parsing (?!--)[\w .-]+: ": "",
     r"^Error parsing (\S+): invalid literal for int\(\) with base 10: ": r"\1 takes a whole number, got ",
     r"^Error parsing (\S+): could not convert string to float: ": r"\1 takes a number, got ",

@@ -1,5 +1,4 @@
-"""Photos with their views and every augmentation parameter in words; the report of a run draws with these pieces too.
+"""`fastaugself views`: pictures and pages of photos with their views and all augmentation parameters in words.
 
-`samples` reads photos, `policies` names policies, `pairs` draws views and describes them in `words`; `html`, and `png`
-on a `sheet`, show them; `command` is `fastaugself views`.
+`command` is the command, `page` writes HTML, `png` draws on a `sheet`. The pairs of views come from `report.pairs`.
 """

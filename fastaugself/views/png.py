@@ -20,9 +20,7 @@ WEBP_QUALITY = 88
 
 def views_picture(groups: Sequence[Group], detail: str, kind: Literal["png", "webp"]) -> bytes:
     """The encoded picture of the pairs of each policy; detail: the line below them."""
-    height = _draw_groups(
-        Sheet(WIDTH, 1), groups, detail
-    )  # a first pass for the height; drawing outside a sheet is ignored
+    height = _draw_groups(Sheet(WIDTH, 1), groups, detail)  # drawing outside a sheet is ignored
     sheet = Sheet(WIDTH, int(height) + MARGIN)
     _draw_groups(sheet, groups, detail)
     return sheet.encode(kind, WEBP_QUALITY)
@@ -67,9 +65,8 @@ def _draw_local_crops(sheet: Sheet, pair: Pair, y: float) -> float:
             line = y + LINE + LOCAL_CROP + 10
             for word in crop.words:
                 sheet.text(x, line, word.label, SOFT, size=NOTE)
-                for text in (
-                    part for full in word.lines for part in sheet.wrap(full, step - LOCAL_CROP_GAP - 60, NOTE)
-                ):
+                width = step - LOCAL_CROP_GAP - 60
+                for text in (part for value in word.lines for part in sheet.wrap(value, width, NOTE)):
                     sheet.text(x + 62, line, text, INK if word.applied else FAINT, size=NOTE)
                     line += LINE - 2
             below = max(below, line)

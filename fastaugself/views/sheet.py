@@ -122,9 +122,7 @@ class Sheet:
                 f"the picture has {self._image.height} rows, WebP at most {MAX_WEBP}; pass --out with .png or .html"
             )
         out = io.BytesIO()
-        self._image.save(
-            out, kind, optimize=True, quality=quality, method=6
-        )  # each format ignores the options of the other
+        self._image.save(out, kind, optimize=True, quality=quality, method=6)  # each format ignores the other's options
         return out.getvalue()
 
 

@@ -35,7 +35,7 @@ def test_the_plan_says_what_would_be_done_and_writes_nothing(beton, tmp_path, mo
 def test_a_folder_is_counted_and_not_written(photo_folder, capsys):
     before = sorted(photo_folder.parent.iterdir())
     code, out, _ = dry(["--data.train", photo_folder], capsys)
-    assert code == 0 and "which would be written to a .beton" in out
+    assert code == 0 and "which would be converted to a .beton file" in out
     assert sorted(photo_folder.parent.iterdir()) == before
 
 
