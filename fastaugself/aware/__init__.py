@@ -1,1 +1,1 @@
-"""What learns from augmentation parameters, one a file: AugSelf, CASSLE."""
+"""Methods that learn from augmentation parameters, one per file: AugSelf, CASSLE."""

@@ -1,6 +1,6 @@
 """CASSLE: a projector conditioned on its view's own augmentation parameters (Przewiezlikowski 2024, arXiv 2306.06082).
 
-The descriptors of a view (the paper's omega) go through a small condition encoder (gamma) into the projector. Only the
+A condition encoder (gamma in the paper) encodes the descriptors of each view (omega) for the projector. Only the
 backbone is evaluated and exported.
 
 Shape suffixes: B batch, D features, H hidden, E embedding, n condition.
@@ -27,8 +27,8 @@ class CASSLE:
     """Conditioning of the projector on each view's own augmentation parameters."""
 
     conditioning: Literal["none", "concat", "add", "multiply", "hypernetwork"] = "none"
-    """How the projector is conditioned: not at all, by concatenation to the features (the published default), by
-    addition, by multiplication, or by generating the weights of the projector's last layer."""
+    """How the projector is conditioned: none, concatenation to the features (the published default), addition,
+    multiplication, or a hypernetwork that generates the weights of the projector's last layer."""
     condition_encoder: Literal["mlp", "raw"] = "mlp"
     """Encode the condition with an MLP, or use it raw (concat only)."""
     depth: int = 6
@@ -47,7 +47,7 @@ class CASSLE:
             )
         if self.condition_encoder == "raw" and self.conditioning in ("add", "multiply", "hypernetwork"):
             raise UsageError(
-                f"--cassle.conditioning {self.conditioning} needs a condition as wide as the features; pass "
+                f"--cassle.conditioning {self.conditioning} needs a condition with the width of the features; pass "
                 "--cassle.condition-encoder mlp"
             )
         for name in ("depth", "width"):
@@ -59,19 +59,19 @@ class CASSLE:
 
     @property
     def condition_dim(self) -> int:
-        """Width of the condition; 0 where projectors are not conditioned."""
+        """Width of the condition; 0 without conditioning."""
         return 0 if self.conditioning == "none" else sum(DESCRIPTORS[name] for name in self.include)
 
 
 def projector_type(cassle: CASSLE) -> Callable[..., Projector]:
-    """What builds projectors: `ConditionedProjector` with these options, or `Projector` without conditioning."""
+    """The projector factory for `BuildContext`: `ConditionedProjector`, or `Projector` without conditioning."""
     return partial(ConditionedProjector, cassle) if cassle.condition_dim else Projector
 
 
 class ConditionedProjector(Projector):
-    """A projector that sees the view's own augmentation parameters.
+    """A projector conditioned on the augmentation parameters of its own view.
 
-    cassle: its options, with `conditioning` other than "none". Other arguments as for `Projector`.
+    cassle: options, with `conditioning` other than "none". Other arguments as for `Projector`.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class ConditionedProjector(Projector):
         last_norm: LastNorm = "none",
         sync: bool = False,
     ) -> None:
-        nn.Module.__init__(self)  # the layers are built here, in the published order
+        nn.Module.__init__(self)  # layers are built here instead, in the order of the published code
         self.conditioning = cassle.conditioning
         features, embedding = widths[0], widths[-1]
         self.condition_encoder: nn.Module = nn.Identity()
@@ -95,7 +95,7 @@ class ConditionedProjector(Projector):
         elif cassle.conditioning in ("add", "multiply"):
             self.condition_encoder = _condition_mlp(cassle, features, sync)
         elif cassle.conditioning == "hypernetwork":
-            # Every sample has its own last layer: a matrix from the last hidden width to the embedding.
+            # Generates the last layer of each sample: a matrix from the last hidden width to the embedding.
             self.condition_encoder = nn.Sequential(_condition_mlp(cassle, cassle.width, sync), nn.ReLU(inplace=True))
             self.weights = nn.Linear(cassle.width, widths[-2] * embedding)
             nn.init.normal_(self.weights.weight, std=(widths[-2] * cassle.width) ** -0.5)
@@ -107,9 +107,9 @@ class ConditionedProjector(Projector):
         )
 
     def forward(self, f_BD: Tensor, condition_Bn: Tensor | None = None) -> Tensor:
-        """Embeddings [B, E] of features [B, D] and each view's own descriptors [B, n].
+        """Embeddings [B, E] of features [B, D] and the view's descriptors [B, n].
 
-        Raises ValueError without the descriptors.
+        Raises ValueError if condition_Bn is None.
         """
         if condition_Bn is None:
             raise ValueError("this projector is conditioned: pass condition_Bn")
@@ -128,6 +128,6 @@ class ConditionedProjector(Projector):
 
 
 def _condition_mlp(cassle: CASSLE, outputs: int, sync: bool) -> nn.Sequential:
-    """Linear, batch norm, ReLU per layer; the last layer ends with its batch norm."""
+    """An MLP with batch norm and ReLU after each layer, except for no ReLU after the last."""
     widths = [cassle.condition_dim, *[cassle.width] * (cassle.depth - 1), outputs]
     return mlp(widths, last_norm="affine", sync=sync)

@@ -1,4 +1,4 @@
-"""The module that is trained: a base method and its auxiliary losses, compiled, replicated and checkpointed as one."""
+"""The module that is trained: a base method with auxiliary losses, compiled, wrapped in DDP and checkpointed as one."""
 
 from typing import NamedTuple
 
@@ -15,8 +15,8 @@ from .augself import AugSelfLoss
 class StepOutput(NamedTuple):
     """The losses of one batch.
 
-    loss: scalar to differentiate. metrics: detached scalars, `loss` first. queue_update: for `Method.update_queue`.
-    feature_std: collapse metric of the first view's features (see `feature_std`), detached.
+    loss: scalar to differentiate. metrics: detached scalars by name, `loss` first. queue_update: argument of
+    `Method.update_queue`. feature_std: collapse metric of the first view's features (see `feature_std`), detached.
     """
 
     loss: Tensor
@@ -28,15 +28,15 @@ class StepOutput(NamedTuple):
 def feature_std(f_BD: Tensor) -> Tensor:
     """Collapse metric of SimSiam: std over the batch of L2-normalised features, mean over D, times sqrt(D).
 
-    0 where all samples have the same features (collapse), 1 where they are uniform on the sphere (Chen and He 2020,
-    arXiv 2011.10566, section 4.1). float32, detached.
+    0 if all samples have the same features (collapse), 1 if features are uniform on the sphere (Chen and He 2020,
+    arXiv 2011.10566, section 4.1). Returns a detached float32 scalar.
     """
     f_BD = F.normalize(f_BD.detach().float(), dim=1)
     return f_BD.std(0, correction=0).mean() * f_BD.shape[1] ** 0.5
 
 
 class Learner(nn.Module):
-    """A base method plus AugSelf: views and targets to the total loss."""
+    """A base method plus the AugSelf losses: views and targets to the total loss."""
 
     def __init__(self, method: Method, augself: AugSelfLoss) -> None:
         super().__init__()

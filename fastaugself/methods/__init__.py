@@ -1,4 +1,4 @@
-"""Pretraining methods, one a file, behind one protocol (see base.py)."""
+"""Pretraining methods, one per file, with a common interface (see base.py)."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -25,20 +25,20 @@ METHODS: dict[str, type[MethodConfig]] = {
     "barlow": BarlowTwins,
     "supervised": Supervised,
 }
-"""Options of each method, by the name that config.json gives it."""
+"""The options class of each method, by its name in config.json."""
 
 T = TypeVar("T", bound=type[MethodConfig])
 
 
 def register(name: str) -> Callable[[T], T]:
-    """Decorator that makes a method of a recipe's own known to config.json, under `name` (docs/new-method.md).
+    """Class decorator that registers the options of a custom method as `name` in config.json (docs/new-method.md).
 
-    Raises ValueError where another method has the name.
+    Raises ValueError if another method has this name.
     """
 
     def add(options: T) -> T:
         if METHODS.get(name, options).__qualname__ != options.__qualname__:
-            raise ValueError(f"the name {name} belongs to {METHODS[name].__qualname__}; register under another")
+            raise ValueError(f"the name {name} belongs to {METHODS[name].__qualname__}; register under another name")
         METHODS[name] = options
         return options
 

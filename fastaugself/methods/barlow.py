@@ -37,7 +37,7 @@ class BarlowTwins(MethodConfig):
 
 
 class BarlowTwinsMethod(Method):
-    """Encoder and a projector that ends with a batch norm without parameters."""
+    """Encoder, and a projector whose last batch norm has no affine parameters."""
 
     def __init__(self, config: BarlowTwins, context: BuildContext) -> None:
         super().__init__(context)
@@ -53,9 +53,10 @@ class BarlowTwinsMethod(Method):
 
 
 def redundancy_loss(z1_BE: Tensor, z2_BE: Tensor, weight: float) -> Tensor:
-    """Squared distance of the batch's cross-correlation from the identity (eq. 1), over all processes.
+    """Barlow Twins loss: weighted squared distance of the cross-correlation matrix from the identity (eq. 1).
 
-    z1_BE, z2_BE: embeddings of zero mean and unit variance over the batch.
+    z1_BE, z2_BE: embeddings with zero mean and unit variance over the batch; the correlation is over all processes.
+    weight: of the off-diagonal elements.
     """
     correlation_EE = sum_with_gradient(z1_BE.T @ z2_BE) / (len(z1_BE) * world_size())
     diagonal = torch.diagonal(correlation_EE)

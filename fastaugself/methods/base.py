@@ -1,7 +1,7 @@
-"""The protocol of base methods: options (`MoCo`, a frozen dataclass) and a module (`MoCoMethod`, an nn.Module).
+"""Interface of the base methods: options (`MoCo`, a frozen dataclass) and a module (`MoCoMethod`, an nn.Module).
 
-The options carry the method's name because recipes and the command line are written with them; `options.build(context)`
-gives the module. A new method is one file with both (docs/new-method.md).
+The options have the method's name because recipes and the command line use them; `options.build(context)` builds the
+module. A new method is one file with both classes (docs/new-method.md).
 
 Shape suffixes: V views, L local crops, B batch, C channels, H W, D features, n condition.
 """
@@ -17,11 +17,11 @@ from ..models.heads import LastNorm, Projector
 
 
 class Views(NamedTuple):
-    """A batch as methods see it.
+    """The input of a method's forward pass.
 
-    x_VBCHW: the global views. labels_B: int64 class of each sample, -1 where unknown. condition_VBn: each view's own
-    augmentation descriptors, where the projector is conditioned on them; local crops come after the global views.
-    local_LBCHW: local crops (multi-crop), at a smaller size.
+    x_VBCHW: global views. labels_B: int64 classes, -1 if unknown. condition_VBn: augmentation descriptors of each view
+    (global views first, then local crops), or None if the projector is not conditioned. local_LBCHW: local crops
+    (multi-crop), at a smaller size, or None.
     """
 
     x_VBCHW: Tensor
@@ -38,7 +38,7 @@ class Output(NamedTuple):
     """The output of a method's forward pass.
 
     loss: scalar to differentiate. features: pooled backbone features [B, D] of the first two views, for auxiliary
-    losses; from the trained encoder wherever it sees the view. queue_update: detached tensors for `update_queue`.
+    losses; from the trained encoder if it encodes the view. queue_update: detached tensors for `update_queue`.
     """
 
     loss: Tensor
@@ -49,7 +49,7 @@ class Output(NamedTuple):
 def encode(backbone: nn.Module, x_VBCHW: Tensor, *, batched: bool = False) -> tuple[Tensor, Tensor]:
     """Pooled features [B, D] of the first two views.
 
-    batched: both in one forward pass; the backbone's batch norms must take their statistics over groups of B.
+    batched: encode both in one forward pass; the backbone's batch norms must then use groups of B samples.
     """
     if batched:
         first, second = backbone(x_VBCHW[:2].flatten(0, 1)).chunk(2)
@@ -59,11 +59,11 @@ def encode(backbone: nn.Module, x_VBCHW: Tensor, *, batched: bool = False) -> tu
 
 @dataclass(frozen=True)
 class BuildContext:
-    """What a method is built from.
+    """The arguments from which a method's module is built.
 
-    backbone: the encoder; images [B, C, H, W] to pooled features [B, num_features]. num_classes: of the training
-    photos, 0 without labels. sync: batch norm of heads over all processes. batched_views: whether `encode` takes both
-    views in one forward pass. projector_type: class or function that builds projectors (CASSLE's are conditioned).
+    backbone: the encoder; images [B, C, H, W] to pooled features [B, num_features]. num_classes: number of classes of
+    the training photos, 0 without labels. sync: synchronised batch norm in heads. batched_views: encode both views in
+    one forward pass. projector_type: class or function that builds projectors (CASSLE's are conditioned).
     """
 
     backbone: nn.Module
@@ -74,32 +74,32 @@ class BuildContext:
     projector_type: Callable[..., Projector] = Projector
 
     def projector(self, widths: list[int], *, hidden_norm: bool = True, last_norm: LastNorm = "none") -> Projector:
-        """A projector of these widths, conditioned on the augmentation where CASSLE is on; arguments as `Projector`."""
+        """Builds a projector, conditioned on the augmentation if CASSLE is enabled; arguments as for `Projector`."""
         return self.projector_type(widths, hidden_norm=hidden_norm, last_norm=last_norm, sync=self.sync)
 
 
 class MethodConfig:
-    """Base class of the options of all methods, which are frozen dataclasses."""
+    """Base class of the options of all methods; subclasses are frozen dataclasses."""
 
     title: ClassVar[str]
-    """Name of the method in prose."""
+    """Display name of the method."""
     multi_crop: ClassVar[bool] = False
     """Whether the method takes local crops."""
     has_projector: ClassVar[bool] = True
     """Whether the method has a projector, which CASSLE can condition."""
     per_sample_loss: ClassVar[bool] = False
-    """Whether the loss is a mean over samples, so that gradient accumulation is exact."""
+    """Whether the loss is a mean of per-sample losses, so that gradient accumulation is exact."""
 
     def check(self, batch_size: int) -> None:
-        """Raises UsageError where the options do not fit the global batch size."""
+        """Raises UsageError if the options do not fit the global batch size."""
 
     def build(self, context: BuildContext) -> "Method":
-        """The method's module around `context.backbone`, which it keeps as `backbone`."""
+        """Builds the method's module, whose attribute `backbone` is `context.backbone`."""
         raise NotImplementedError
 
 
 def at_least_one(options: MethodConfig, *names: str) -> None:
-    """Raises UsageError where one of these options is below 1."""
+    """Raises UsageError if one of the named options is below 1."""
     for name in names:
         if getattr(options, name) < 1:
             option = f"--method.{name.replace('_', '-')}"
@@ -110,12 +110,12 @@ def at_least_one(options: MethodConfig, *names: str) -> None:
 class Method(nn.Module):
     """Base class of the modules of all methods.
 
-    context: keeps `context.backbone` as `backbone`.
+    context: its `backbone` becomes the attribute `backbone`.
     """
 
     backbone: nn.Module
     constant_lr: ClassVar[tuple[str, ...]] = ()
-    """Names of submodules whose learning rate stays at its peak."""
+    """Names of submodules whose learning rate stays constant at its peak."""
 
     def __init__(self, context: BuildContext) -> None:
         super().__init__()
@@ -123,11 +123,11 @@ class Method(nn.Module):
         self.batched_views = context.batched_views
 
     def encode(self, backbone: nn.Module, views: Views) -> tuple[Tensor, Tensor]:
-        """Pooled features [B, D] of both global views by `backbone`: the encoder, or its EMA copy."""
+        """Pooled features [B, D] of both global views. backbone: the encoder or its EMA copy."""
         return encode(backbone, views.x_VBCHW, batched=self.batched_views)
 
     def forward(self, views: Views) -> Output:
-        """The loss of a batch, and the features that auxiliary losses see."""
+        """The loss of a batch, and the features for auxiliary losses."""
         raise NotImplementedError
 
     def after_backward(self, global_step: int) -> None:

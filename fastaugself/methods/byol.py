@@ -39,7 +39,7 @@ class BYOL(MethodConfig):
 
 
 class BYOLMethod(Method):
-    """Online encoder, projector and predictor; target encoder and projector."""
+    """Online encoder, projector and predictor; EMA target encoder and projector."""
 
     def __init__(self, config: BYOL, context: BuildContext) -> None:
         super().__init__(context)
@@ -56,7 +56,7 @@ class BYOLMethod(Method):
         with torch.no_grad():
             targets = self.encode(self.target_backbone, views)
             t1, t2 = (self.target_projector(f, views.condition(v)) for v, f in enumerate(targets))
-        # |normalised p - normalised t|^2 = 2 - 2 cos (eq. 2), for both orders.
+        # eq. 2, symmetrised: |p - t|^2 = 2 - 2 cos(p, t) for L2-normalised p and t.
         loss = 4 + 2 * (negative_cosine_similarity(p1, t2) + negative_cosine_similarity(p2, t1))
         return Output(loss, (features[0], features[1]))
 

@@ -34,12 +34,12 @@ class MoCo(MethodConfig):
     temperature: float = 0.2
     """Temperature of the InfoNCE loss."""
     projector_norm: bool = False
-    """Batch norm in the projector; not in MoCo v2, but in AugSelf's and CASSLE's code."""
+    """Batch norm in the projector: off in MoCo v2, on in AugSelf's and CASSLE's code."""
     shuffle: bool = False
     """Shuffling batch norm: permute the images over all processes before the key encoder, so that batch statistics do
     not leak which key belongs to which query. Not needed with synchronised batch norm."""
     queue_source: Literal["key", "query"] = "key"
-    """Enqueue keys (MoCo), or queries: a bug in AugSelf's and CASSLE's code that their MoCo results were made with."""
+    """Enqueue keys (MoCo), or queries, as a bug in AugSelf's and CASSLE's code does: their MoCo results have it."""
 
     def __post_init__(self) -> None:
         at_least_one(self, "queue", "dim")
@@ -54,7 +54,7 @@ class MoCo(MethodConfig):
             )
 
     def check(self, batch_size: int) -> None:
-        """Raises UsageError where the batch size does not divide the queue."""
+        """Raises UsageError if the queue size is not a multiple of the global batch size."""
         if self.queue % batch_size:
             raise UsageError(
                 f"--method.queue {self.queue} must be a multiple of --batch-size {batch_size}; "
@@ -124,10 +124,10 @@ class MoCoMethod(Method):
 
 
 def permutation(count: int, number: Tensor) -> Tensor:
-    """Permutation `number` (int64 scalar, on its device) of 0 .. count - 1, the same on every process.
+    """Pseudo-random permutation of 0 .. count - 1 [count] int64, the same on every process.
 
-    The order of the positions' hashes (the 64-bit finaliser of MurmurHash3 with signed shifts); nothing waits for the
-    device.
+    number: int64 scalar tensor, the index of the permutation. Sorts the positions by a hash (the 64-bit finaliser of
+    MurmurHash3 with signed shifts) on the device of `number`, without host sync.
     """
     x = torch.arange(count, device=number.device) + number * count + 1
     for factor in (-49064778989728563, -4265267296055464877):

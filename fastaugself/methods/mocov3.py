@@ -18,7 +18,7 @@ from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_on
 
 @dataclass(frozen=True)
 class MoCoV3(MethodConfig):
-    """MoCo v3: symmetric contrastive loss against the momentum encoder's keys of the whole batch, without a queue."""
+    """MoCo v3: symmetric InfoNCE against the momentum encoder's keys of the global batch, without a queue."""
 
     title = "MoCo v3"
 
@@ -29,13 +29,13 @@ class MoCoV3(MethodConfig):
     projector_layers: int = 2
     """Number of layers of the projector: 2 for ResNets, 3 for ViTs."""
     predictor_norm: bool = False
-    """Batch norm at the end of the predictor: on for ViTs, off for ResNets."""
+    """Batch norm after the last layer of the predictor: on for ViTs, off for ResNets."""
     temperature: float = 0.2
     """Temperature of the loss."""
     momentum: float = 0.99
     """Initial EMA momentum of the momentum encoder."""
     momentum_schedule: bool = True
-    """Cosine schedule of the momentum to 1, or a constant momentum (0.999 in CASSLE)."""
+    """Increase the momentum to 1 with a cosine schedule; off: constant momentum (0.999 in CASSLE)."""
 
     def __post_init__(self) -> None:
         at_least_one(self, "dim", "hidden")
@@ -59,7 +59,7 @@ class MoCoV3(MethodConfig):
 
 
 class MoCoV3Method(Method):
-    """Encoder, projector and predictor; momentum encoder and projector."""
+    """Encoder, projector and predictor; EMA (momentum) encoder and projector."""
 
     def __init__(self, config: MoCoV3, context: BuildContext) -> None:
         super().__init__(context)
@@ -90,7 +90,10 @@ class MoCoV3Method(Method):
 
 
 def contrastive_loss(q_BE: Tensor, k_BE: Tensor, temperature: float) -> Tensor:
-    """Cross entropy of each query's positive key among the keys of all processes, times 2T (algorithm 1)."""
+    """InfoNCE of each query's positive key against the keys of all processes, times 2 * temperature (algorithm 1).
+
+    q_BE, k_BE: queries and keys, not normalised; no gradient flows to the keys. Returns the mean over the batch.
+    """
     q_BE, k_GE = F.normalize(q_BE.float(), dim=1), all_gather(F.normalize(k_BE.detach().float(), dim=1))
     logits_BG = q_BE @ k_GE.T / temperature
     own = torch.arange(len(q_BE), device=q_BE.device) + rank() * len(q_BE)

@@ -16,7 +16,7 @@ from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_on
 
 @dataclass(frozen=True)
 class SimCLR(MethodConfig):
-    """SimCLR: both views of an image are positives, all other views of the batch negatives (NT-Xent)."""
+    """SimCLR: the two views of an image are a positive pair, all other views of the batch are negatives (NT-Xent)."""
 
     title = "SimCLR"
 
@@ -25,7 +25,7 @@ class SimCLR(MethodConfig):
     temperature: float = 0.2
     """Temperature of the NT-Xent loss."""
     gather: bool = True
-    """Negatives from all processes; AugSelf's code uses those of each process."""
+    """Use negatives from all processes; off, as in AugSelf's code: only from the same process."""
 
     def __post_init__(self) -> None:
         at_least_one(self, "dim")
@@ -56,10 +56,10 @@ class SimCLRMethod(Method):
 
 
 def nt_xent(z1_BE: Tensor, z2_BE: Tensor, temperature: float, *, gather: bool) -> Tensor:
-    """The normalised-temperature cross entropy of this process's 2B anchors (eq. 1), mean.
+    """NT-Xent loss (eq. 1), mean over the 2B anchors of this process.
 
-    z1_BE, z2_BE: normalised embeddings of both views. gather: negatives from all processes; the mean over processes
-    is then the loss of the whole batch, gradients included.
+    z1_BE, z2_BE: L2-normalised embeddings of both views. gather: use negatives from all processes; loss and gradients,
+    averaged over processes, are then those of the global batch.
     """
     B = len(z1_BE)
     first = rank() * B if gather else 0

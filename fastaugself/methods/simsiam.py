@@ -24,7 +24,7 @@ class SimSiam(MethodConfig):
     predictor_hidden: int = 512
     """Width of the predictor's hidden layer."""
     affine: bool = False
-    """Affine parameters in the projector's last batch norm; not in SimSiam, but in AugSelf's and CASSLE's code."""
+    """Affine parameters in the projector's last batch norm: off in SimSiam, on in AugSelf's and CASSLE's code."""
 
     def __post_init__(self) -> None:
         at_least_one(self, "dim", "predictor_hidden")
@@ -38,7 +38,7 @@ class SimSiam(MethodConfig):
 
 
 class SimSiamMethod(Method):
-    """Encoder, projector and a predictor whose learning rate stays constant."""
+    """Encoder, projector, and a predictor with a constant learning rate."""
 
     constant_lr = ("predictor",)
 

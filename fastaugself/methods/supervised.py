@@ -1,4 +1,4 @@
-"""Supervised learning on both views: the baseline that AugSelf is also applied to (Lee 2021, arXiv 2111.09613)."""
+"""Supervised learning on both views; Lee 2021 (arXiv 2111.09613) also applies AugSelf to it."""
 
 from dataclasses import dataclass
 
@@ -32,12 +32,14 @@ class Supervised(MethodConfig):
 
 
 class SupervisedMethod(Method):
-    """Encoder and a linear classifier."""
+    """Encoder and linear classifier."""
 
     def __init__(self, config: Supervised, context: BuildContext) -> None:
         super().__init__(context)
         if context.num_classes < 2:
-            raise UsageError("supervised training needs photos of at least two classes: one folder for each")
+            raise UsageError(
+                "supervised training needs photos of at least two classes: pass a folder with one subfolder per class"
+            )
         self.config = config
         self.classifier = nn.Linear(context.num_features, context.num_classes)
 

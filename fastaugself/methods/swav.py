@@ -16,7 +16,7 @@ from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_on
 
 @dataclass(frozen=True)
 class SwAV(MethodConfig):
-    """SwAV: predict the prototype assignment of one view from the other, assignments balanced over the batch."""
+    """SwAV: predict the prototype assignment of one view from the other; assignments are balanced over the batch."""
 
     title = "SwAV"
     multi_crop = True
@@ -34,11 +34,11 @@ class SwAV(MethodConfig):
     iterations: int = 3
     """Iterations of the Sinkhorn-Knopp balancing."""
     freeze_steps: int = 5005
-    """Number of first steps with frozen prototypes; AugSelf uses 410 on STL10."""
+    """Number of initial steps with frozen prototypes; AugSelf uses 410 on STL10."""
     gather: bool = True
     """Balance assignments over all processes; AugSelf's code balances within each process."""
     queue: int = 0
-    """Queue of earlier embeddings used in the balancing, a multiple of the batch size; 3840 in the paper, 0 = none."""
+    """Size of the queue of earlier embeddings, a multiple of the batch size; 3840 in the paper, 0 = no queue."""
     queue_start: float = 0.075
     """Fraction of training after which the queue is used; 15 of 200 epochs in the paper."""
 
@@ -68,7 +68,7 @@ class SwAV(MethodConfig):
             )
 
     def check(self, batch_size: int) -> None:
-        """Raises UsageError where the batch size does not divide the queue."""
+        """Raises UsageError if the queue size is not a multiple of the global batch size."""
         if self.queue % batch_size:
             raise UsageError(
                 f"--method.queue {self.queue} must be a multiple of --batch-size {batch_size}; "
@@ -91,8 +91,8 @@ class SwAVMethod(Method):
         self.projector = context.projector(widths)
         self.prototypes = nn.Linear(config.dim, config.prototypes, bias=False)
         self.register_buffer("queue_2LE", torch.zeros(2, config.queue, config.dim))
-        self.filled = 0  # rows of the queue that hold embeddings
-        self.full = False  # read in forward: changes once, so that torch.compile recompiles once
+        self.filled = 0  # number of queue entries that hold embeddings
+        self.full = False  # used in forward; changes once, so torch.compile recompiles once
         self.normalize_prototypes()
 
     @torch.no_grad()
@@ -118,13 +118,13 @@ class SwAVMethod(Method):
     def _assign(self, view: int, scores_BK: Tensor) -> Tensor:
         B, config = len(scores_BK), self.config
         if self.full:
-            # Every process holds the whole queue; each contributes its own chunk, so that every entry counts once.
+            # Every process holds the whole queue but contributes one chunk of it, so that every entry counts once.
             chunk_LE = self.queue_2LE[view].chunk(world_size())[rank()]
             scores_BK = torch.cat([scores_BK, self.prototypes(chunk_LE).float()])
         return sinkhorn(scores_BK, config.epsilon, config.iterations, gather=config.gather)[:B]
 
     def after_backward(self, global_step: int) -> None:
-        """Freezes the prototypes in the first steps."""
+        """Freezes the prototypes during the first `freeze_steps` steps."""
         if global_step < self.config.freeze_steps:
             self.prototypes.weight.grad = None
 
@@ -149,9 +149,10 @@ class SwAVMethod(Method):
 
 @torch.no_grad()
 def sinkhorn(scores_BK: Tensor, epsilon: float, iterations: int, *, gather: bool = True) -> Tensor:
-    """Assignments [B, K] that use all prototypes equally; rows sum to 1 (section 3.1).
+    """Sinkhorn-Knopp assignments [B, K] that use all prototypes equally; rows sum to 1 (section 3.1).
 
-    gather: over the samples of all processes together, or over those of each.
+    scores_BK: similarities of samples and prototypes. epsilon: entropy regularisation. gather: balance over the samples
+    of all processes instead of each process separately.
     """
     processes = world_size() if gather else 1
 

@@ -1,4 +1,4 @@
-"""Every head layer by layer as published, what CASSLE adds to it, and what an export leaves behind."""
+"""Projectors and predictors have the published layers, CASSLE's conditioning, and exports without heads."""
 
 import copy
 import dataclasses
@@ -20,7 +20,7 @@ from fastaugself.training.batch import make_batch
 
 
 def layers(module):
-    """'2048-512' for a linear layer, with '+b' where it has a bias; BN (bn: without parameters); R for ReLU."""
+    """Layers in short: '2048-512' linear, '+b' with a bias; 'BN' batch norm, 'bn' without affine; 'R' ReLU."""
     found = []
     for m in module.modules():
         if isinstance(m, nn.Linear):
@@ -39,7 +39,7 @@ def on_meta(config, num_features, cassle=None):
         )
 
 
-# Method, features, and the layers of projector and predictor: the papers' own, then AugSelf's and CASSLE's.
+# Method, feature width, layers of the projector, layers of the predictor: the papers', then AugSelf's and CASSLE's.
 PUBLISHED_HEADS = [
     (MoCo(), 2048, "2048-2048+b R 2048-128+b", ""),
     (MoCo(projector_norm=True), 512, "512-512 BN R 512-128+b", ""),
@@ -68,7 +68,7 @@ def test_heads_have_the_published_layers(config, num_features, projector, predic
         assert layers(method.prototypes) == "128-3000"
 
 
-GAMMA = "13-64 BN R " + "64-64 BN R " * 4 + "64-64 BN"
+CONDITION_ENCODER = "13-64 BN R " + "64-64 BN R " * 4 + "64-64 BN"
 
 
 @pytest.mark.parametrize(
@@ -82,87 +82,94 @@ GAMMA = "13-64 BN R " + "64-64 BN R " * 4 + "64-64 BN"
         (MoCoV3(projector_layers=3), "2112-4096 BN R 4096-4096 BN R 4096-256 bn"),
     ],
 )
-def test_cassle_widens_the_first_layer_alone(config, projector):
+def test_cassle_only_widens_the_first_layer(config, projector):
     method = on_meta(config, 2048, CASSLE(conditioning="concat"))
-    assert layers(method.projector.condition_encoder) == GAMMA
-    assert layers(method.projector) == f"{GAMMA} {projector}"
+    assert layers(method.projector.condition_encoder) == CONDITION_ENCODER
+    assert layers(method.projector) == f"{CONDITION_ENCODER} {projector}"
     plain = on_meta(config, 2048)
     assert layers(getattr(method, "predictor", nn.Identity())) == layers(getattr(plain, "predictor", nn.Identity()))
     more = sum(p.numel() for p in method.projector.parameters()) - sum(p.numel() for p in plain.projector.parameters())
-    gamma = 13 * 64 + 5 * 64 * 64 + 6 * 2 * 64
-    assert more == gamma + 64 * plain.projector.hidden[0].out_features
+    encoder = 13 * 64 + 5 * 64 * 64 + 6 * 2 * 64
+    assert more == encoder + 64 * plain.projector.hidden[0].out_features
 
 
 @pytest.mark.parametrize(
-    ("cassle", "gamma", "first"),
+    ("cassle", "encoder", "first_inputs"),
     [
         (CASSLE(conditioning="add"), "13-64 BN R " + "64-64 BN R " * 4 + "64-512 BN", 512),
         (CASSLE(conditioning="multiply"), "13-64 BN R " + "64-64 BN R " * 4 + "64-512 BN", 512),
-        (CASSLE(conditioning="hypernetwork"), GAMMA + " R", 512),
+        (CASSLE(conditioning="hypernetwork"), CONDITION_ENCODER + " R", 512),
         (CASSLE(conditioning="concat", condition_encoder="raw"), "", 512 + 13),
-        (CASSLE(conditioning="concat", include=(*PUBLISHED, "flip")), GAMMA.replace("13-64", "14-64"), 512 + 64),
+        (
+            CASSLE(conditioning="concat", include=(*PUBLISHED, "flip")),
+            CONDITION_ENCODER.replace("13-64", "14-64"),
+            512 + 64,
+        ),
         (CASSLE(conditioning="concat", depth=2, width=16), "13-16 BN R 16-16 BN", 512 + 16),
         (CASSLE(), "", 512),
     ],
 )
-def test_every_injection_has_its_own_shape(cassle, gamma, first):
+def test_every_conditioning_has_its_own_shape(cassle, encoder, first_inputs):
     projector = ConditionedProjector(cassle, [512, 512, 128])
-    assert layers(projector.condition_encoder) == gamma
-    assert projector.hidden[0].in_features == first
-    f, omega = torch.randn(4, 512), torch.randn(4, max(1, cassle.condition_dim))
-    assert projector(f, omega).shape == (4, 128)
+    assert layers(projector.condition_encoder) == encoder
+    assert projector.hidden[0].in_features == first_inputs
+    f, condition = torch.randn(4, 512), torch.randn(4, max(1, cassle.condition_dim))
+    assert projector(f, condition).shape == (4, 128)
     if cassle.conditioning == "hypernetwork":
         assert projector.weights.out_features == 512 * 128
 
 
-def conditioned(inject):
+def conditioned(conditioning):
     torch.manual_seed(0)
-    return ConditionedProjector(CASSLE(conditioning=inject, depth=2, width=3), [6, 5, 4]).double()
+    return ConditionedProjector(CASSLE(conditioning=conditioning, depth=2, width=3), [6, 5, 4]).double()
 
 
-@pytest.mark.parametrize("inject", ["concat", "add", "multiply", "hypernetwork"])
-def test_injection_is_what_its_name_says(inject):
-    projector = conditioned(inject)
-    f, omega = torch.randn(7, 6).double(), torch.randn(7, 13).double()
-    gamma = copy.deepcopy(projector.condition_encoder)(omega)
+@pytest.mark.parametrize("conditioning", ["concat", "add", "multiply", "hypernetwork"])
+def test_conditioning_is_what_its_name_says(conditioning):
+    projector = conditioned(conditioning)
+    f, condition = torch.randn(7, 6).double(), torch.randn(7, 13).double()
+    encoded = copy.deepcopy(projector.condition_encoder)(condition)
     hidden, last = copy.deepcopy(projector.hidden), copy.deepcopy(projector.last)
     expected = {
-        "concat": lambda: last(hidden(torch.stack([torch.cat([f[i], gamma[i]]) for i in range(7)]))),
-        "add": lambda: last(hidden(f + gamma)),
-        "multiply": lambda: last(hidden(f * gamma)),
+        "concat": lambda: last(hidden(torch.stack([torch.cat([f[i], encoded[i]]) for i in range(7)]))),
+        "add": lambda: last(hidden(f + encoded)),
+        "multiply": lambda: last(hidden(f * encoded)),
         "hypernetwork": lambda: torch.stack(
-            [projector.weights(gamma[i]).view(4, 5) @ h for i, h in enumerate(hidden(f))]
+            [projector.weights(encoded[i]).view(4, 5) @ h for i, h in enumerate(hidden(f))]
         ),
-    }[inject]()
-    torch.testing.assert_close(projector(f, omega), expected)
+    }[conditioning]()
+    torch.testing.assert_close(projector(f, condition), expected)
 
 
 @pytest.mark.parametrize(("name", "config"), [("key_projector", MoCo(queue=8, dim=4, momentum=0.9)),
                                               ("key_projector", MoCoV3(hidden=5, dim=4, momentum=0.9)),
                                               ("target_projector", BYOL(hidden=5, dim=4, momentum=0.9))])  # fmt: skip
-def test_momentum_projectors_follow_with_gamma_and_see_their_own_views_omega(name, config):
+def test_ema_projectors_include_the_condition_encoder_and_use_the_condition_of_their_view(name, config):
     method = config.build(
         BuildContext(nn.Linear(6, 6), 6, projector_type=projector_type(CASSLE(conditioning="concat", depth=2, width=3)))
     )
-    follower, seen = getattr(method, name), []
-    follower.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1]))
+    ema_projector, seen = getattr(method, name), []
+    ema_projector.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1]))
     views = Views(torch.randn(2, 8, 6), torch.zeros(8).long(), torch.randn(2, 8, 13))
     output = method(views)
-    # MoCo's key is view 2; the symmetric methods follow both.
+    # MoCo's key is view 2; the symmetric methods encode both views.
     expected = views.condition_VBn[1:] if isinstance(config, MoCo) else views.condition_VBn
     assert torch.equal(torch.stack(seen), expected)
     with torch.no_grad():
         for p in method.projector.condition_encoder.parameters():
             p.add_(torch.randn_like(p))
-    before = [p.clone() for p in follower.condition_encoder.parameters()]
+    before = [p.clone() for p in ema_projector.condition_encoder.parameters()]
     method.after_optimizer_step()
     method.update_ema(0.0)
     method.update_queue(output.queue_update, 0.0)
     pairs = zip(
-        follower.condition_encoder.parameters(), before, method.projector.condition_encoder.parameters(), strict=True
+        ema_projector.condition_encoder.parameters(),
+        before,
+        method.projector.condition_encoder.parameters(),
+        strict=True,
     )
-    for now, was, leader in pairs:
-        torch.testing.assert_close(now, 0.9 * was + 0.1 * leader)
+    for now, was, parameter in pairs:
+        torch.testing.assert_close(now, 0.9 * was + 0.1 * parameter)
         assert not now.requires_grad
 
 
@@ -180,7 +187,7 @@ def test_conditions_come_from_the_views_parameters(include, columns):
     assert make_batch(dataclasses.replace(config, cassle=CASSLE()), batch, 0, torch.float32)[0].condition(0) is None
 
 
-def test_an_export_has_the_backbone_alone(tmp_path):
+def test_an_export_has_only_the_backbone(tmp_path):
     backbone = Backbone(name="resnet18", width=8)
     config = Pretrain(
         backbone=backbone, method=SimSiam(dim=16, predictor_hidden=8), cassle=CASSLE(conditioning="concat")

@@ -1,4 +1,4 @@
-"""Every method's loss against a formula written here from its paper, its gradients, its momentum and its processes."""
+"""Losses, gradients, EMA updates and multi-process losses of all methods against formulas written from the papers."""
 
 import copy
 import itertools
@@ -39,11 +39,11 @@ def build(name, cassle=None, **options):
     return config.build(BuildContext(backbone, width, num_classes=5, projector_type=projector_type(cassle or CASSLE())))
 
 
-def views(B=6, omega=None, small=0, seed=0):
+def views(B=6, condition=None, local_crops=0, seed=0):
     random = torch.Generator().manual_seed(seed)
     x = torch.rand(2, B, 3, 16, 16, generator=random)
-    more = torch.rand(small, B, 3, 8, 8, generator=random) if small else None
-    return Views(x, torch.arange(B) % 5, omega, more)
+    local = torch.rand(local_crops, B, 3, 8, 8, generator=random) if local_crops else None
+    return Views(x, torch.arange(B) % 5, condition, local)
 
 
 def cosine(a, b):
@@ -68,10 +68,10 @@ def test_simsiam_is_equation_1():
 def test_simsiam_stops_the_gradient_at_the_target():
     method, batch = build("simsiam"), views()
     targets = []
-    distance_targets = method.projector.register_forward_hook(lambda m, i, o: targets.append(o) or o)
+    hook = method.projector.register_forward_hook(lambda m, i, o: targets.append(o) or o)
     method(batch).loss.backward()
-    distance_targets.remove()
-    # With the predictor cut off, nothing may reach the encoder: all of its gradient comes through predictions.
+    hook.remove()
+    # Without gradients through the predictor the encoder must have none: all of its gradient comes through predictions.
     cut = copy.deepcopy(method)
     cut.zero_grad()
     cut.predictor = torch.nn.Sequential(cut.predictor, _Stop())
@@ -84,7 +84,7 @@ class _Stop(torch.nn.Module):
         return x.detach()
 
 
-def test_byol_is_equation_2_and_its_target_follows():
+def test_byol_is_equation_2_and_its_target_is_an_ema():
     method, batch = build("byol"), views()
     twin = copy.deepcopy(method)
     loss = method(batch).loss
@@ -103,12 +103,12 @@ def test_byol_is_equation_2_and_its_target_follows():
     method.update_ema(0.25)
     method.update_queue((), 0.25)
     m = 1 - 0.004 * (math.cos(math.pi * 0.25) + 1) / 2
-    leaders = method.projector.parameters()
-    for own, was, leader in zip(method.target_projector.parameters(), before, leaders, strict=True):
-        torch.testing.assert_close(own, m * was + (1 - m) * leader)
+    online = method.projector.parameters()
+    for target, was, parameter in zip(method.target_projector.parameters(), before, online, strict=True):
+        torch.testing.assert_close(target, m * was + (1 - m) * parameter)
 
 
-def test_momentum_rises_from_its_start_to_one():
+def test_the_momentum_schedule_goes_from_its_start_to_one():
     assert cosine_momentum(0.99, 0.0) == pytest.approx(0.99) and cosine_momentum(0.99, 1.0) == 1.0
 
 
@@ -136,7 +136,8 @@ def test_barlow_is_equation_1():
     loss = method(batch).loss
     twin = copy.deepcopy(method)
     z = [twin.projector(twin.backbone(x)).double() for x in batch.x_VBCHW]
-    z = [(a - a.mean(0)) / a.var(0, unbiased=False).add(1e-5).sqrt() for a in z]  # a no-op up to eps: ends in a norm
+    # A no-op up to eps, because the projector ends in a batch norm.
+    z = [(a - a.mean(0)) / a.var(0, unbiased=False).add(1e-5).sqrt() for a in z]
     c = z[0].T @ z[1] / 8
     expected = sum(
         (1 - c[i, i]) ** 2 if i == j else 0.0051 * c[i, j] ** 2 for i, j in itertools.product(range(32), repeat=2)
@@ -178,7 +179,7 @@ def plain_sinkhorn(scores, epsilon, iterations):
 
 
 def test_swav_swaps_balanced_assignments_over_all_crops():
-    method, batch = build("swav"), views(small=3)
+    method, batch = build("swav"), views(local_crops=3)
     loss = method(batch).loss
     twin = copy.deepcopy(method)
     features = [twin.backbone(x) for x in batch.x_VBCHW] + [twin.backbone(x) for x in batch.local_LBCHW]
@@ -220,7 +221,7 @@ def test_swav_freezes_prototypes_then_normalises_them_and_fills_its_queue():
     assert twin.filled == 10 and torch.equal(twin.queue_2LE, method.queue_2LE)
 
 
-# Inputs and outputs of each layer of the projector with features of 64, as SPEC and the papers give them.
+# Input and output widths of the projector's layers for features of width 64, from the papers.
 @pytest.mark.parametrize(
     ("config", "widths"),
     [
@@ -247,21 +248,21 @@ CONDITIONED = ["moco", "mocov3", "simsiam", "simclr", "byol", "swav", "barlow"]
 
 
 @pytest.mark.parametrize("name", CONDITIONED)
-@pytest.mark.parametrize("inject", ["concat", "add", "multiply", "hypernetwork"])
-def test_a_conditioned_projector_uses_its_own_views_condition(name, inject):
-    cassle = CASSLE(conditioning=inject, depth=2, width=8)
+@pytest.mark.parametrize("conditioning", ["concat", "add", "multiply", "hypernetwork"])
+def test_a_conditioned_projector_uses_its_own_views_condition(name, conditioning):
+    cassle = CASSLE(conditioning=conditioning, depth=2, width=8)
     method = build(name, cassle)
-    omega = torch.randn(2, 6, 13, generator=torch.Generator().manual_seed(1))
-    output = method(views(omega=omega))
+    condition = torch.randn(2, 6, 13, generator=torch.Generator().manual_seed(1))
+    output = method(views(condition=condition))
     output.loss.backward()
-    gamma = [p.grad for p in method.projector.condition_encoder.parameters()]
-    assert gamma and all(g is not None and torch.isfinite(g).all() for g in gamma)
-    other = omega.clone()
-    other[0] = omega[0].flip(0)
-    assert copy.deepcopy(method)(views(omega=other)).loss.item() != output.loss.item()
+    grads = [p.grad for p in method.projector.condition_encoder.parameters()]
+    assert grads and all(g is not None and torch.isfinite(g).all() for g in grads)
+    other = condition.clone()
+    other[0] = condition[0].flip(0)
+    assert copy.deepcopy(method)(views(condition=other)).loss.item() != output.loss.item()
 
 
-def test_gamma_has_the_published_shape():
+def test_the_condition_encoder_has_the_published_shape():
     projector = ConditionedProjector(CASSLE(conditioning="concat"), [512, 512, 128], hidden_norm=True)
     linear = [m for m in projector.condition_encoder if isinstance(m, torch.nn.Linear)]
     assert [(m.in_features, m.out_features) for m in linear] == [(13, 64)] + [(64, 64)] * 5
@@ -271,7 +272,7 @@ def test_gamma_has_the_published_shape():
     assert CASSLE(conditioning="concat", include=(*PUBLISHED, "flip")).condition_dim == 14
 
 
-def test_momentum_networks_have_their_own_gamma():
+def test_momentum_networks_have_their_own_condition_encoder():
     method = build("moco", CASSLE(conditioning="concat", depth=2, width=8))
     own = dict(method.key_projector.named_parameters())
     assert any(name.startswith("condition_encoder.") for name in own) and not any(p.requires_grad for p in own.values())
@@ -286,7 +287,7 @@ def test_conditions_that_make_no_sense_are_refused(options):
 
 
 @pytest.mark.parametrize("name", list(METHODS))
-def test_every_method_trains_its_backbone_and_survives_its_checkpoint(name):
+def test_every_method_trains_its_backbone_and_resumes_from_its_checkpoint(name):
     method = build(name)
     parameters = [p for p in method.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=0.05)
@@ -300,7 +301,7 @@ def test_every_method_trains_its_backbone_and_survives_its_checkpoint(name):
         method.after_optimizer_step()
         method.update_ema(step / 3)
         method.update_queue(output.queue_update, step / 3)
-        assert all(not c.requires_grad for c in output.queue_update)
+        assert all(not x.requires_grad for x in output.queue_update)
     assert any(not torch.equal(before[k], v) for k, v in method.backbone.state_dict().items())
     twin = build(name)
     twin.load_state_dict(method.state_dict())
@@ -371,12 +372,12 @@ def test_losses_over_processes_equal_the_loss_of_the_whole_batch(world, tmp_path
     torch.testing.assert_close(
         sum(part["swav queue"][0] for part in results[world]) / world, loss, atol=1e-5, rtol=1e-5
     )
-    for part in results[world]:  # each holds the whole, in the order of the whole batch
+    for part in results[world]:  # each process holds the whole queue, in the order of the global batch
         torch.testing.assert_close(part["swav queue"][1], queue, atol=1e-5, rtol=1e-5)
 
 
 def expected_loss(name, m, batch):
-    """The paper's loss, with every stop-gradient written out, on the modules of `m`."""
+    """The loss of the paper with explicit stop-gradients, computed with the modules of `m`."""
     x = batch.x_VBCHW
     f = [m.backbone(view) for view in x]
     if name == "supervised":
@@ -415,7 +416,7 @@ def expected_loss(name, m, batch):
 
 @pytest.mark.parametrize("name", list(METHODS))
 def test_gradients_flow_where_the_paper_says_and_nowhere_else(name):
-    """Every parameter's gradient is that of the paper's loss in float64, with its stop-gradients; others have none."""
+    """Gradients equal those of the paper's loss in float64 with its stop-gradients; frozen parameters have none."""
     method, batch = build(name), views(8)
     twin = copy.deepcopy(method).double()
     method(batch).loss.backward()

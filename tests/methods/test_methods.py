@@ -1,4 +1,4 @@
-"""MoCo and AugSelf against plain formulas, in float64 where it matters."""
+"""MoCo and AugSelf against plain formulas, in float64 where precision matters."""
 
 import copy
 import dataclasses
@@ -81,7 +81,7 @@ def test_queue_is_a_ring_of_the_newest_entries(source):
     assert method.pointer.item() == 30 % 24
 
 
-def test_key_encoder_follows_parameters_and_leaves_buffers_alone():
+def test_the_key_encoder_is_an_ema_of_parameters_but_not_of_buffers():
     method = moco(momentum=0.9)
     with torch.no_grad():
         for p in method.backbone.parameters():
@@ -99,7 +99,7 @@ def test_key_encoder_follows_parameters_and_leaves_buffers_alone():
 
 
 def separate_heads(loss):
-    """The heads one by one, as the paper describes them, with the weights of the stacked ones."""
+    """One `mlp` per head, as in the paper, with the weights of the stacked heads."""
     stacked, hidden, heads, row = loss.mlps.state_dict(), loss.config.hidden, {}, 0
     for k, name in enumerate(loss.heads):
         channels, rows = slice(k * hidden, (k + 1) * hidden), slice(row, row + HEADS[name])
@@ -147,7 +147,7 @@ def test_augself_loss_is_the_published_formula():
         assert losses[name].item() == pytest.approx(value.item(), abs=1e-6), name
 
 
-def test_stacked_heads_learn_as_separate_ones_do():
+def test_stacked_heads_train_like_separate_heads():
     torch.manual_seed(0)
     loss = AugSelfLoss(ALL_HEADS, 20)
     heads = torch.nn.ModuleDict(separate_heads(loss))
@@ -168,7 +168,7 @@ def test_stacked_heads_learn_as_separate_ones_do():
             torch.testing.assert_close(value, heads[name].state_dict()[key], atol=1e-5, rtol=1e-4)
 
 
-def test_heads_cost_launches_once():
+def test_the_number_of_launches_does_not_grow_with_the_number_of_heads():
     def launches(weights):
         loss = AugSelfLoss(AugSelf(**{"crop": 0, "color": 0, **dict.fromkeys(weights, 1)}, hidden=8), 20)
         with torch.profiler.profile() as profile:
@@ -197,7 +197,7 @@ def test_heads_have_the_published_shapes_and_initial_range(num_features):
 
 
 def step_of(method, augself=ALL_HEADS, B=6, **changes):
-    """One backward pass of a learner on noise; the learner and its step."""
+    """One forward and backward pass of a learner on noise. Returns the learner and its output."""
     policy = ViewPolicy(size=16, rotation=0.5, solarize=0.5, solarize_threshold=(0.0, 1.0))
     options = {"view": policy, "augment": Augment(blur_kernel=5), "batch_size": B, "method": method}
     config = Pretrain(**options, backbone=Backbone(name="resnet18", width=8, stem="small"), augself=augself, **changes)
@@ -235,11 +235,11 @@ def test_augself_joins_every_method_with_its_weights(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_augself_reads_the_backbones_features_before_the_projector(name):
-    """Features of both views by the encoder that is trained; with MoCo, those of view 2 by the key encoder."""
+    """Features come from the trained encoder; with MoCo, those of view 2 come from the key encoder."""
     torch.manual_seed(0)
     backbone, width = build_backbone(Backbone(name="resnet18", width=8, stem="small"))
     method = METHODS[name].build(BuildContext(backbone, width, num_classes=3))
-    with torch.no_grad():  # so that a key encoder can be told from the encoder
+    with torch.no_grad():  # so that the key encoder differs from the encoder
         for p in method.backbone.parameters():
             p.mul_(1.1)
     batch = views(2, 6, 3, 16, 16)
@@ -252,7 +252,7 @@ def test_augself_reads_the_backbones_features_before_the_projector(name):
 
 
 @pytest.mark.parametrize("name", ["moco", "simsiam", "byol"])
-def test_ss_only_trains_the_backbone_and_the_heads_and_has_nothing_else(name):
+def test_augself_only_trains_the_backbone_and_the_heads_only(name):
     learner, step = step_of(METHODS[name], augself_only=True)
     assert {key.split(".")[0] for key, _ in learner.method.named_parameters()} == {"backbone"}
     assert all(p.grad is not None for p in learner.parameters())
@@ -271,15 +271,15 @@ def test_published_solarize_compares_every_prediction_with_every_target():
     torch.testing.assert_close(loss.losses({"solarize": prediction}, targets)["solarize"], expected.mean())
 
 
-def test_heads_that_predict_nothing_stay_at_the_published_levels():
+def test_baseline_losses_are_the_published_ones():
     loss = AugSelfLoss(AugSelf(crop=1, color=1), 20)
     policies = (ViewPolicy.moco_v2(),) * 2
     sizes = torch.full((20_000, 2), 224, dtype=torch.int32)
     params = sample_params(torch.arange(20_000), sizes, policies, seed=1, epoch=0)
-    null = loss.baseline_losses(augself_targets(params, sizes, policies))
-    assert abs(null["color"].item() - 0.133) < 0.002
-    assert abs(null["crop"].item() - 0.032) < 0.001
+    baseline = loss.baseline_losses(augself_targets(params, sizes, policies))
+    assert abs(baseline["color"].item() - 0.133) < 0.002
+    assert abs(baseline["crop"].item() - 0.032) < 0.001
 
 
-def test_a_head_exists_where_its_weight_is_positive():
+def test_a_head_exists_if_its_weight_is_positive():
     assert set(AugSelfLoss(AugSelf(crop=0.5, color=0, flip=1), 20).heads) == {"crop", "flip"}
