@@ -1,4 +1,4 @@
-"""The thread that works ahead of its consumer: order, depth, exceptions, and that it ends."""
+"""Prefetching in a background thread: order, depth, exceptions, and the end of the thread."""
 
 import itertools
 import threading
@@ -42,7 +42,7 @@ def test_background_works_only_depth_items_ahead_and_closes_its_items():
     batches = iter(Background(items(), depth=3, name="to-device"))
     assert next(batches) == 0
     time.sleep(0.2)
-    assert len(made) <= 1 + 3 + 1  # taken, waiting, in the thread's hands
+    assert len(made) <= 1 + 3 + 1  # with the consumer, in the queue, in the thread
     batches.close()
     assert closed.is_set()
     assert working() == []

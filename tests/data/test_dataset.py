@@ -1,4 +1,4 @@
-"""Several files as one set of samples, what damage in them does, and the blocks that are read ahead of them."""
+"""Data sets of several files, damaged files, and the read-ahead of blocks."""
 
 import gc
 import importlib.util
@@ -29,13 +29,13 @@ needs_ffcv = pytest.mark.skipif(importlib.util.find_spec("ffcv") is None, reason
 SOURCES = ["native", pytest.param("ffcv", marks=needs_ffcv)]
 pytestmark = pytest.mark.xdist_group("ffcv")  # FFCV compiles for seconds in every process that uses it
 
-SIZES = (7, 1, 20, 12)  # samples of the files
+SIZES = (7, 1, 20, 12)  # samples per file
 TOTAL = sum(SIZES)
 
 
 @pytest.fixture(scope="module")
 def photos():
-    """TOTAL small JPEGs, each of another size, and some raw."""
+    """TOTAL small photos of different sizes: JPEGs, and some raw ones."""
     random, sources = np.random.default_rng(0), list(load_photos().values())
     found = []
     for i in range(TOTAL):
@@ -57,7 +57,7 @@ def write(path, photos, first=0, classes=("a", "b", "c")):
 
 @pytest.fixture(scope="module")
 def shards(photos, tmp_path_factory):
-    """The photos in one file, and the same in four, named so that sorting puts them in order."""
+    """The photos in one file, and in four files whose names sort in the order of the photos."""
     folder = tmp_path_factory.mktemp("shards")
     write(folder / "whole.beton", photos)
     (folder / "parts").mkdir()
@@ -81,7 +81,7 @@ def no_thread_is_left():
     assert working() == []
 
 
-def spoil(path, *samples):
+def corrupt(path, *samples):
     """Zeroes the JPEG headers of samples of a file."""
     with Beton(path) as beton, path.open("r+b") as stream:
         for sample in samples:
@@ -92,7 +92,7 @@ def spoil(path, *samples):
 # --- one set of samples -----------------------------------------------------------------------------------------------
 
 
-def test_ids_count_through_the_files_in_their_order(shards, photos):
+def test_ids_are_consecutive_over_the_files(shards, photos):
     with Dataset(shards / "parts" / "*.beton") as data, Dataset(shards / "whole.beton") as whole:
         assert (len(data), len(data.shards)) == (TOTAL, 4)
         assert np.array_equal(data.sizes_N2, whole.sizes_N2)
@@ -144,7 +144,7 @@ def test_files_that_do_not_belong_together_are_refused(shards, tmp_path, photos)
 
 
 def test_a_photo_of_a_hundred_thousand_pixels_a_side_is_refused_before_anything_is_allocated(tmp_path):
-    """The index can say 65,535 at most, and 8 MB of zeros are long enough for its rule of a bit a block."""
+    """The index allows sides up to 65,535; 8 MB of zeros pass its check of one bit per block."""
     with BetonWriter(tmp_path / "bomb.beton", 1) as writer:
         writer.add(np.zeros((1700, 1700, 3), np.uint8))
     with Beton(tmp_path / "bomb.beton") as beton:
@@ -192,7 +192,7 @@ def test_many_files_give_the_batches_of_one(source, order, shards):
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
-def test_quasi_random_ranks_share_an_epoch_and_another_number_of_them_goes_on(world, shards):
+def test_quasi_random_ranks_divide_an_epoch_and_resume_on_a_different_number(world, shards):
     def batches(world, start):
         ranks = []
         for rank in range(world):
@@ -208,7 +208,7 @@ def test_quasi_random_ranks_share_an_epoch_and_another_number_of_them_goes_on(wo
 
 
 @pytest.mark.parametrize(("source", "cycles"), [("native", 1000), pytest.param("ffcv", 300, marks=needs_ffcv)])
-def test_a_thousand_epochs_broken_off_leave_no_thread_and_no_memory(source, cycles, shards):
+def test_a_thousand_interrupted_epochs_leave_no_thread_and_no_memory(source, cycles, shards):
     def rss():
         with open("/proc/self/statm") as stream:
             return int(stream.read().split()[1]) * 4096
@@ -240,8 +240,8 @@ def test_opening_and_closing_many_files_leaves_no_descriptor(shards):
 @pytest.mark.parametrize("source", SOURCES)
 def test_corrupt_samples_are_replaced_counted_and_named(source, parts, caplog):
     """Samples 8 to 10 of the data are the first of part-2, samples 39 the last of part-3."""
-    spoil(parts / "part-2.beton", 0, 1, 2)
-    spoil(parts / "part-3.beton", 11)
+    corrupt(parts / "part-2.beton", 0, 1, 2)
+    corrupt(parts / "part-3.beton", 11)
     with caplog.at_level(logging.WARNING), Dataset(parts / "*.beton") as data, Loader(
         parts / "*.beton", batch_size=5, order="sequential", source=source, max_corrupt=0.1
     ) as loader:  # fmt: skip
@@ -268,7 +268,7 @@ def test_corrupt_samples_are_replaced_counted_and_named(source, parts, caplog):
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_more_corrupt_samples_than_allowed_end_the_epoch(source, parts):
-    spoil(parts / "part-2.beton", 4, 9, 15)
+    corrupt(parts / "part-2.beton", 4, 9, 15)
     with Loader(parts / "*.beton", batch_size=4, order="sequential", source=source, max_corrupt=2 / TOTAL) as loader:
         batches = loader.epoch(0)
         with pytest.raises(RunError) as caught:
@@ -277,8 +277,8 @@ def test_more_corrupt_samples_than_allowed_end_the_epoch(source, parts):
         assert "3 of 40 samples (7.50%) are corrupt, more than --data.max-corrupt 0.05 allows" in str(caught.value)
 
 
-def test_what_all_ranks_have_met_counts_together(parts):
-    spoil(parts / "part-2.beton", 4, 9, 15)
+def test_corrupt_samples_of_all_ranks_are_added(parts):
+    corrupt(parts / "part-2.beton", 4, 9, 15)
     loaders = [
         Loader(parts / "*.beton", batch_size=4, rank=rank, world=2, source="native", max_corrupt=2 / TOTAL)
         for rank in (0, 1)
@@ -295,7 +295,7 @@ def test_what_all_ranks_have_met_counts_together(parts):
 
 
 def test_a_file_without_an_intact_sample_is_named(parts):
-    spoil(parts / "part-1.beton", 0)
+    corrupt(parts / "part-1.beton", 0)
     with (
         Loader(parts / "*.beton", batch_size=4, source="native", max_corrupt=0.5) as loader,
         pytest.raises(RunError, match=r"part-1\.beton: none of its samples can be decoded"),
@@ -304,7 +304,7 @@ def test_a_file_without_an_intact_sample_is_named(parts):
 
 
 @pytest.mark.parametrize("allowed", [-0.1, 1.5])
-def test_a_share_outside_0_to_1_is_refused(allowed, shards):
+def test_a_fraction_outside_0_to_1_is_refused(allowed, shards):
     with pytest.raises(UsageError, match=f"max_corrupt is {allowed}"):
         Loader(shards / "whole.beton", batch_size=4, source="native", max_corrupt=allowed)
 
@@ -321,19 +321,19 @@ def test_a_file_cut_while_it_is_read_is_named(source, order, parts):
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_a_file_that_is_replaced_by_another_disturbs_nobody_until_the_next_epoch(source, parts, shards):
+def test_a_replaced_file_does_not_affect_the_current_epoch(source, parts, shards):
     with Loader(parts / "*.beton", batch_size=1, order="sequential", source=source) as loader:
         batches = loader.epoch(0)
         next(batches)
         os.replace(parts / "part-1.beton", parts / "part-2.beton")
-        assert len(list(batches)) == TOTAL - 1  # from the file that was opened
+        assert len(list(batches)) == TOTAL - 1  # from the file that is open
         with pytest.raises(RunError, match=r"part-\d.beton (is gone|changed) while it was in use"):
             next(loader.epoch(1))
 
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_disk_that_fails_is_an_error_that_names_the_file(source, parts, monkeypatch):
-    """A closed descriptor fails as a lost disk does: every read of it is an error."""
+    """A closed descriptor behaves like a lost disk: every read fails."""
     with Loader(parts / "*.beton", batch_size=1, order="sequential", source=source) as loader:
         batches = loader.epoch(0)
         next(batches)

@@ -1,4 +1,4 @@
-"""The demo's data: real photos, and factors that are what the sidecar says."""
+"""The demo data set: crops of real photos, with the factors recorded in the sidecar."""
 
 import importlib.util
 
@@ -14,7 +14,7 @@ from fastaugself.errors import UsageError
 
 
 def test_factors_of_every_crop_are_those_of_the_sidecar(tmp_path):
-    """Cutting the crop out of the photo again with the recorded factors gives the stored pixels."""
+    """Cropping the photo again with the recorded factors gives the stored pixels."""
     photos = load_photos()
     with Beton(write_demo(tmp_path / "demo.beton", count=48, size=64)) as beton:
         described = sidecar.read(beton)

@@ -1,4 +1,4 @@
-"""The loader: two readers with equal pixels in the same order, and no thread, hang or silent garbage left behind."""
+"""The loader: both readers give equal pixels in the same order, and no leaked threads, hangs or silent corruption."""
 
 import gc
 import importlib.util
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.xdist_group("ffcv")  # FFCV compiles for seconds in eve
 
 @pytest.fixture(scope="module")
 def varied(tmp_path_factory):
-    """30 real photos of any kind that is stored: sizes from 1 x 1 on, gray, progressive, every subsampling, raw."""
+    """30 real photos of every kind that can be stored: sizes from 1 x 1, gray, progressive, all subsamplings, raw."""
     path = tmp_path_factory.mktemp("varied") / "varied.beton"
     photos, random = list(load_photos().values()), np.random.default_rng(0)
     kinds = [{}, {"progressive": True}, {"subsampling": "4:4:4"}, {"subsampling": "4:2:2"}, {"quality": 100}]
@@ -55,7 +55,7 @@ def varied(tmp_path_factory):
 
 @pytest.fixture
 def copy(varied, tmp_path):
-    """A copy of `varied` with what is beside it that a test may damage."""
+    """A copy of `varied`, with its sidecar and manifest, that a test may damage."""
     for path_of in (sidecar.path_of, manifest.path_of):
         shutil.copy(path_of(varied), path_of(tmp_path / "copy.beton"))
     return shutil.copy(varied, tmp_path / "copy.beton")
@@ -121,7 +121,7 @@ def test_both_sources_give_equal_bits_in_the_same_order(varied):
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_order_is_the_addressed_one_and_any_batch_can_be_the_first(source, varied):
+def test_order_is_that_of_sample_at_and_an_epoch_can_start_at_any_batch(source, varied):
     with Loader(varied, batch_size=4, seed=9, source=source) as loader:
         whole = ids(loader.epoch(5))
         assert whole == [b.tolist() for b in epoch_batches(30, 4, seed=9, epoch=5)]
@@ -130,7 +130,7 @@ def test_order_is_the_addressed_one_and_any_batch_can_be_the_first(source, varie
         assert ids(loader.epoch(6)) != whole
 
 
-def test_ranks_share_an_epoch(varied):
+def test_ranks_divide_an_epoch(varied):
     for world in (1, 2, 4):
         parts = []
         for rank in range(world):
@@ -141,8 +141,8 @@ def test_ranks_share_an_epoch(varied):
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_batches_belong_to_the_consumer(source, varied):
-    """FFCV's own loader overwrites a batch as soon as the next but one is asked for."""
+def test_the_consumer_owns_its_batches(source, varied):
+    """FFCV's own loader overwrites a batch when the batch after the next is requested."""
     with Loader(varied, batch_size=3, source=source) as loader:
         kept, snapshots = [], []
         for batch in loader.epoch(0):
@@ -150,11 +150,11 @@ def test_batches_belong_to_the_consumer(source, varied):
             snapshots.append(batch.pixels.clone())
         for batch, snapshot in zip(kept, snapshots, strict=True):
             assert torch.equal(batch.pixels, snapshot)
-            batch.pixels.zero_()  # and may be written to
+            batch.pixels.zero_()  # and may modify them
 
 
-def test_memory_of_a_batch_serves_again_only_when_nobody_has_it():
-    """Touching fresh pages costs a third of decoding into them; 2 MB, since small tensors come from PyTorch."""
+def test_memory_of_a_batch_is_reused_only_without_references():
+    """Fresh pages cost a third of the decoding time; 2 MB, since small tensors come from PyTorch's allocator."""
     sizes = np.full((4, 2), 420, np.int32)
     memory = OwnMemory()
     first, _ = allocate(sizes, memory)
@@ -164,7 +164,7 @@ def test_memory_of_a_batch_serves_again_only_when_nobody_has_it():
     third, _ = allocate(sizes - 1, memory)
     assert len({address, second.data_ptr(), third.data_ptr()}) == 3
     del image
-    fourth, offsets = allocate(sizes - 1, memory)  # a little smaller: batches of photos never have equal sizes
+    fourth, offsets = allocate(sizes - 1, memory)  # slightly smaller: batches of photos differ in size
     assert fourth.data_ptr() == address
     for start in offsets:
         end = int(start) + 419 * 419 * 3
@@ -209,7 +209,7 @@ def test_break_exception_interrupt_and_close_end_every_thread(source, varied):
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_many_abandoned_epochs_leave_nothing(source, varied):
+def test_many_abandoned_epochs_leave_no_threads(source, varied):
     with Loader(varied, batch_size=2, source=source, workers=2) as loader:
         for epoch in range(30):
             batches = loader.epoch(epoch)
@@ -220,7 +220,7 @@ def test_many_abandoned_epochs_leave_nothing(source, varied):
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_an_exception_in_a_thread_reaches_the_consumer(source, varied, monkeypatch):
-    """FFCV's own loader prints it and waits for ever."""
+    """FFCV's own loader prints the exception and hangs."""
     calls = itertools.count()
 
     def allocate(sizes_B2, buffers):
@@ -235,8 +235,8 @@ def test_an_exception_in_a_thread_reaches_the_consumer(source, varied, monkeypat
 
 
 @needs_ffcv
-def test_using_ffcv_leaves_the_threads_of_torch_and_numba_alone(varied):
-    """Importing FFCV sets torch to one thread, and each of its loaders to its own number."""
+def test_using_ffcv_does_not_change_the_threads_of_torch_and_numba(varied):
+    """Importing FFCV sets torch to one thread; each of its loaders sets another number."""
     script = (
         "import torch, numba\n"
         "torch.set_num_threads(3)\n"
@@ -305,7 +305,7 @@ def test_a_sample_that_cannot_be_decoded_is_named(kind, source, copy):
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_file_cut_while_it_is_read_is_an_error_and_not_a_crash(source, copy):
-    """Reading a memory map beyond the end of its file is a SIGBUS, which kills the process without a word."""
+    """Reading a memory map beyond the end of its file raises SIGBUS, which kills the process silently."""
     with Loader(copy, batch_size=1, order="sequential", source=source) as loader:
         batches = loader.epoch(0)
         next(batches)
@@ -338,7 +338,7 @@ def test_wrong_use_is_named_before_anything_is_read(arguments, message, varied):
 
 @needs_ffcv
 def test_ffcv_decodes_on_the_same_threads_in_every_epoch(varied):
-    """It keeps memory for every thread that ever decoded."""
+    """FFCV keeps memory for every thread that has decoded."""
 
     def threads_after_an_epoch():
         with Loader(varied, batch_size=4, source="ffcv", workers=2) as loader:

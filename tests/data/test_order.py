@@ -1,4 +1,4 @@
-"""The addressed order: a permutation for every size, without a sample lost or seen twice on any number of ranks."""
+"""The order of an epoch: a permutation for every size; no sample is lost or repeated on any number of ranks."""
 
 import math
 from collections import Counter
@@ -38,7 +38,7 @@ def test_is_a_permutation_for_every_size():
         assert np.array_equal(np.sort(shuffled(n, seed=n, epoch=3)), np.arange(n)), n
 
 
-def test_a_position_is_computed_alone_as_with_all_others():
+def test_a_position_does_not_depend_on_the_other_positions():
     n = 1000
     everything = shuffled(n, seed=7, epoch=2)
     some = np.array([[999, 0], [500, 0]])
@@ -46,7 +46,7 @@ def test_a_position_is_computed_alone_as_with_all_others():
     assert sample_at(np.empty(0, np.int64), num_samples=n, seed=7, epoch=2).shape == (0,)
 
 
-def test_seed_and_epoch_each_give_another_order():
+def test_seed_and_epoch_change_the_order():
     n = 1000
     orders = [shuffled(n, seed=s, epoch=e) for s in (0, 1, 2**64 - 1) for e in (0, 1, 2)]
     for i, a in enumerate(orders):
@@ -66,7 +66,7 @@ def test_every_permutation_of_few_samples_occurs_equally_often():
 
 
 @pytest.mark.parametrize("n", [7, 64, 100, 1000])
-def test_every_sample_comes_to_every_place_equally_often(n):
+def test_every_sample_is_at_every_position_equally_often(n):
     draws, cells = 2000, min(n, 10)
     counts = np.zeros((cells, cells))
     place = np.arange(n) * cells // n
@@ -100,26 +100,26 @@ WINDOW = BLOCK * OPEN_BLOCKS
 BOUNDARIES = [n + d for n in (1, BLOCK, 2 * BLOCK, 1000, WINDOW, WINDOW + BLOCK, 2 * WINDOW) for d in (-1, 0, 1)][1:]
 
 
-def quasi(num_samples, together, *, seed=0, epoch=0):
+def quasi(num_samples, global_batch, *, seed=0, epoch=0):
     return quasi_sample_at(
-        np.arange(num_samples), num_samples=num_samples, global_batch=together, seed=seed, epoch=epoch
+        np.arange(num_samples), num_samples=num_samples, global_batch=global_batch, seed=seed, epoch=epoch
     )
 
 
-@pytest.mark.parametrize("together", [1, 3, 8, 24, 100, 255, 256, 1000, 4096])
-def test_quasi_random_is_a_permutation_around_every_boundary(together):
+@pytest.mark.parametrize("global_batch", [1, 3, 8, 24, 100, 255, 256, 1000, 4096])
+def test_quasi_random_is_a_permutation_around_every_boundary(global_batch):
     for n in BOUNDARIES:
-        assert np.array_equal(np.sort(quasi(n, together, seed=n)), np.arange(n)), n
+        assert np.array_equal(np.sort(quasi(n, global_batch, seed=n)), np.arange(n)), n
 
 
-def test_a_quasi_random_position_is_computed_alone_as_with_all_others():
+def test_a_quasi_random_position_does_not_depend_on_the_other_positions():
     n = 2 * WINDOW + 77
     everything = quasi(n, 96, seed=7, epoch=2)
     for some in (np.array([5]), np.array([n - 1, 0, WINDOW])):
         assert np.array_equal(quasi_sample_at(some, num_samples=n, global_batch=96, seed=7, epoch=2), everything[some])
 
 
-def test_seed_and_epoch_each_give_another_quasi_random_order():
+def test_seed_and_epoch_change_the_quasi_random_order():
     orders = [quasi(1000, 8, seed=s, epoch=e) for s in (0, 1) for e in (0, 1)]
     for i, a in enumerate(orders):
         assert all(np.count_nonzero(a == b) < 12 for b in orders[:i])
@@ -127,18 +127,18 @@ def test_seed_and_epoch_each_give_another_quasi_random_order():
 
 @pytest.mark.parametrize("world", [1, 2, 8])
 def test_a_rank_reads_quasi_random_blocks_once_and_few_at_a_time(world):
-    """A thousand random samples would be of a thousand blocks."""
+    """A thousand random samples would come from almost a thousand blocks."""
     n, batch_size = 16 * WINDOW, 256 // world
     batches = list(epoch_batches(n, batch_size, rank=world - 1, world=world, order="quasi-random", seed=1, epoch=1))
     of_batch = [set(blocks_of(ids, num_samples=n, seed=1, epoch=1).tolist()) for ids in batches]
     reads = Counter(block for blocks in of_batch for block in blocks)
-    # Lanes end within a block, which is then read from both sides; all other blocks belong to one lane.
+    # A block at the boundary of two lanes is read by both; all other blocks belong to one lane.
     assert len(reads) <= n // BLOCK // world + OPEN_BLOCKS // world
     used_up = BLOCK * OPEN_BLOCKS // 256  # batches
     for k in range(0, len(batches) - used_up, 250):
         open_now = set().union(*of_batch[k : k + used_up])
         assert len(open_now) <= 2 * OPEN_BLOCKS // world
-    # A block is used up within the two windows that its lane may need for it.
+    # A block is used up within two windows of its lane.
     last = {}
     for k, blocks in enumerate(of_batch):
         for block in blocks:
@@ -175,7 +175,7 @@ def test_without_drop_last_every_sample_is_seen_exactly_once(world, order):
 
 @pytest.mark.parametrize("world", range(1, 9))
 @pytest.mark.parametrize("order", ORDERS)
-def test_with_drop_last_ranks_have_equal_full_batches_and_nothing_twice(world, order):
+def test_with_drop_last_ranks_have_equal_full_batches_and_no_repeats(world, order):
     for n in [1, 8, 63, 64, 65, 128, 129, 300]:
         for batch_size in (3, 8):
             ranks = all_ranks(n, batch_size, world, order=order, epoch=1)
@@ -188,16 +188,16 @@ def test_with_drop_last_ranks_have_equal_full_batches_and_nothing_twice(world, o
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_global_batch_is_the_same_on_any_number_of_ranks(order):
-    n, together = 1000, 24
-    alone = [set(ids.tolist()) for ids in epoch_batches(n, together, seed=3, epoch=4, order=order)]
+    n, global_batch = 1000, 24
+    alone = [set(ids.tolist()) for ids in epoch_batches(n, global_batch, seed=3, epoch=4, order=order)]
     for world in (2, 3, 4, 6, 8):
-        ranks = all_ranks(n, together // world, world, seed=3, epoch=4, order=order)
+        ranks = all_ranks(n, global_batch // world, world, seed=3, epoch=4, order=order)
         for k, batch in enumerate(alone):
             assert set(np.concatenate([batches[k] for batches in ranks]).tolist()) == batch
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_start_goes_on_where_another_number_of_ranks_stopped(order):
+def test_start_resumes_on_a_different_number_of_ranks(order):
     before = all_ranks(200, 12, 2, seed=1, order=order)
     after = all_ranks(200, 6, 4, seed=1, order=order, start=5)
     seen = [int(i) for batches in before for ids in batches[:5] for i in ids]

@@ -1,4 +1,4 @@
-"""The ring of page-locked slots, on a device of the tests' own that copies late and overwrites what it may."""
+"""The ring of page-locked slots, with a simulated device that copies late, so that races become visible."""
 
 import threading
 import time
@@ -15,17 +15,17 @@ from fastaugself.data.transfer import Ring, RingClosed, to_device
 
 
 class SlowEvent:
-    """Passes once the device has come to it; `work` is what it did until then."""
+    """An event of the simulated device: reached after the device has run `work`."""
 
     def __init__(self, work=lambda: None):
         self.work, self.passed = work, threading.Event()
 
     def synchronize(self):
-        assert self.passed.wait(5), "nothing will ever do this"
+        assert self.passed.wait(5), "the device never reaches this event"
 
 
 class LateLink:
-    """A device that does everything in order, a little later, in a thread: a slot given out too soon shows."""
+    """A simulated device: a thread runs all work in order, with a delay, so that a slot reused too early shows."""
 
     def __init__(self, delay=0.002):
         self.delay, self.queue, self.changed, self.stopped = delay, [], threading.Condition(), False
@@ -93,7 +93,7 @@ def link():
 
 
 def decoded(ring, count, *, closed=None, sizes=None):
-    """`count` batches of 3 images, every byte of batch k being k; up to 3 of them in the ring's memory at once."""
+    """`count` batches of 3 images; every byte of batch k is k. Up to 3 batches are in the ring's memory at once."""
     held = []
     try:
         for k in range(count):
@@ -121,20 +121,20 @@ def check(batch, k):
 
 
 @pytest.mark.parametrize("slots", [3, 5])
-def test_every_batch_arrives_whole_while_slots_serve_again(link, slots):
+def test_every_batch_arrives_intact_while_slots_are_reused(link, slots):
     ring = Ring(link, batch_size=3, slots=slots)
     kept = []
     for k, batch in enumerate(to_device(decoded(ring, 40), link, ring)):
         check(batch, k)
         kept.append(batch)
     assert len(kept) == 40
-    for k, batch in enumerate(kept):  # they belong to the consumer
+    for k, batch in enumerate(kept):  # the consumer owns them
         check(batch, k)
     assert len(link.hosts) <= 2 * slots, "page-locking is slow: a slot keeps its memory"
 
 
 def test_without_waiting_for_the_copy_a_batch_would_be_overwritten(link, monkeypatch):
-    """The device above is treacherous enough for the test before to mean something."""
+    """The simulated device is slow enough for the test above to detect this."""
     monkeypatch.setattr(SlowEvent, "synchronize", lambda event: None)
     ring = Ring(link, batch_size=3, slots=3)
     wrong = 0
@@ -196,8 +196,8 @@ def test_ends_close_the_decoder_and_the_thread(link, how):
         ring.empty(1)
 
 
-def test_a_decoder_that_waits_for_a_slot_is_let_go(link):
-    """FFCV decodes in a thread of its own, which may hold every slot and want another when the consumer leaves."""
+def test_a_decoder_that_waits_for_a_slot_is_released(link):
+    """A decoding thread may hold every slot and wait for another one when the consumer stops."""
     from fastaugself.data.background import Background
 
     def ahead(ring):

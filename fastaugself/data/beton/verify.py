@@ -98,7 +98,7 @@ class _Check:
     def run(self, in_index: list[Fault], show_progress: bool) -> None:
         self._faults += in_index
         unusable = {fault.sample for fault in in_index}
-        self._check_table()
+        self._check_overlaps()
         with (
             progress("verifying", len(self._beton), wanted=show_progress) as advance,
             closing(self._check_all(unusable)) as checked,
@@ -190,7 +190,7 @@ class _Check:
             effect = f"it cannot be decoded ({why})" if why else "it still decodes, to different pixels"
             yield f"has different bytes than were written (CRC-32 {crc32:08x}, expected {entry.crc32:08x}); {effect}"
 
-    def _check_table(self) -> None:
+    def _check_overlaps(self) -> None:
         """Finds samples whose data overlap."""
         beton = self._beton
         order_N = np.argsort(beton.pointers_N, kind="stable")

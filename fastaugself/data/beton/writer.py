@@ -293,9 +293,9 @@ class BetonWriter:
             if finished or self._keeps():
                 os.close(self._fd)
             else:
-                for beside in (partial_path(sidecar.path_of(self.out)), self._lines_path):
+                for path in (partial_path(sidecar.path_of(self.out)), self._lines_path):
                     with contextlib.suppress(OSError):
-                        beside.unlink(missing_ok=True)
+                        path.unlink(missing_ok=True)
                 release(self._partial, self._fd)
 
 

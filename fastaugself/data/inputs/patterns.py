@@ -21,7 +21,8 @@ def find_files(source: str, suffixes: tuple[str, ...], *, folders: tuple[str, ..
     source: a file, a folder, or a pattern. suffixes: lower-case, such as ".tar". folders: subfolders to search if
     `source` is a folder; the first one with such files counts.
 
-    Raises UsageError if files of a pattern are missing, a folder holds several splits, or photos besides such files.
+    Raises UsageError if files of a pattern are missing, a folder holds several splits, or photos or folders next to
+    such files.
     """
     path = Path(source)
     if path.is_dir():
@@ -29,7 +30,7 @@ def find_files(source: str, suffixes: tuple[str, ...], *, folders: tuple[str, ..
             found = sorted(p for p in path.joinpath(below).glob("*") if _fits(p, suffixes))
             if found:
                 if not below:
-                    _refuse_photos_beside(path, found[0])
+                    _refuse_mixed_folder(path, found[0])
                 _refuse_splits(path, found)
                 return found
         return None
@@ -80,7 +81,7 @@ def _fits(path: Path, suffixes: tuple[str, ...]) -> bool:
     return path.name.lower().endswith(suffixes) and not path.name.startswith(".") and path.is_file()
 
 
-def _refuse_photos_beside(folder: Path, found: Path) -> None:
+def _refuse_mixed_folder(folder: Path, found: Path) -> None:
     for path in folder.iterdir():
         if not path.name.startswith(".") and (path.is_dir() or path.suffix.lower() in EXTENSIONS):
             raise UsageError(

@@ -262,7 +262,7 @@ def test_a_damaged_manifest_is_reported_and_the_rest_decoded(kind, copy):
     assert verified.samples == 64
 
 
-def test_files_of_other_data_beside_it_are_reported(copy, tmp_path):
+def test_a_manifest_and_sidecar_of_other_data_are_reported(copy, tmp_path):
     with BetonWriter(tmp_path / "other.beton", 1) as writer:
         writer.add(np.zeros((4, 4, 3), np.uint8))
     shutil.copy(manifest.path_of(tmp_path / "other.beton"), manifest.path_of(copy))

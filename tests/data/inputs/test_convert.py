@@ -307,8 +307,8 @@ def test_concurrent_callers_write_once(own_folder, caplog):
         thread.join()
     assert results == [own_folder.parent / "photos.beton"] * 4
     assert caplog.text.count("writing once:") == 1
-    beside = ["photos", "photos.beton", "photos.beton.json", "photos.beton.manifest.jsonl"]
-    assert sorted(os.listdir(own_folder.parent)) == beside
+    files = ["photos", "photos.beton", "photos.beton.json", "photos.beton.manifest.jsonl"]
+    assert sorted(os.listdir(own_folder.parent)) == files
 
 
 def test_an_unwritable_place_names_the_remedy(own_folder, monkeypatch):

@@ -81,7 +81,7 @@ def test_broken_downloads_are_named(stl10):
         open_samples(folder / "unlabeled_X.bin")
 
 
-def test_classes_of_a_list_are_numbered_anew(photo_folder, tmp_path):
+def test_classes_of_a_list_are_renumbered(photo_folder, tmp_path):
     names = tmp_path / "two.txt"
     names.write_text("rocket\nchelsea\n")
     report = write_photos(photo_folder, tmp_path / "two.beton", classes=str(names), progress=False)
