@@ -1,4 +1,4 @@
-"""The card beside exported weights: what was trained, on what, how it went, and how to load and repeat it."""
+"""The model card of an export: method, data, results, and how to load and reproduce it."""
 
 import json
 from dataclasses import replace
@@ -21,18 +21,18 @@ tags:
 
 # {title}
 
-{backbone}, pretrained with {method} by fastaugself, step {step} of a schedule of {epochs} epochs.
+{backbone}, pretrained with {method} by fastaugself: step {step} of a schedule of {epochs} epochs.
 
 | | |
 |---|---|
 | photos | {photos} |
-| views | {size} px; the whole policy stands in `config.json` of the run, below |
+| views | {size} px; the augmentations are in `config.json` below |
 | batch size | {batch} |
 | optimizer | {optimizer} |
 | precision | {precision} |
 
 {results}
-## Load it
+## Usage
 
 ```python
 {loading}
@@ -40,23 +40,23 @@ tags:
 
 Images are resized to {size} px and normalised with mean {mean} and standard deviation {std}.
 
-## Repeat it
+## Reproduce
 
-`python recipes/RECIPE.py --from config.json --data.train PHOTOS`, with this `config.json`:
+Run `python recipes/RECIPE.py --from config.json --data.train PHOTOS` with this `config.json`:
 
 ```json
 {config}
 ```
 
-Made with {environment}.
+Trained with {environment}.
 """
 
 
 def model_card(config: Pretrain, run: Path, weights: str, *, step: int, samples: int) -> str:
-    """Markdown with the metadata that the Hugging Face Hub reads. Of paths it tells the last part only.
+    """The model card as Markdown, with the metadata of the Hugging Face Hub. Only the last part of paths is shown.
 
-    run: its folder; results and versions are read there where they are. weights: name of the file beside the card.
-    samples: photos it was trained on.
+    run: run folder, whose results and versions are shown if they exist. weights: name of the weights file beside the
+    card. step: optimizer steps that were done. samples: photos that it was trained on.
     """
     backbone, a = config.backbone, config.augself
     standard = backbone.width == 64 and backbone.stem == "imagenet"
@@ -70,7 +70,7 @@ def model_card(config: Pretrain, run: Path, weights: str, *, step: int, samples:
     files = data.train if isinstance(data.train, tuple) else (data.train,)
     where = f" from {_code(', '.join(map(str, files)))}" if data.train else ""
     o = config.optim
-    named = replace(config, run=Path(config.run.name), init=_last(config.init), data=data)
+    without_folders = replace(config, run=Path(config.run.name), init=_last(config.init), data=data)
     return _TEXT.format(
         library="timm" if standard else "fastaugself",
         title=f"{name} {' + '.join(part.split(' ')[0] for part in parts)}",
@@ -87,13 +87,13 @@ def model_card(config: Pretrain, run: Path, weights: str, *, step: int, samples:
         loading=loading(config, Path(weights)),
         mean=config.augment.mean,
         std=config.augment.std,
-        config=json.dumps(to_dict(named), indent=2),
+        config=json.dumps(to_dict(without_folders), indent=2),
         environment=_environment(read_object(run / "environment.json")),
     )
 
 
 def _last(path: Path | tuple[Path, ...] | None) -> Any:
-    """The same without the folders they are in."""
+    """A path, or several, without their folders."""
     if isinstance(path, tuple):
         return tuple(Path(part.name) for part in path)
     return None if path is None else Path(path.name)
@@ -105,9 +105,9 @@ def _results(run: Path) -> str:
     shown = {name: value for name, value in numbers.items() if name not in ("step", "epoch", "seconds")}
     rows = [f"| {_code(name)} | {value:.4g} |" for name, value in shown.items()]
     if not rows:
-        return "No result of a downstream task was measured in this run.\n"
-    about = f"Measured at step {numbers['step']}; alarms, not results to compare methods by."
-    return "\n".join(["## Checks while training", "", about, "", "| | |", "|---|---|", *rows, ""])
+        return "This run has no evaluation results.\n"
+    about = f"Measured at step {numbers['step']} to monitor training; not comparable with downstream evaluations."
+    return "\n".join(["## Checks during training", "", about, "", "| | |", "|---|---|", *rows, ""])
 
 
 def _environment(record: dict[str, Any]) -> str:
@@ -119,12 +119,12 @@ def _environment(record: dict[str, Any]) -> str:
 
 
 def _code(text: str) -> str:
-    """Text of a run as code, so that none of it can be markup."""
+    """Text as inline code, so that it cannot contain markup."""
     return "`" + " ".join(text.replace("`", "'").split()) + "`"
 
 
 def loading(config: Pretrain, weights: Path) -> str:
-    """Python that loads the exported backbone: with timm and torchvision where its shape is theirs."""
+    """Python code that loads the exported backbone: with timm and torchvision if they have its architecture."""
     backbone, size = config.backbone, config.view.size
     name = backbone.name.removeprefix("timm:")
     if name != backbone.name:

@@ -1,4 +1,4 @@
-"""Exports in the libraries they are named after, timm and torchvision; and timm's models as backbones."""
+"""Exports loaded by timm and torchvision, timm models as backbones, and uploads to the Hugging Face Hub."""
 
 import inspect
 import json
@@ -23,7 +23,7 @@ from fastaugself.training.trainer import Trainer
 
 
 def exported(folder, name, size, **options):
-    """The weights of an untrained run in `folder`, its configuration, and its backbone."""
+    """Exports an untrained run in `folder`: (path of the weights, configuration, backbone)."""
     config = Pretrain(
         view=ViewPolicy.moco_v2(size),
         backbone=Backbone(name=name, **options),
@@ -33,7 +33,7 @@ def exported(folder, name, size, **options):
     )
     learner = build_learner(config)
     for module in learner.method.backbone.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):  # buffers, too, must arrive
+        if isinstance(module, torch.nn.BatchNorm2d):  # buffers must be exported too
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 2)
     weights = export_backbone(learner, config, folder / "export", step=0)
@@ -41,7 +41,7 @@ def exported(folder, name, size, **options):
 
 
 def features(model, size):
-    if hasattr(model, "fc"):  # torchvision's classifier, which no export holds
+    if hasattr(model, "fc"):  # torchvision's classifier, which is not exported
         model.fc = torch.nn.Identity()
     with torch.no_grad():
         return model.eval()(torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0)))
@@ -77,7 +77,7 @@ def test_timm_loads_the_file_into_its_own_resnet(timm, tmp_path):
     torch.testing.assert_close(features(model, 64), features(backbone, 64))
 
 
-def test_a_transformer_of_timm_trains_with_its_patches_embedded_as_at_the_start(beton, timm, tmp_path):
+def test_a_timm_vit_trains_with_a_frozen_patch_embedding(beton, timm, tmp_path):
     config = Pretrain(
         data=Data(train=beton, source="native", workers=1),
         view=ViewPolicy.moco_v2(32),
@@ -100,7 +100,7 @@ def test_a_transformer_of_timm_trains_with_its_patches_embedded_as_at_the_start(
     assert "blocks" in changed and "pos_embed" in changed and "patch_embed" not in changed
 
 
-def test_a_model_of_timm_is_evaluated_with_weights_of_a_file(timm, tmp_path):
+def test_a_timm_model_is_evaluated_with_the_weights_of_a_file(timm, tmp_path):
     model = timm.create_model("resnet10t", num_classes=5)
     torch.save(model.state_dict(), tmp_path / "weights.pth")
     encoder = load_encoder(f"timm:resnet10t={tmp_path / 'weights.pth'}", size=64)
@@ -117,8 +117,8 @@ def test_a_model_of_timm_is_evaluated_with_weights_of_a_file(timm, tmp_path):
 # --- the Hub ----------------------------------------------------------------------------------------------------------
 
 
-class StandIn:
-    """The Hub's client, which keeps what it is handed, and reads the folder as an upload would."""
+class FakeApi:
+    """A fake of the Hub's client that records its calls and reads the uploaded files."""
 
     def __init__(self, real):
         self.calls, self.error, self.real = [], None, real
@@ -146,7 +146,7 @@ class StandIn:
 @pytest.fixture
 def hub(monkeypatch):
     huggingface_hub = pytest.importorskip("huggingface_hub", reason='pip install "fastaugself[hub]"')
-    api = StandIn(huggingface_hub.HfApi)
+    api = FakeApi(huggingface_hub.HfApi)
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda: api)
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: "token")
     return api
@@ -154,7 +154,7 @@ def hub(monkeypatch):
 
 @pytest.fixture
 def finished(tmp_path):
-    """A run folder with a checkpoint, whose export folder holds a file of somebody else."""
+    """A run folder with a checkpoint, and an unrelated file in its export folder."""
     config = Pretrain(
         view=ViewPolicy.moco_v2(32),
         backbone=Backbone(name="resnet18", width=8),
@@ -170,7 +170,7 @@ def finished(tmp_path):
     return config.run
 
 
-def test_an_export_is_published_whole_and_nothing_else(hub, finished):
+def test_only_the_files_of_the_export_are_uploaded(hub, finished):
     weights = export_run(finished, push="somebody/some-encoder")
     name, (repository, files) = hub.calls
     assert name == repository == "somebody/some-encoder"
@@ -178,7 +178,7 @@ def test_an_export_is_published_whole_and_nothing_else(hub, finished):
     assert files["model.safetensors"] == weights.read_bytes() and files["README.md"].startswith(b"---\nlibrary_name: ")
 
 
-def test_nothing_is_published_of_an_export_that_was_not_written_well(hub, finished, monkeypatch):
+def test_a_damaged_export_is_not_uploaded(hub, finished, monkeypatch):
     from fastaugself.export import backbone as export
 
     def damaged(path, content):
@@ -193,13 +193,13 @@ def test_nothing_is_published_of_an_export_that_was_not_written_well(hub, finish
 @pytest.mark.parametrize(
     ("name", "token", "message"),
     [
-        ("encoder", "token", "takes USER/NAME or ORGANISATION/NAME, got encoder"),
+        ("encoder", "token", "must be USER/NAME or ORGANISATION/NAME, got encoder"),
         ("a/b/c", "token", "got a/b/c"),
-        ("somebody/an encoder", "token", "not a name that the Hub takes"),
+        ("somebody/an encoder", "token", "not a valid repository name"),
         ("somebody/encoder", None, "hf auth login"),
     ],
 )
-def test_what_cannot_be_published_is_refused_before_the_export(name, token, message, hub, finished, monkeypatch):
+def test_an_impossible_upload_is_refused_before_the_export(name, token, message, hub, finished, monkeypatch):
     import huggingface_hub
 
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: token)
@@ -214,8 +214,8 @@ def test_without_the_hubs_package_the_message_names_it(finished, monkeypatch):
         export_run(finished, push="somebody/encoder")
 
 
-def test_a_refusal_of_the_hub_is_one_line_and_leaves_the_export(hub, finished):
+def test_a_failed_upload_is_reported_in_one_line_and_keeps_the_export(hub, finished):
     hub.error = ConnectionError("cannot reach the Hub\nand many lines more")
-    with pytest.raises(RunError, match="ConnectionError: cannot reach the Hub\\); the export is whole in") as caught:
+    with pytest.raises(RunError, match="ConnectionError: cannot reach the Hub\\); the export is complete in") as caught:
         export_run(finished, push="somebody/encoder")
     assert "many lines" not in str(caught.value) and (finished / "export" / "model.safetensors").exists()

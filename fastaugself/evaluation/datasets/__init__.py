@@ -1,4 +1,4 @@
-"""Data sets by name: those of the papers in the files that users have, and folders of class folders for all others."""
+"""Data sets by name: the papers' data sets in their original files, class folders, and .beton files."""
 
 import difflib
 from collections.abc import Callable
@@ -12,21 +12,21 @@ Reader = Callable[[Path], Dataset]
 
 
 def readers() -> dict[str, Reader]:
-    """Every reader by the name that `--dataset` takes."""
+    """All readers by their name for `--dataset`."""
     return {"folders": folders.read, "beton": folders.read_beton, **classes.READERS, **targets.READERS}
 
 
 def read_dataset(path: Path, name: str = "") -> Dataset:
-    """The data set `name` in the files at `path`; without a name, a .beton file or folders of class folders.
+    """Reads the data set `name` from the files at `path`; default: a .beton file or class folders.
 
-    Raises UsageError for an unknown name, and where the files are not laid out as expected.
+    Raises UsageError for an unknown name, and for files that are not laid out as expected.
     """
     known = readers()
     name = name or ("beton" if path.suffix == ".beton" else "folders")
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]}" if near else ""
-        raise UsageError(f"--dataset {name} is unknown{hint}. Known: {', '.join(known)}")
+        hint = f"; did you mean {near[0]}?" if near else "."
+        raise UsageError(f"--dataset {name} is unknown{hint} Known: {', '.join(known)}")
     if not path.exists():
         raise UsageError(f"--data {path}: no such file or folder")
     return known[name](path)

@@ -1,7 +1,7 @@
 """Readers of the papers' classification data sets, from the files as their authors distribute them.
 
-Splits without files of their own are drawn as published (AugSelf's evaluation, by torch's random_split and the seed in
-each declaration; counts of the whole sets are given, fewer samples are cut in proportion).
+Splits that are not distributed as files are drawn as in AugSelf's evaluation, by torch's random_split with the seed in
+each declaration. The given sizes are for the complete data sets; for fewer samples they are scaled in proportion.
 """
 
 import re
@@ -17,15 +17,16 @@ from ..splits import Arrays, Dataset, Split
 from . import folders
 from .files import cut_val, cut_val_by_class, labelled, lines, need, read_mat, read_pickle
 
-Entry = tuple[str, str]  # file below the root, class name
+Entry = tuple[str, str]  # path relative to the root, class name
 
 
 @dataclass(frozen=True)
 class Lists:
-    """A data set whose splits are text files of one image a line.
+    """Reader of a data set whose splits are text files with one image per line.
 
-    files: by split, below the root. entry: a line to (file below the root, class). val: (samples, of train samples,
-    seed) where validation is drawn from train, or (samples of each class, 0, seed).
+    files: by split, relative to the root. entry: parses a line to (path relative to the root, class). layout: the
+    expected files, for messages. val: if the validation split is drawn from train, (validation samples, train samples,
+    seed), or (validation samples per class, 0, seed).
     """
 
     name: str
@@ -42,9 +43,9 @@ class Lists:
         splits = {split: labelled(root, listed, classes) for split, listed in entries.items()}
         how = "official lists " + ", ".join(self.files.values())
         if self.val:
-            out, total, seed = self.val
+            number, total, seed = self.val
             train = splits["train"]
-            splits |= cut_val(train, out, total, seed=seed) if total else cut_val_by_class(train, out, seed=seed)
+            splits |= cut_val(train, number, total, seed=seed) if total else cut_val_by_class(train, number, seed=seed)
             how += f"; validation {len(splits['val'])} of train, seed {seed}"
         return Dataset(self.name, classes, splits, self.metric, how=how)
 
@@ -116,7 +117,7 @@ def flowers102(root: Path) -> Dataset:
 
 
 def caltech101(root: Path) -> Dataset:
-    """101_ObjectCategories/ or the folder above it, one folder a class"""
+    """101_ObjectCategories/ or the folder above it, with one folder per class"""
     root = root / "101_ObjectCategories" if (root / "101_ObjectCategories").is_dir() else root
     names = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("BACKGROUND"))
     if len(names) < 2:
@@ -126,11 +127,11 @@ def caltech101(root: Path) -> Dataset:
     counts = np.bincount(whole.labels_N, minlength=len(names))
     if counts.min() <= 30:
         short = names[int(counts.argmin())]
-        raise UsageError(f"{root / short} has {counts.min()} images; caltech101 takes 30 for training and more to test")
+        raise UsageError(f"{root / short} has {counts.min()} images, expected more than 30: is the data set complete?")
     splits = {"test": whole, **cut_val_by_class(whole, 30, seed=0)}
     splits["test"], chosen = splits["train"], splits["val"]
     splits |= cut_val_by_class(chosen, 5, seed=1)
-    how = "25 train, 5 validation, the rest test of each class, seeds 0 and 1 (the published indices are a file)"
+    how = "25 train, 5 validation and all other images test per class, seeds 0 and 1 (not the published indices)"
     return Dataset("caltech101", tuple(names), splits, "mean_class", how=how)
 
 
@@ -144,7 +145,7 @@ def cars(root: Path) -> Dataset:
     for split, path in annotations.items():
         rows = np.atleast_1d(read_mat(root / path)["annotations"])
         entries = [(f"cars_{split}/{row.fname}", classes[int(getattr(row, "class")) - 1]) for row in rows]
-        boxes = [[row.bbox_x1 - 1, row.bbox_y1 - 1, row.bbox_x2, row.bbox_y2] for row in rows]  # from 1, inclusive
+        boxes = [[row.bbox_x1 - 1, row.bbox_y1 - 1, row.bbox_x2, row.bbox_y2] for row in rows]  # 1-based, inclusive
         splits[split] = labelled(root, entries, classes, targets_NT=np.array(boxes, np.float64))
     splits |= cut_val(splits["train"], 1144, 8144, seed=51)
     return Dataset("cars", classes, splits, kind="boxes", how="official; validation 1144 of train, seed 51")
@@ -197,7 +198,7 @@ def stl10(root: Path) -> Dataset:
             raise RunError(
                 f"{root / f'{split}_X.bin'} has {len(pixels)} bytes, not {len(labels)} images of 96 x 96 x 3"
             )
-        images = pixels.reshape(-1, 3, 96, 96).transpose(0, 3, 2, 1)  # stored column by column
+        images = pixels.reshape(-1, 3, 96, 96).transpose(0, 3, 2, 1)  # stored column-major
         splits[split] = Split(Arrays(np.ascontiguousarray(images)), labels)
     splits |= cut_val(splits["train"], 500, 5000, seed=50)
     names = tuple(lines(root / "class_names.txt"))
@@ -205,7 +206,7 @@ def stl10(root: Path) -> Dataset:
 
 
 def plantdisease(root: Path) -> Dataset:
-    """a folder with train/CLASS/*.jpg and test/CLASS/*.jpg or valid/CLASS/*.jpg (episodes: both together)"""
+    """a folder with train/CLASS/*.jpg and test/CLASS/*.jpg or valid/CLASS/*.jpg (episodes: both splits)"""
     need(root, "plantdisease", "train", layout=str(plantdisease.__doc__))
     dataset = folders.read(root)
     parts = [f"{p.name}/{name}" for p in sorted(root.iterdir()) if p.is_dir() for name in _below(p)]

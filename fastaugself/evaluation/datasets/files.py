@@ -1,4 +1,4 @@
-"""What the readers share: files that must be there, lists, tables, and the splits that the papers drew by seed."""
+"""Helpers of the data set readers: required files, lists, MATLAB and pickle files, and random splits."""
 
 import pickle
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from ..splits import Files, Floats, Split, cut, cut_by_class
 
 
 def need(root: Path, name: str, *paths: str, layout: str) -> None:
-    """Refuses a folder in which one of the paths is missing, with what is expected there."""
+    """Raises UsageError, with the expected layout, if one of `paths` is missing in `root`."""
     for path in paths:
         if not (root / path).exists():
             raise UsageError(f"{root} is not {name} as expected: {path} is missing; expected {_one_line(layout)}")
 
 
 def lines(path: Path) -> list[str]:
-    """The lines of a text file that are not empty; UsageError where there are none."""
+    """The non-empty lines of a text file; UsageError if there are none, RunError if it cannot be read."""
     try:
         found = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
     except OSError as error:
@@ -38,32 +38,36 @@ def labelled(
     targets_NT: Floats | None = None,
     boxes: Sequence[tuple[float, float, float, float]] | None = None,
 ) -> Split:
-    """Samples from (file below root, class name); "" is no class. A first file that is missing is refused."""
+    """A split from entries (path relative to root, class name); the class "" is unlabelled.
+
+    classes: names by label. targets_NT: of the samples. boxes: crop of each image, see `Files`.
+    Raises UsageError for no entries, an unknown class, and if the first or the last file is missing.
+    """
     if not entries:
         raise UsageError(f"{root}: a split has no images")
     for name in (entries[0][0], entries[-1][0]):
         if not (root / name).exists():
-            raise UsageError(f"{root / name} is listed but missing: is the data set whole?")
+            raise UsageError(f"{root / name} is listed but missing: is the data set complete?")
     index = {name: i for i, name in enumerate(classes)}
     unknown = [kind for _, kind in entries if kind and kind not in index]
     if unknown:
-        raise UsageError(f"{root}: class {unknown[0]} is in one list and not in the other")
+        raise UsageError(f"{root}: class {unknown[0]} is in one list but not in the other: is the data set complete?")
     labels_N = np.array([index[kind] if kind else -1 for _, kind in entries], np.int64)
     names = [name for name, _ in entries]
     return Split(Files(root, names, boxes), labels_N, targets_NT, names)
 
 
-def cut_val(train: Split, out: int, total: int, *, seed: int) -> dict[str, Split]:
-    """train and val as torch's random_split deals them: `out` of `total`, in proportion where the data are fewer."""
-    number = out if len(train) == total else max(1, round(out * len(train) / total))
-    stay, leave = cut(len(train), number, seed=seed)
-    return {"train": train.take(stay), "val": train.take(leave)}
+def cut_val(train: Split, number: int, total: int, *, seed: int) -> dict[str, Split]:
+    """train and val as drawn by torch's random_split: `number` of `total` samples, scaled if `train` has fewer."""
+    number = number if len(train) == total else max(1, round(number * len(train) / total))
+    kept, held_out = cut(len(train), number, seed=seed)
+    return {"train": train.take(kept), "val": train.take(held_out)}
 
 
 def cut_val_by_class(train: Split, each: int, *, seed: int) -> dict[str, Split]:
-    """train and val with `each` samples of every class in val."""
-    stay, leave = cut_by_class(train.labels_N, each, seed=seed)
-    return {"train": train.take(stay), "val": train.take(leave)}
+    """train and val, with `each` samples of every class in val."""
+    kept, held_out = cut_by_class(train.labels_N, each, seed=seed)
+    return {"train": train.take(kept), "val": train.take(held_out)}
 
 
 def read_mat(path: Path) -> dict[str, Any]:
@@ -71,15 +75,15 @@ def read_mat(path: Path) -> dict[str, Any]:
     try:
         from scipy.io import loadmat
     except ImportError as error:
-        raise UsageError(f"{path} is a MATLAB file, which takes scipy: pip install scipy ({error})") from None
+        raise UsageError(f"{path} is a MATLAB file, which needs scipy: pip install scipy ({error})") from None
     try:
         return loadmat(path, squeeze_me=True, struct_as_record=False)
     except Exception as error:
-        raise RunError(f"{path} is not a MATLAB file that can be read ({error}); copy it again") from None
+        raise RunError(f"{path} cannot be read as a MATLAB file ({error}); copy it again") from None
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Of the names that a pickle may call, only those that arrays are made of."""
+    """An unpickler that can only build NumPy arrays and plain values."""
 
     KNOWN = frozenset(
         {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
@@ -90,12 +94,12 @@ class _ArraysOnly(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.KNOWN:
-            raise pickle.UnpicklingError(f"it wants to call {module}.{name}")
+            raise pickle.UnpicklingError(f"it would call {module}.{name}")
         return super().find_class(module, name)
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
-    """A pickled dictionary of arrays, lists and text, its keys as text; whatever else a pickle could do is refused."""
+    """Reads a pickled dictionary of arrays, lists and text; a pickle that would call anything else is a RunError."""
 
     def load(file: BinaryIO) -> Any:
         return _ArraysOnly(file, encoding="bytes").load()
@@ -106,7 +110,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
     except Exception as error:
         raise RunError(f"{path} is not a pickle of arrays ({error}); copy it again from its source") from None
     if not isinstance(found, dict):
-        raise RunError(f"{path} holds {type(found).__name__} instead of a dictionary")
+        raise RunError(f"{path} holds {type(found).__name__}, expected a dictionary: copy it again from its source")
     return {key.decode() if isinstance(key, bytes) else str(key): value for key, value in found.items()}
 
 

@@ -1,8 +1,8 @@
-"""Class folders, `.beton` files, and a table of targets beside either.
+"""Readers of class folders with optional targets, and of `.beton` files.
 
-`ROOT/train/CLASS/*.jpg` with `test` and perhaps `val` beside `train` (or `val` alone, which then is the test), or
-`ROOT/CLASS/*.jpg` without splits. Targets stand in `targets.csv` in the folder of the split: a column `file`, paths
-below that folder, and numeric columns; `left,top,right,bottom` are boxes.
+Layouts: `ROOT/train/CLASS/*.jpg` with `test` and optionally `val` beside `train` (a lone `val` is the test split), or
+`ROOT/CLASS/*.jpg` without splits. A file `targets.csv` in the folder of a split holds targets: a column `file` with
+paths relative to that folder, and numeric columns; columns `left,top,right,bottom` are boxes.
 """
 
 import csv
@@ -28,11 +28,11 @@ SPLITS = {
     "test": ("test", "testing"),
 }
 BOX = ("left", "top", "right", "bottom")
-SEED = 0  # of splits that the files do not have
+SEED = 0  # of the random splits of data without splits
 
 
 def read(root: Path) -> Dataset:
-    """The data set in class folders at `root`."""
+    """Reads class folders at `root`. Raises UsageError for a file, and for a train or test folder without the other."""
     if not root.is_dir():
         raise UsageError(f"{root} is a file: pass a folder of class folders, or name the --dataset")
     found = {
@@ -46,8 +46,8 @@ def read(root: Path) -> Dataset:
         return _with_splits(root, found)
     if found:
         raise UsageError(
-            f"{root} has {', '.join(path.name for path in found.values())} but no train and test: expected both, or "
-            f"class folders only"
+            f"{root} has {', '.join(path.name for path in found.values())} but not both train and test: add the "
+            f"missing one, or pass a folder with class folders only"
         )
     whole, classes, names = _split(root, ())
     if not classes:
@@ -56,7 +56,7 @@ def read(root: Path) -> Dataset:
 
 
 def split_by_class(dataset: Dataset, *, seed: int = SEED) -> Dataset:
-    """Train (64 %), val (16 %) and test (20 %) of each class of a data set that has no splits."""
+    """Splits each class of a data set without splits into train (64 %), val (16 %) and test (20 %)."""
     whole = dataset.splits["all"]
     rest, test = cut_by_class(whole.labels_N, 0.2, seed=seed)
     train, val = cut_by_class(whole.labels_N[rest], 0.2, seed=seed)
@@ -85,7 +85,7 @@ def _dataset(
 
 
 def _split(folder: Path, classes: tuple[str, ...]) -> tuple[Split, tuple[str, ...], tuple[str, ...]]:
-    """(samples, classes, target columns); labels by position in `classes` where those are given."""
+    """(samples, classes, target columns) of a folder. classes: names by label, default the folder's own."""
     listed = list_photos(folder)
     classes = classes or tuple(listed.classes)
     index = {name: i for i, name in enumerate(classes)}
@@ -95,18 +95,21 @@ def _split(folder: Path, classes: tuple[str, ...]) -> tuple[Split, tuple[str, ..
 
 
 def read_targets(path: Path, files: list[str]) -> tuple[Floats | None, tuple[str, ...]]:
-    """The numeric columns of a table for `files`, in their order; UsageError for a file that has no row."""
+    """Targets of `files` [N, T] and their column names from a targets.csv; (None, ()) if it does not exist.
+
+    Raises UsageError for a file without a row, and for values that are not numbers.
+    """
     if not path.exists():
         return None, ()
     with open(path, newline="") as text:
         reader = csv.DictReader(text)
         columns = tuple(name for name in reader.fieldnames or () if name != "file")
         if "file" not in (reader.fieldnames or ()) or not columns:
-            raise UsageError(f"{path} needs a column `file` and at least one of numbers, it has {reader.fieldnames}")
+            raise UsageError(f"{path} needs a column `file` and at least one numeric column, got {reader.fieldnames}")
         try:
             rows = {row["file"]: [float(row[name]) for name in columns] for row in reader}
         except (ValueError, TypeError) as error:
-            raise UsageError(f"{path} holds a target that is no number ({error})") from None
+            raise UsageError(f"{path} holds a target that is not a number ({error})") from None
     missing = [name for name in files if name not in rows]
     if missing:
         raise UsageError(f"{path} has no row for {missing[0]} and {len(missing) - 1} more photos")
@@ -123,6 +126,7 @@ class BetonImages:
 
     @cached_property
     def beton(self) -> Beton:
+        """The open file."""
         return Beton(self.path)
 
     def __len__(self) -> int:
@@ -144,9 +148,9 @@ class BetonImages:
 
 
 def read_beton(path: Path) -> Dataset:
-    """A `.beton` file: one split `all`, cut into train, val and test where it has labels.
+    """Reads a `.beton` file as one split `all`, also split into train, val and test if it has labels.
 
-    Its sidecar's columns, such as positions of crops, are the targets.
+    The columns of its sidecar file, such as positions of crops, are the targets.
     """
     with Loader(path, batch_size=1, source="native", order="sequential", drop_last=False) as loader:
         labels_N: Labels = loader.labels_N.astype(np.int64)

@@ -15,7 +15,7 @@ from ...errors import RunError, UsageError
 from ..splits import Dataset, Floats, Split, cut
 from .files import cut_val_by_class, labelled, lines, need, read_mat
 
-SHOWN_PARTS = 8  # of CUB's 15, the most often visible
+SHOWN_PARTS = 8  # the most often visible of CUB's 15 parts
 
 
 def cub200(root: Path) -> Dataset:
@@ -27,7 +27,7 @@ def cub200(root: Path) -> Dataset:
 
 
 def cub200_parts(root: Path) -> Dataset:
-    """the same with parts/part_locs.txt; the images that show all of the eight parts that are visible most often"""
+    """the files of cub200 and parts/part_locs.txt; only images that show all eight of the most often visible parts"""
     need(root, "cub200-parts", "parts/part_locs.txt", layout=f"{cub200.__doc__} and parts/part_locs.txt")
     located: dict[str, dict[str, list[float]]] = {}
     seen: dict[str, int] = {}
@@ -54,18 +54,18 @@ def _cub(root: Path, name: str, targets: dict[str, list[float]], kind: str) -> D
     trains = dict(line.split() for line in lines(root / "train_test_split.txt"))
     names = tuple(classes.values())
 
-    def of(ids: list[str]) -> Split:
+    def split_of(ids: list[str]) -> Split:
         entries = [(f"images/{files[i]}", classes[kinds[i]]) for i in ids]
         return labelled(root, entries, names, targets_NT=np.array([targets[i] for i in ids], np.float64))
 
     whole = [i for i in files if i in targets]
-    train = of([i for i in whole if trains[i] == "1"])
+    train = split_of([i for i in whole if trains[i] == "1"])
     splits = {
-        "all": of(whole),
-        "test": of([i for i in whole if trains[i] == "0"]),
+        "all": split_of(whole),
+        "test": split_of([i for i in whole if trains[i] == "0"]),
         **cut_val_by_class(train, 5, seed=0),
     }
-    how = "official; validation 5 of each class of train, seed 0 (the published indices are a file)"
+    how = "official; validation 5 images per class of train, seed 0 (not the published indices)"
     return Dataset(name, names, splits, kind=kind, episodes="all", how=how)  # type: ignore[arg-type]
 
 
@@ -97,7 +97,7 @@ def faces300w(root: Path) -> Dataset:
 
 
 def read_points(path: Path) -> Floats:
-    """The points of a .pts file, from 0, [K, 2]."""
+    """The points (x, y) of a .pts file in 0-based pixels, float64 [K, 2]."""
     text = path.read_text()
     inside = re.search(r"\{(.*?)\}", text, re.DOTALL)
     try:
@@ -108,7 +108,7 @@ def read_points(path: Path) -> Floats:
 
 
 def square_around(points_K2: Floats) -> tuple[float, float, float, float]:
-    """The square whose side is the longer side of the points' bounding box, with its centre."""
+    """The square (left, top, right, bottom) around the points: centre and longer side of their bounding box."""
     low, high = points_K2.min(0), points_K2.max(0)
     half = float((high - low).max()) / 2
     x, y = ((low + high) / 2).tolist()
@@ -130,7 +130,7 @@ def celeba(root: Path) -> Dataset:
     for split, part in (("train", "0"), ("val", "1"), ("test", "2")):
         lacking = [name for name in parts[part] if name not in points]
         if lacking:
-            raise UsageError(f"{root / files[2]} has no landmarks of {lacking[0]}")
+            raise UsageError(f"{root / files[2]} has no landmarks of {lacking[0]}: is the file complete?")
         targets = np.array([points[name] for name in parts[part]], np.float64)
         entries = [(f"img_align_celeba/{name}", "") for name in parts[part]]
         splits[split] = labelled(root, entries, (), targets_NT=targets)
@@ -146,18 +146,18 @@ def lsp(root: Path) -> Dataset:
     points = (joints[:2].transpose(2, 1, 0) - 1).reshape(joints.shape[2], -1)
     names = sorted(path.name for path in (root / "images").glob("*.jpg"))
     if len(names) != len(points):
-        raise UsageError(f"{root} has {len(names)} images and joints of {len(points)}")
+        raise UsageError(f"{root} has {len(names)} images but joints of {len(points)}: is the data set complete?")
     whole = labelled(root, [(f"images/{name}", "") for name in names], (), targets_NT=points)
     order = np.random.RandomState(0).permutation(len(whole))
     rest, test = np.split(order, [round(0.6 * len(whole))])
-    stay, leave = cut(len(rest), max(1, round(0.1 * len(rest))), seed=0)
-    splits = {"train": whole.take(rest[stay]), "val": whole.take(rest[leave]), "test": whole.take(test)}
+    kept, held_out = cut(len(rest), max(1, round(0.1 * len(rest))), seed=0)
+    splits = {"train": whole.take(rest[kept]), "val": whole.take(rest[held_out]), "test": whole.take(test)}
     return Dataset("lsp", (), splits, kind="points", how="60/40 % at random, seed 0; validation 10 % of train")
 
 
 def voc(root: Path) -> Dataset:
     """VOC2007/ or VOC2012/ (or VOCdevkit/ above it) with JPEGImages/, Annotations/ and ImageSets/Main/ with train.txt,
-    val.txt and perhaps test.txt; the class and box of each image's largest object"""
+    val.txt and optionally test.txt; class and box of each image's largest object"""
     inside = sorted(root.glob("VOC20*"))
     root = inside[0] if inside and not (root / "JPEGImages").exists() else root
     need(
@@ -170,7 +170,7 @@ def voc(root: Path) -> Dataset:
         layout=str(voc.__doc__),
     )
     lists = {"train": "train", "val": "val", "test": "test"}
-    if not (root / "ImageSets/Main/test.txt").exists():  # VOC2012's is not public
+    if not (root / "ImageSets/Main/test.txt").exists():  # VOC2012's test annotations are not public
         lists = {"train": "train", "test": "val"}
     found = {}
     for split, name in lists.items():
@@ -187,7 +187,7 @@ def voc(root: Path) -> Dataset:
 
 
 def largest_object(path: Path) -> tuple[str, list[float]]:
-    """Class and box (left, top, right, bottom) of the largest object of an annotation."""
+    """Class and box (left, top, right, bottom) in 0-based pixels of the largest object of an annotation file."""
     try:
         objects = ElementTree.parse(path).getroot().findall("object")
         found = []
@@ -196,18 +196,18 @@ def largest_object(path: Path) -> tuple[str, list[float]]:
             found.append((entry.findtext("name", ""), [sides[0] - 1, sides[1] - 1, sides[2], sides[3]]))
         return max(found, key=lambda item: (item[1][2] - item[1][0]) * (item[1][3] - item[1][1]))
     except (OSError, ElementTree.ParseError, ValueError) as error:
-        raise RunError(f"{path} is no annotation with a box ({error})") from None
+        raise RunError(f"{path} is not an annotation with a box ({error})") from None
 
 
 def views(root: Path, *, name: str, pattern: str, layout: str) -> Dataset:
-    """Views of objects: every image below the root whose name fits the pattern, its first group the object."""
+    """Views of objects: all PNG images below `root` whose name matches `pattern`; its groups name the object."""
     entries = []
     for path in sorted(root.rglob("*.png")):
         match = re.fullmatch(pattern, path.name)
         if match:
             entries.append((path.relative_to(root).as_posix(), "-".join(match.groups())))
     if not entries:
-        raise UsageError(f"{root} is not {name} as expected: no image below it has such a name; expected {layout}")
+        raise UsageError(f"{root} is not {name} as expected: no image in it has a matching name; expected {layout}")
     classes = sorted({kind for _, kind in entries})
     return Dataset(name, tuple(classes), {"all": labelled(root, entries, classes)}, episodes="all", how="no splits")
 
@@ -230,7 +230,7 @@ READERS: dict[str, Callable[[Path], Dataset]] = {
     "aloi-illumination": _views(
         "aloi-illumination",
         r"(\d+)_l\d+(c\d+)\.png",
-        "1/1_l1c1.png ..., each camera of an object apart (eval invariance --views)",
+        "1/1_l1c1.png ..., each camera of an object counts as an object (eval invariance --views)",
     ),
     "aloi-temperature": _views("aloi-temperature", r"(\d+)_i\d+\.png", "1/1_i110.png ... (eval invariance --views)"),
 }
