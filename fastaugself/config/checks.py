@@ -39,11 +39,12 @@ def check_combinations(config: "Pretrain") -> None:
     for name, weight in config.augself.weights.items():
         if name not in varying:
             what, options = _VARIED[name]
-            raise UsageError(f"--augself.{name} {weight:g} needs {what}; pass {options}, or --augself.{name} 0")
+            off = "" if config.augself_only and len(config.augself.weights) == 1 else f", or --augself.{name} 0"
+            raise UsageError(f"--augself.{name} {weight:g} needs {what}; pass {options}{off}")
     if config.cassle.condition_dim:
         _check_cassle(config, varying)
     if config.augself_only:
-        _check_augself_only(config)
+        _check_augself_only(config, varying)
     config.method.check(config.batch_size)
 
 
@@ -212,10 +213,12 @@ def _check_cassle(config: "Pretrain", varying: set[str]) -> None:
         )
 
 
-def _check_augself_only(config: "Pretrain") -> None:
+def _check_augself_only(config: "Pretrain", varying: set[str]) -> None:
     if not config.augself.weights:
+        name = next((name for name in _VARIED if name in varying), None)
+        instead = f"--augself.{name} 0.5" if name else f"--augself.crop 0.5 {_VARIED['crop'][1]}"
         raise UsageError(
-            "--augself-only trains on AugSelf's losses alone, and all weights are 0; pass --augself.crop 0.5"
+            f"--augself-only trains on AugSelf's losses alone, and all their weights are 0; pass {instead}"
         )
     if config.cassle.condition_dim:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Options that make no sense together are refused before any data is opened, with the options named."""
+"""Options that cannot work together are refused before any data is opened, with the options named."""
 
 import dataclasses
 
@@ -27,7 +27,7 @@ from fastaugself.errors import UsageError
 CONCAT = ("--cassle.conditioning", "concat")
 OFF = ("--augself.crop", "0", "--augself.color", "0")
 
-# The recipe's method, a command line, and what the message has to name: the options at odds and what to pass instead.
+# The recipe's method, a command line, and what the message must name: the conflicting options and what to pass instead.
 REFUSED = [
     (MoCo(), ["--augself.rotation", "1"], ["--augself.rotation 1", "--view.rotation 0.5"]),
     (MoCo(), ["--augself.solarize", "1"], ["--augself.solarize 1", "--view.solarize 0.5"]),
@@ -91,7 +91,7 @@ REFUSED = [
 @pytest.mark.parametrize(("method", "options", "named"), REFUSED, ids=lambda value: " ".join(map(str, value))[:60]
                          if isinstance(value, list) else type(value).__name__)  # fmt: skip
 def test_refused_with_the_options_named(method, options, named, tmp_path, capsys):
-    missing = tmp_path / "missing.beton"  # a message about this file would mean that data came first
+    missing = tmp_path / "missing.beton"  # a message about this file would mean that data was opened first
 
     def recipe():
         return dataclasses.replace(Pretrain(run=tmp_path / "run"), method=method)
@@ -124,12 +124,12 @@ def test_refused_with_the_options_named(method, options, named, tmp_path, capsys
     ],
     ids=lambda options: " ".join(options),
 )
-def test_what_makes_sense_is_taken(options):
+def test_combinations_that_work_are_accepted(options):
     Pretrain(**options)
 
 
-def test_the_remedy_is_taken():
-    """What the message says to pass instead is itself accepted."""
+def test_queue_and_condition_of_the_messages_are_accepted():
+    """The values in the messages above; test_remedies.py takes those of all messages."""
     Pretrain(method=MoCo(queue=65_500), batch_size=100)
     Pretrain(method=SwAV(queue=3584), batch_size=512)
     left = CASSLE("concat", include=("color", "color_diff", "crop", "grayscale"))
