@@ -1,7 +1,9 @@
-"""Take the record of half-installed distributions out of this environment, so that pip installs them again.
+"""Removes the metadata of half-installed distributions from this environment, so that pip installs them again.
 
-pip trusts a distribution's record; a set-up killed in the middle of an installation leaves records of files that are
-not there. Files are compared by size only, which a run over 40,000 of them does in about a second.
+pip takes a distribution as installed if its *.dist-info folder exists. A wheel that holds this folder before its other
+files leaves it behind when pip is killed during the installation, and the next `pip install` then reports success for
+a package without its files (reproduced with pip killed after 60 to 95 % of the time). Files are compared by size only,
+which takes about a second for 40,000 of them.
 """
 
 import shutil
@@ -11,11 +13,12 @@ from pathlib import Path
 
 
 def is_whole(distribution: Distribution) -> bool:
+    """Whether every file that the distribution's RECORD lists exists with its size; False without a RECORD."""
     files = distribution.files
     if not files or distribution.metadata["Name"] is None:
         return False
     for file in files:
-        # pip compiles *.pyc itself and rewrites its own records after writing RECORD.
+        # pip compiles *.pyc itself, and changes its own metadata files after it has written RECORD.
         if file.size is None or ".dist-info" in str(file.parent):
             continue
         path = Path(file.locate())
@@ -24,16 +27,16 @@ def is_whole(distribution: Distribution) -> bool:
     return True
 
 
-def main() -> None:
-    for site_packages in {Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")}:
-        # pip renames what it is about to replace to ~name, and removes it at the end.
-        for leftover in site_packages.glob("~*"):
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        for record in site_packages.glob("*.dist-info"):
-            if not is_whole(Distribution.at(record)):
-                print(f"{record.name}: incomplete, to be installed again")
-                shutil.rmtree(record)
+def drop_broken(site_packages: Path) -> None:
+    """Removes incomplete distributions' metadata, and the ~name folders of upgrades that did not finish."""
+    for leftover in site_packages.glob("~*"):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    for metadata in site_packages.glob("*.dist-info"):
+        if not is_whole(Distribution.at(metadata)):
+            print(f"{metadata.name}: incomplete, will be installed again")
+            shutil.rmtree(metadata)
 
 
 if __name__ == "__main__":
-    main()
+    for folder in {Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")}:
+        drop_broken(folder)

@@ -81,6 +81,17 @@ def test_recipes_import_only_the_two_packages_and_torch():
     assert foreign_imports(ROOT / "recipes", {"fastaugself", "fastaugself_kernels", "torch"}) == []
 
 
+def test_the_package_reaches_for_no_folder_of_the_checkout():
+    """They do not exist after `pip install`. The environment record asks git for the commit, if there is one."""
+    above = {
+        str(path.relative_to(ROOT))
+        for path in sources(PACKAGES["fastaugself"])
+        for up in re.findall(r"__file__\)(?:\.resolve\(\))?\.parents\[(\d+)\]", path.read_text())
+        if int(up) >= len(path.relative_to(PACKAGES["fastaugself"]).parts)
+    }
+    assert above == {"fastaugself/environment.py"}
+
+
 # From the ground up: a room may import what stands before it, and nothing else. `__init__` and others import by
 # name, on use.
 LAYERS = (
@@ -212,7 +223,7 @@ def test_the_kernels_folder_is_not_a_package(tmp_path):
 def wheel(tmp_path_factory) -> zipfile.ZipFile:
     """The wheel of this tree, built in a copy without the network."""
     copy = tmp_path_factory.mktemp("wheel") / "tree"
-    for folder in ("fastaugself", "kernels", "recipes", "scripts", "studies"):
+    for folder in ("fastaugself", "kernels", "recipes", "scripts", "studies", "docs"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "LICENSE", "NOTICE", "README.md"):
         shutil.copy(ROOT / name, copy)
@@ -233,6 +244,8 @@ def test_the_wheel_holds_the_two_packages_whole_and_nothing_else(wheel):
     }
     assert packed == written, "a new kind of file needs its pattern in pyproject.toml, a new folder its __init__.py"
     assert {f"{package}/py.typed" for package in PACKAGES} <= packed, "types are ours to promise in both packages"
+    outside = ("study.py", "study_table.py", "readme_tables.py", "columns_page.py", "draw.py")  # need the checkout
+    assert not [name for name in packed if name.endswith(outside)]
     licences = {name.split("/", 2)[2] for name in wheel.namelist() if ".dist-info/licenses/" in name}
     assert licences == {"LICENSE", "NOTICE"}
 
