@@ -74,18 +74,20 @@ def check_photos(config: "Pretrain", processes: int, photos: int) -> None:
 
 
 def _batch_options(config: "Pretrain", processes: int, *, photos: int | None = None) -> str:
-    """Options with a batch size that works on this many processes, together with all other options that it changes.
+    """Options with a batch size that works on this many processes, and the other options that have to change with it.
 
-    The batch size is the next above the configured one, or the largest for a data set of `photos`; a larger or smaller
-    one, up to a factor of two, is preferred if it divides the method's queue. Empty if there are too few photos.
+    The batch size is the next above the configured one, or the largest possible with `photos` photos. One up to twice
+    (or half) as large is preferred if the method's queue can stay as it is. Returns "" if there are too few photos.
     """
     split = config.backbone.batch_norm == "split"
     group = max(2, config.backbone.bn_group_size) if split else 1
-    # Options that are given up, one after the other, where there are too few photos for them.
-    attempts = [(config.accumulate, group, ""), (1, group, " --accumulate 1")]
+    # (accumulate, batch-norm group, options that change): gives up accumulation, then groups, if photos are too few.
+    attempts = [(config.accumulate, group, "")]
+    if config.accumulate > 1:
+        attempts.append((1, group, " --accumulate 1"))
     if split:
-        attempts.append((1, 1, f"{' --accumulate 1' * (config.accumulate > 1)} --backbone.batch-norm plain"))
-    for accumulate, group_size, given_up in attempts:
+        attempts.append((1, 1, attempts[-1][2] + " --backbone.batch-norm plain"))
+    for accumulate, group_size, changed in attempts:
         unit = processes * accumulate * group_size
         smallest = unit * -(-2 // group_size)
         if photos is None:
@@ -95,18 +97,15 @@ def _batch_options(config: "Pretrain", processes: int, *, photos: int | None = N
             first = photos // unit * unit
             sizes = range(first, max(smallest, first // 2) - 1, -unit)
         if sizes:
-            size = next((size for size in sizes if _method_takes(config, size)), first)
-            queue = getattr(config.method, "queue", None)
-            with_queue = queue is not None and not _method_takes(config, size)
-            return (
-                f"--batch-size {size}"
-                + (f" --method.queue {max(1, queue // size) * size}" if with_queue else "")
-                + given_up
-            )
+            size = next((size for size in sizes if _method_accepts(config, size)), first)
+            queue: int | None = getattr(config.method, "queue", None)
+            if queue is not None and not _method_accepts(config, size):
+                changed = f" --method.queue {max(1, queue // size) * size}{changed}"
+            return f"--batch-size {size}{changed}"
     return ""
 
 
-def _method_takes(config: "Pretrain", batch_size: int) -> bool:
+def _method_accepts(config: "Pretrain", batch_size: int) -> bool:
     try:
         config.method.check(batch_size)
     except UsageError:

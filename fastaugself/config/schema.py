@@ -134,7 +134,7 @@ class Pretrain:
     log: Log = field(default_factory=Log)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
 
-    # torchrun on Python 3.11 takes --run for an abbreviation of its own --run-path, hence the second name.
+    # torchrun on Python 3.11 parses --run as an abbreviation of its own option --run-path, hence the second name.
     run: Annotated[Path, tyro.conf.arg(aliases=("--run-dir",))] = Path("runs/pretrain")
     """Run folder: configuration, logs, checkpoints, export and report."""
     init: Path | None = None

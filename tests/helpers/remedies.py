@@ -1,4 +1,4 @@
-"""Takes the remedies of error messages: reads the options after "pass" and runs the command line again with them.
+"""Tests the remedies of error messages: reads the options after "pass" and runs the command line again with them.
 
 A remedy is written "pass --a 1 --b 2, or --c 3": two alternatives, the first of two options, which are passed together.
 "unknown option --x; did you mean --y?" is one too.
@@ -45,8 +45,8 @@ def with_remedy(arguments: Sequence[str], remedy: Sequence[str]) -> list[str]:
 def take_remedies(refusal: Refusal, arguments: Sequence[str], *, most: int = 3) -> int:
     """Takes every alternative of every message until all are accepted. Returns the longest chain of remedies.
 
-    Raises AssertionError if a message offers no remedy, if a complaint comes back after its remedy was taken, and if a
-    chain has more than `most` remedies.
+    Raises AssertionError if a message offers no remedy, if its remedy leads back to the same complaint, and if a chain
+    has more than `most` remedies.
     """
     return _follow(refusal, list(arguments), most, ())
 
@@ -56,7 +56,7 @@ def _follow(refusal: Refusal, arguments: list[str], most: int, before: tuple[str
     if message is None:
         return len(before)
     complaint = re.sub(r"-?\d[\w.]*", "#", re.split(r"[;:] (?=pass|did)", message)[0])
-    assert complaint not in before, f"{' '.join(arguments)}: the remedy was taken, and again: {message}"
+    assert complaint not in before, f"{' '.join(arguments)}: the remedy leads back to: {message}"
     assert len(before) < most, f"{' '.join(arguments)}: more than {most} remedies, the last: {message}"
     if meant := re.search(r"unknown option (\S+?); did you mean (\S+?)\?", message):
         tries = [[meant[2] if argument == meant[1] else argument for argument in arguments]]
