@@ -30,9 +30,9 @@ def check_installation(config: Pretrain, device: torch.device) -> None:
     with torch.device("meta"):
         build_backbone(config.backbone, image_size=config.view.size)
     if config.optim.implementation == "apex":
+        apex_optimizers()
         if device.type != "cuda":
             raise UsageError("--optim.implementation apex needs CUDA; pass --optim.implementation torch")
-        apex_optimizers()
 
 
 def open_loader(config: Pretrain, world: World) -> Loader:

@@ -207,7 +207,7 @@ def test_presets_and_files_give_the_defaults_that_options_change(tmp_path):
     ("options", "message"),
     [
         (["--data.train", "missing"], "missing"),
-        (["--backbone.name", "resnet51"], "did you mean resnet50. Known: "),
+        (["--backbone.name", "resnet51"], "pass --backbone.name resnet50"),
         (["--bakbone.name", "resnet18"], "did you mean --backbone.name?"),
         (["--view.flip", "1.5"], "0 <= probability <= 1, got 1.5"),
         (["--method.queue", "100"], "pass --method.queue 96"),
