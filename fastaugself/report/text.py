@@ -63,7 +63,7 @@ def next_steps(config: Pretrain, run: Path, *, is_demo: bool) -> str:
 OWN_PHOTOS = """\
 # a folder of photos, or one subfolder per class; a small ResNet on 96 px views
 python recipes/imagenet_moco_augself.py --data.train path/to/photos --run runs/mine \\
-    --backbone.name resnet18 --view.size 96 --augment.blur-kernel 9 --method.queue 4096 --epochs 100"""
+    --backbone.name resnet18 --view.size 96 --method.queue 4096 --epochs 100"""
 IMAGENET = """\
 fastaugself write imagenet/train train.beton --max-side 500
 fastaugself write imagenet/val val.beton --max-side 500

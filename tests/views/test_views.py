@@ -94,7 +94,7 @@ def test_the_views_are_those_of_training_with_the_same_seed_epoch_and_sample_id(
         params_VBP = sample_params(torch.tensor([sample.id]), sizes_B2, policies, seed=7, epoch=3)
         x_VBCHW = augment(
             sample.pixels_HWC.reshape(-1), torch.zeros(1, dtype=torch.int64), sizes_B2, params_VBP, size=32,
-            mean=(0, 0, 0), std=(1, 1, 1), blur_kernel=5, backend="reference",
+            mean=(0, 0, 0), std=(1, 1, 1), blur_kernel=3, backend="reference",
         )  # fmt: skip
         for v in (0, 1):
             shown = pair.views_HWC[v].astype(float) / 255
@@ -187,7 +187,7 @@ def test_local_crops_are_those_of_multi_crop_training(beton):
         assert [crop.box for crop in pair.local_crops] == [tuple(row[:4]) for row in params_VBP[2:, 0].tolist()]
         x_VBCHW = augment(
             sample.pixels_HWC.reshape(-1), torch.zeros(1, dtype=torch.int64), sizes_B2, params_VBP[2:].contiguous(),
-            size=24, mean=(0, 0, 0), std=(1, 1, 1), blur_kernel=5, backend="reference",
+            size=24, mean=(0, 0, 0), std=(1, 1, 1), blur_kernel=3, backend="reference",
         )  # fmt: skip
         for v, shown in enumerate(pair.local_crops):
             error = np.abs(shown.view_HWC / 255 - x_VBCHW[v, 0].permute(1, 2, 0).numpy())
