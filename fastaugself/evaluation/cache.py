@@ -51,7 +51,7 @@ def write(folder: Path, key: str, count: int, batches: Iterable[NDArray[np.float
 
     Raises RunError if the batches do not have `count` rows in all, or the folder cannot be written.
     """
-    target = folder / f"{key}.npy"  # never written itself: the partial file beside it is renamed with its checksum
+    target = folder / f"{key}.npy"  # written as a partial file, then renamed with its checksum
     try:
         with partial_file(target) as partial:
             file, digest, rows, width = partial.file, hashlib.blake2b(digest_size=16), 0, -1

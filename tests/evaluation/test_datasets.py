@@ -299,7 +299,7 @@ def test_a_data_set_is_read_with_its_splits_and_images(name, tree):
 
 
 @pytest.mark.parametrize("name", [name for name in TREES if name != "caltech101"])
-def test_another_folder_is_refused_with_what_was_expected(name, tmp_path):
+def test_another_folder_is_refused_with_the_expected_layout(name, tmp_path):
     photo(tmp_path / "holiday" / "beach.jpg")
     with pytest.raises(UsageError, match=f"is not {'cub200' if name == 'cub200' else name} as expected.* expected "):
         read_dataset(tmp_path, name)
@@ -311,7 +311,7 @@ def test_another_folder_is_refused_as_caltech(tmp_path):
         read_dataset(tmp_path, "caltech101")
 
 
-def test_cifars_planes_become_pixels_and_its_split_is_torchs(tree):
+def test_cifar_planes_become_pixels_and_its_split_matches_torch(tree):
     dataset = read_dataset(tree("cifar10"), "cifar10")
     order = torch.randperm(20, generator=torch.Generator().manual_seed(43)).tolist()
     greens = [dataset.splits["train"].images.open(i).getpixel((31, 31)) for i in range(18)]
@@ -336,7 +336,7 @@ def test_boxes_and_points_are_in_pixels_from_zero(tree):
     assert read_dataset(tree("lsp"), "lsp").splits["train"].targets_NT[0, :4].tolist() == [4, -1, 4, 0]
 
 
-def test_a_pickle_that_would_run_something_is_refused(tree, tmp_path):
+def test_a_pickle_that_would_run_code_is_refused(tree, tmp_path):
     cifar10(tmp_path / "bad")
 
     class Call:

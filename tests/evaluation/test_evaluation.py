@@ -1,4 +1,4 @@
-"""Evaluation of frozen features: each protocol against an independent computation, the cache, and what is refused."""
+"""Evaluation of frozen encoders: loading, feature cache, splits, fusion, commands and their errors."""
 
 import csv
 import dataclasses
@@ -65,7 +65,7 @@ def other(tmp_path_factory):
 
 @pytest.fixture
 def photos(photo_folder, tmp_path):
-    """Train and test folders of two classes, eight and four photos each, in a folder of their own."""
+    """Train and test folders of two classes, eight and four photos each, in a separate folder."""
     for split, numbers in (("train", range(8)), ("test", range(8, 12))):
         for name in ("chelsea", "coffee"):
             (tmp_path / "photos" / split / name).mkdir(parents=True)
@@ -89,7 +89,7 @@ def test_a_run_its_export_and_its_file_are_the_same_encoder(run):
     assert load_encoder(str(run), size=48).digest != found[0].digest
 
 
-def test_random_weights_are_the_runs_initial_ones_or_follow_the_seed(run):
+def test_random_weights_are_a_runs_initial_ones_or_depend_on_the_seed(run):
     control = load_encoder(f"control@random:{run}")
     assert control.name == "control" and control.size == 32
     assert control.digest == load_encoder(str(run)).digest  # this run was never trained
@@ -106,7 +106,7 @@ def test_random_weights_are_the_runs_initial_ones_or_follow_the_seed(run):
         ("{tmp}/cut.safetensors", "export it again"),
     ],
 )
-def test_a_model_that_cannot_be_had_is_refused(spec, message, run, tmp_path):
+def test_an_unknown_or_damaged_model_is_refused(spec, message, run, tmp_path):
     (tmp_path / "cut.safetensors").write_bytes((run / "export" / "model.safetensors").read_bytes()[:-9])
     with pytest.raises((UsageError, RunError), match=message):
         load_encoder(spec.replace("{tmp}", str(tmp_path)))
@@ -124,7 +124,7 @@ def test_a_torchvision_model_gives_its_pooled_features(torchvision, tmp_path):
         load_encoder("torchvision:resnet188")
 
 
-def test_a_checkpoint_of_any_torchvision_model_is_loaded_whole_or_refused(torchvision, tmp_path):
+def test_a_checkpoint_of_any_torchvision_model_is_loaded_completely_or_refused(torchvision, tmp_path):
     model, path = torchvision.models.mobilenet_v3_small().eval(), tmp_path / "weights.pth"
     state = {"module." + name: value for name, value in model.state_dict().items()}
     torch.save({"epoch": 3, "state_dict": state}, path)
@@ -144,7 +144,7 @@ def test_a_checkpoint_of_any_torchvision_model_is_loaded_whole_or_refused(torchv
 # Features and their cache
 
 
-def test_features_are_what_the_model_gives_for_the_published_preparation(run, photos, torchvision):
+def test_features_are_the_models_outputs_with_the_published_preprocessing(run, photos, torchvision):
     from torchvision.transforms import v2
 
     encoder, dataset = load_encoder(str(run)), read_dataset(photos)
@@ -159,14 +159,14 @@ def test_features_are_what_the_model_gives_for_the_published_preparation(run, ph
 
 @pytest.fixture
 def counted(monkeypatch):
-    """Images that went through a model."""
+    """Batch sizes of all forward passes."""
     seen = []
     original = Frozen.__call__
     monkeypatch.setattr(Frozen, "__call__", lambda self, x: seen.append(len(x)) or original(self, x))
     return seen
 
 
-def test_features_are_extracted_once_for_a_model_and_its_images(run, other, photos, tmp_path, counted):
+def test_features_are_extracted_once_per_model_and_images(run, other, photos, tmp_path, counted):
     split, extract = read_dataset(photos).splits["train"], Extractor(folder=tmp_path / "cache")
     first = extract(load_encoder(str(run)), split, "train")
     again = extract(load_encoder(str(run)), split, "train")
@@ -192,7 +192,7 @@ def test_a_damaged_cache_is_computed_again(run, photos, tmp_path, counted):
     assert path.read_bytes() == data
 
 
-def test_a_writer_that_dies_leaves_nothing_that_is_read(tmp_path):
+def test_an_interrupted_write_leaves_no_cache_file(tmp_path):
     def batches():
         yield np.ones((2, 3), np.float32)
         raise KeyboardInterrupt
@@ -204,7 +204,7 @@ def test_a_writer_that_dies_leaves_nothing_that_is_read(tmp_path):
         cache.write(tmp_path, "key", 4, [np.ones((2, 3), np.float32)])
 
 
-def test_a_changed_photo_is_seen_even_with_its_size_and_time(run, photos, tmp_path, counted):
+def test_a_changed_photo_is_noticed_even_with_equal_size_and_time(run, photos, tmp_path, counted):
     extract, encoder = Extractor(folder=tmp_path / "cache"), load_encoder(str(run))
     before = extract(encoder, read_dataset(photos).splits["test"], "test").x_ND
     path = photos / "test" / "coffee" / "8.jpg"
@@ -228,20 +228,20 @@ def test_features_with_nan_are_refused_and_not_cached(run, photos, tmp_path):
 # Splits
 
 
-def test_cut_deals_as_torchs_random_split():
-    stay, leave = cut(50, 5, seed=43)
+def test_cut_matches_torchs_random_split():
+    kept, held_out = cut(50, 5, seed=43)
     first, second = torch.utils.data.random_split(range(50), [45, 5], generator=torch.Generator().manual_seed(43))
-    assert stay.tolist() == list(first.indices) and leave.tolist() == list(second.indices)
+    assert kept.tolist() == list(first.indices) and held_out.tolist() == list(second.indices)
 
 
-def test_cut_by_class_takes_of_every_class_and_leaves_one():
+def test_cut_by_class_is_stratified_and_keeps_a_sample_of_each_class():
     labels = np.array([0] * 10 + [1] * 3 + [2])
-    stay, leave = cut_by_class(labels, 0.2, seed=0)
-    assert np.bincount(labels[leave], minlength=3).tolist() == [2, 1, 0]
-    assert sorted([*stay, *leave]) == list(range(14))
+    kept, held_out = cut_by_class(labels, 0.2, seed=0)
+    assert np.bincount(labels[held_out], minlength=3).tolist() == [2, 1, 0]
+    assert sorted([*kept, *held_out]) == list(range(14))
 
 
-def test_fewer_samples_keep_every_class_in_proportion():
+def test_a_limit_on_samples_is_stratified_by_class():
     labels = np.array([0] * 80 + [1] * 20 + [2])
     chosen = thin(labels, 31, seed=0)
     counts = np.bincount(labels[chosen])
@@ -249,7 +249,7 @@ def test_fewer_samples_keep_every_class_in_proportion():
     assert set(labels[thin(labels, 2, seed=0)]) == {0, 1, 2}
 
 
-def test_a_split_without_a_class_is_refused(photos):
+def test_splits_with_different_classes_are_refused(photos):
     dataset = read_dataset(photos)
     require_classes(dataset, ("train", "test"))
     (photos / "test" / "coffee").rename(photos / "train" / "tea")
@@ -274,7 +274,7 @@ def test_parameter_pairs_hold_the_features_of_both_views_and_their_targets(run, 
     assert found.targets_NT[:, :9].abs().max() <= 1 and set(found.targets_NT[:, 9].tolist()) <= {0.0, 1.0}
 
 
-def test_heads_learn_parameters_that_the_features_hold():
+def test_heads_learn_parameters_encoded_in_the_features():
     generator = torch.Generator().manual_seed(0)
     f1, f2 = torch.rand(2, 600, 10, generator=generator)
     targets = f1 - f2
@@ -285,7 +285,7 @@ def test_heads_learn_parameters_that_the_features_hold():
     assert min(ridge.r2(predicted[:, [0, *range(2, 9)]], targets[500:][:, [0, *range(2, 9)]])) > 0.8
 
 
-def test_layers_compare_an_image_with_its_augmented_self(run, photos):
+def test_layers_compare_an_image_with_its_augmented_version(run, photos):
     split = read_dataset(photos).splits["train"]
     found = layers.measure(load_encoder(str(run)), split, seed=0, device=torch.device("cpu"), names=("flip", "blur"))
     stages = ["input", "conv1", "layer1", "layer2", "layer3", "layer4", "features", "projector"]
@@ -304,7 +304,7 @@ def test_layers_compare_an_image_with_its_augmented_self(run, photos):
 # Fusion
 
 
-def test_fusion_puts_side_by_side_or_averages():
+def test_fusion_concatenates_averages_or_adds():
     a, b = (Representation(n, torch.full((2, 3), v), "same") for n, v in (("a", 1.0), ("b", 3.0)))
     assert fuse([a, b]).x_ND.tolist() == [[1, 1, 1, 3, 3, 3]] * 2 and fuse([a, b]).name == "a + b"
     assert fuse([a, b], "mean").x_ND.tolist() == [[2, 2, 2]] * 2
@@ -321,7 +321,7 @@ def test_features_in_another_order_are_refused(run, photos):
         fuse([forward, forward._replace(x_ND=forward.x_ND[:, :5])], "mean")
 
 
-def test_the_report_says_what_each_part_adds():
+def test_the_result_has_the_gain_from_each_model():
     def mean(x):
         from fastaugself.probes.intervals import Score
 
@@ -358,7 +358,7 @@ def call(*arguments):
         ("layers", ("--augmentations", "flip"), 2 * 7 + 1),
     ],
 )
-def test_commands_write_a_result_and_a_line_in_the_table(command, options, rows, run, other, photos, tmp_path, capsys):
+def test_commands_write_a_result_and_a_row_of_the_table(command, options, rows, run, other, photos, tmp_path, capsys):
     out, kept = tmp_path / "out", tmp_path / "cache"
     models = (f"a@{run}", f"b@{other}")
     assert call(command, *models, "--data", photos, "--out", out, "--cache", kept, *options) == 0, capsys.readouterr()
@@ -385,7 +385,7 @@ def test_commands_write_a_result_and_a_line_in_the_table(command, options, rows,
         assert "<h2>flip</h2>" in html and "layer4" in html and "projector" in html and "a, input" in html
 
 
-def test_invariance_writes_its_figure(run, other, photo_folder, tmp_path):
+def test_invariance_writes_its_page(run, other, photo_folder, tmp_path):
     arguments = ("--images", 3, "--values", 2, "--transforms", "h_flip", "hue", "--split", "all", "--fuse", "none")
     assert (
         call("invariance", run, other, "--data", photo_folder, "--out", tmp_path, "--cache", tmp_path, *arguments) == 2
@@ -443,7 +443,7 @@ def test_views_of_objects_are_measured_and_fused(run, other, tmp_path):
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )
-def test_bad_input_is_refused_with_what_is_wrong(arguments, message, run, photos, photo_folder, tmp_path, capsys):
+def test_bad_input_is_refused_with_the_reason(arguments, message, run, photos, photo_folder, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     for split in ("train", "test"):
         (tmp_path / "one" / split).mkdir(parents=True)
@@ -482,7 +482,7 @@ def test_targets_beside_the_photos_are_regressed_and_localised(run, photos, tmp_
     assert "has no row for" in capsys.readouterr().err
 
 
-def test_a_validation_split_is_cut_from_train(photos):
+def test_a_validation_split_is_drawn_from_train(photos):
     dataset = with_val(read_dataset(photos), seed=0)
     assert [len(dataset.splits[name]) for name in ("train", "val", "test")] == [14, 2, 8]
     assert not {*dataset.splits["train"].names} & {*dataset.splits["val"].names}

@@ -46,12 +46,12 @@ def test_the_linear_probe_finds_scikit_learns_optimum(penalty):
 
     mine = torch.cat([probe.weights_DC, probe.bias_C[None]])
     theirs = torch.from_numpy(model.coef_.T)
-    theirs = theirs - theirs.mean(1, keepdim=True)  # what the penalty makes of the free direction
+    theirs = theirs - theirs.mean(1, keepdim=True)  # the penalty's solution along the direction that softmax ignores
     assert float(objective(mine)) <= float(objective(theirs)) * (1 + 1e-7)
     torch.testing.assert_close(mine, theirs, rtol=2e-3, atol=2e-3 * float(theirs.abs().max()))
 
 
-def test_the_path_is_the_published_one_and_its_choice_is_refitted_on_both():
+def test_the_path_has_the_published_penalties_and_the_best_is_refit_on_both_splits():
     x, y = clouds(240, spread=2.0)
     choice = linear.choose_probe(x[:160], y[:160], x[160:], y[160:])
     penalties = [penalty for penalty, _ in choice.path]
@@ -68,7 +68,7 @@ def test_the_path_is_the_published_one_and_its_choice_is_refitted_on_both():
 
 
 def newton(x_NA, y, penalty, weights):
-    """The objective's minimum by whole Newton steps, halved where they go too far, from `weights`."""
+    """The minimum of the objective by Newton steps with backtracking, from `weights`."""
 
     def objective(w):
         w = w.view(weights.shape)
@@ -87,7 +87,7 @@ def newton(x_NA, y, penalty, weights):
     return w.view(weights.shape), float(objective(w))
 
 
-def test_every_penalty_of_the_path_comes_within_a_thousandth_of_its_optimum():
+def test_every_fit_of_the_path_is_within_a_thousandth_of_its_optimum():
     x, y = clouds(90, width=9, classes=5, spread=0.6)  # separable: weak penalties are the hardest to fit
     axes = linear.Axes(x, torch.device("cpu"))
     descent = logistic.Descent(axes.x_NA.float(), y, 5)
@@ -100,11 +100,11 @@ def test_every_penalty_of_the_path_comes_within_a_thousandth_of_its_optimum():
         found = descent.weights_AC.double()
         value = float(F.cross_entropy(axes.x_NA @ found, y, reduction="sum") + penalty * found.square().sum())
         assert value <= least * (1 + 1e-3), penalty
-        if penalty >= 1:  # where the objective hardly tells the optimum from weights of zero
+        if penalty >= 1:  # below it the objective is too flat for a comparison of weights
             torch.testing.assert_close(found, best, rtol=0, atol=0.01 * float(best.abs().max()))
 
 
-def test_the_gradient_keeps_its_digits_where_a_sample_is_certain():
+def test_the_gradient_is_accurate_for_confident_predictions():
     logits = torch.tensor([[0.0, 30.0, 3.0], [-20.0, 5.0, 1.0], [0.2, 0.1, 90.0]])
     labels = torch.tensor([1, 1, 0])
     found, gradient = logistic.cross_entropy(logits, labels[:, None])
@@ -177,7 +177,7 @@ def test_whitened_cosines_agree_with_the_direct_computation():
         invariance.whitening(clean[:6])
 
 
-def test_views_of_objects_count_with_and_without_themselves():
+def test_the_invariance_of_views_with_and_without_the_diagonal():
     x, _ = clouds(120, width=5)
     objects = torch.arange(120) // 3
     white = invariance.whitening(x)
@@ -193,7 +193,7 @@ def test_views_of_objects_count_with_and_without_themselves():
         invariance.measure_views(white, x, torch.arange(120), seed=0)
 
 
-def test_transforms_are_torchvisions(torchvision):
+def test_transforms_match_torchvision(torchvision):
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms import functional as FT
 
@@ -223,7 +223,7 @@ def test_transforms_are_torchvisions(torchvision):
         transform = made[name]
         for value in transform.values:
             found, wanted = (np.asarray(i, np.int16) for i in (transform.apply(image, value), expected(value)))
-            assert (found != wanted).mean() < 0.002, (name, value)  # a boundary that rounds otherwise
+            assert (found != wanted).mean() < 0.002, (name, value)  # pixels at a boundary may round differently
     for value in made["blur"].values:
         wanted = np.asarray(FT.gaussian_blur(image, [5, 5], [value[0]] * 2), np.int16)
         assert np.abs(np.asarray(made["blur"].apply(image, value), np.int16) - wanted).max() <= 1
@@ -237,7 +237,7 @@ def test_transforms_are_torchvisions(torchvision):
         assert np.array_equal(made[name](image, made[name].identity[0], size=48, resize=56), clean), name
 
 
-def test_boxes_are_where_the_encoder_sees_them():
+def test_boxes_are_in_the_coordinates_of_the_encoders_input():
     box = (60.0, 24.0, 90.0, 48.0)
     image = Image.new("RGB", (150, 100))
     image.paste((255, 255, 255), tuple(int(v) for v in box))
@@ -268,7 +268,7 @@ def test_nearest_and_average_precision_agree_with_a_loop():
         assert float(ap[i]) == pytest.approx(expected, abs=1e-6)
 
 
-def test_the_information_bound_knows_dependence_from_independence():
+def test_the_information_bound_distinguishes_dependence_from_independence():
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(1200, 8, generator=generator)
     noise = torch.randn(1200, 8, generator=generator)
@@ -281,7 +281,7 @@ def test_the_information_bound_knows_dependence_from_independence():
     assert float(independent.mean()) < 0.05
 
 
-def test_the_histogram_counts_pixels_by_their_cell():
+def test_the_histogram_counts_pixels_per_cell():
     x = torch.zeros(1, 3, 2, 2)
     x[0, :, 0, 0] = torch.tensor([1.0, 0.3, 0.6])
     counts = Histogram(4)(x)[0]

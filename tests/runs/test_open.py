@@ -44,7 +44,7 @@ def warnings(monkeypatch):
 
 
 def filled_with(module):
-    return {float(value) for parameter in module.parameters() for value in parameter.unique()}
+    return {float(value) for parameter in module.parameters() for value in parameter.detach().unique()}
 
 
 def test_the_newest_checkpoint_is_opened(tmp_path, warnings):
