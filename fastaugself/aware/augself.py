@@ -20,6 +20,8 @@ from ..models.heads import ParallelMlps
 
 # Output width of each head, in the order in which losses are reported.
 HEADS = {"crop": 4, "color": 4, "flip": 1, "blur": 1, "rotation": 4, "solarize": 1}
+# The heads that regress a difference, with their field of `Targets`; the others classify.
+REGRESSED = {"crop": "crop_B4", "color": "color_B4", "blur": "blur_B1", "solarize": "solarize_B1"}
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,6 @@ class AugSelfLoss(nn.Module):
                 target = torch.cat([ab.solarize_B1, ba.solarize_B1])
                 losses[name] = (torch.tanh(prediction) - target.T).square().mean()
             else:
-                field = {"crop": "crop_B4", "color": "color_B4", "blur": "blur_B1", "solarize": "solarize_B1"}[name]
-                target = torch.cat([getattr(ab, field), getattr(ba, field)])
+                target = torch.cat([getattr(t, REGRESSED[name]) for t in targets])
                 losses[name] = F.mse_loss(torch.tanh(prediction), target)
         return losses

@@ -2,8 +2,8 @@
 
 from ..html.page import escape
 from ..report.pair_html import bar_html, image_html, photo_html, view_html
-from .predictions import HEADS, Case, Predictions, Score
-from .words import GROUPS, MINUS, signed
+from .predictions import Case, Predictions, Score
+from .words import GROUPS, HEADS, MINUS, signed
 
 
 def predictions_html(predictions: Predictions) -> str:

@@ -12,21 +12,16 @@ from torch import Tensor
 
 from fastaugself_kernels import Targets, augself_targets
 
+from ..aware.augself import REGRESSED
 from ..data.dataset import Dataset
 from ..methods.moco import MoCoMethod
 from ..training.batch import make_views
 from ..training.trainer import Trainer
 from .pairs import Pair, describe, to_uint8
 from .samples import Sample, evenly_spaced, pack, read_stored
-from .words import OPERATIONS
+from .words import HEAD_LABELS
 
 BATCH = 64  # pairs; fewer for large views on a CPU, to keep the report fast
-# Names of the heads in prose, and the parameters that the regression heads predict.
-HEADS = {"crop": "crop", "color": "colour", "flip": "flip", "blur": "blur", "rotation": "rotation",
-         "solarize": "solarize"}  # fmt: skip
-LABELS = {"crop": ("centre y", "centre x", "height", "width"), "color": OPERATIONS, "blur": ("sigma",),
-          "solarize": ("threshold",)}  # fmt: skip
-FIELDS = {"crop": "crop_B4", "color": "color_B4", "blur": "blur_B1", "solarize": "solarize_B1"}
 
 
 class Score(NamedTuple):
@@ -134,9 +129,9 @@ def _cases(trainer: Trainer, samples: list[Sample], epoch: int) -> list[Case]:
     found = []
     for b, pair in enumerate(pairs):
         values = {}
-        for head in predictions.keys() & LABELS.keys():
-            true, guess = getattr(targets, FIELDS[head])[b].tolist(), torch.tanh(predictions[head][b]).tolist()
-            values[head] = list(zip(LABELS[head], true, guess, strict=True))
+        for head in predictions.keys() & HEAD_LABELS.keys():
+            true, guess = getattr(targets, REGRESSED[head])[b].tolist(), torch.tanh(predictions[head][b]).tolist()
+            values[head] = list(zip(HEAD_LABELS[head], true, guess, strict=True))
         classes = []
         if "flip" in predictions:
             probability = float(torch.sigmoid(predictions["flip"][b, 0]))
@@ -144,7 +139,7 @@ def _cases(trainer: Trainer, samples: list[Sample], epoch: int) -> list[Case]:
         if "rotation" in predictions:
             turns = int(predictions["rotation"][b].argmax())
             classes.append(("rotation", f"{int(targets.rotation_B[b]) * 90}°", f"{turns * 90}°"))
-        found.append(Case(pair, {head: values[head] for head in LABELS if head in values}, classes))
+        found.append(Case(pair, {head: values[head] for head in HEAD_LABELS if head in values}, classes))
     return found
 
 
@@ -159,8 +154,8 @@ class _Sums:
     def add(self, predictions: dict[str, Tensor], targets: Targets) -> None:
         """Adds a batch. predictions: raw outputs [B, T] by head."""
         for head, raw in predictions.items():
-            if head in FIELDS:
-                true = getattr(targets, FIELDS[head])
+            if head in REGRESSED:
+                true = getattr(targets, REGRESSED[head])
                 new = torch.stack([(torch.tanh(raw) - true).square().sum(0), true.square().sum(0)]).double().cpu()
                 self._squares[head] = self._squares.get(head, torch.zeros_like(new)) + new
             else:
@@ -176,7 +171,7 @@ class _Sums:
         found = []
         for head, sums in self._squares.items():
             error_T, baseline_T = (sums / self._count).tolist()
-            rows = zip(LABELS[head], error_T, baseline_T, strict=True)
+            rows = zip(HEAD_LABELS[head], error_T, baseline_T, strict=True)
             found += [Score(head, label, error, baseline, True) for label, error, baseline in rows]
         for head, counts in self._correct.items():
             correct, most_frequent = float(counts[0]), float(counts[1:].max())

@@ -19,8 +19,9 @@ from ..runs.records import final_mean, flat, is_number, read_lines, read_object,
 from ..training.metrics import duration
 from ..training.trainer import Trainer
 from .heads import predictions_html
-from .predictions import HEADS, evaluate_heads
+from .predictions import evaluate_heads
 from .text import base_method, caveats, compare, method_name, next_steps, pretty
+from .words import HEADS
 
 log = logging.getLogger(__name__)
 

@@ -7,6 +7,11 @@ from fastaugself_kernels import Targets, ViewPolicy
 Policies = tuple[ViewPolicy, ViewPolicy]
 
 OPERATIONS = ("brightness", "contrast", "saturation", "hue")  # indexed by the op ids of the `order` column
+# AugSelf's heads in prose, and the parameters whose differences the regression heads predict.
+HEADS = {"crop": "crop", "color": "colour", "flip": "flip", "blur": "blur", "rotation": "rotation",
+         "solarize": "solarize"}  # fmt: skip
+HEAD_LABELS = {"crop": ("centre y", "centre x", "height", "width"), "color": OPERATIONS, "blur": ("sigma",),
+               "solarize": ("threshold",)}  # fmt: skip
 # Names of the groups of differences, with their units.
 GROUPS = {"crop": "crop, relative to the photo", "color": "colour, relative to its range", "blur": "blur"}
 MINUS, NBSP = "\N{MINUS SIGN}", "\N{NO-BREAK SPACE}"

@@ -1,8 +1,9 @@
-"""From decoded photos to the input of a training step: views, conditions and targets.
+"""Turns decoded photos into the input of a training step: views, conditions and targets.
 
 Shape suffixes: V views, B batch, C channels, H W, P parameter columns, N photos.
 """
 
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,8 +18,8 @@ from ..config.schema import Pretrain
 from ..data.ragged import RaggedBatch
 from ..methods.base import Views
 
-DRAWS = 32_768  # draws of parameters for the baseline losses: their standard error is about 1 %
-AT_A_TIME = 2048  # of them: the published solarize loss compares every prediction with every target
+BASELINE_SAMPLES = 32_768  # for the baseline losses, whose standard error is then about 1 %
+BASELINE_BATCH = 2048  # a published loss compares every prediction with every target of a batch
 
 
 class Batch(NamedTuple):
@@ -30,32 +31,22 @@ class Batch(NamedTuple):
 
 
 class BatchMaker:
-    """Makes the input of training steps from decoded photos; what is the same for every batch is computed once.
-
-    config: of the run. dtype: of the views.
-    """
+    """Makes the input of training steps from decoded photos. config: of the run. dtype: of the views."""
 
     def __init__(self, config: Pretrain, dtype: torch.dtype) -> None:
         self.config, self.policies = config, config.all_policies
         self.conditioned = config.cassle.condition_dim > 0
-        """Whether the projector is conditioned (CASSLE), and so needs descriptors and the colour shift."""
+        """Whether the projector is conditioned (CASSLE), which needs descriptors and the colour shift."""
         augmentation = config.augment
-        common: dict[str, Any] = {
-            "mean": augmentation.mean,
-            "std": augmentation.std,
-            "dtype": dtype,
-            "rounding": augmentation.rounding,
-            "antialias": augmentation.antialias,
-            "solarize_before_gray": augmentation.solarize_before_gray,
-            "backend": augmentation.backend,
-        }
+        common: dict[str, Any] = {f.name: getattr(augmentation, f.name) for f in fields(augmentation)}
+        common["dtype"] = dtype
         self._global, self._local = (
             {**common, "size": size, "blur_kernel": augmentation.blur_kernel_at(size)}
             for size in (config.view.size, config.local_crop.size)
         )
 
     def __call__(self, photos: RaggedBatch, epoch: int) -> Batch:
-        """Views, conditions and targets of decoded photos in an epoch."""
+        """Views, conditions and targets of decoded photos in an epoch (counted from 0)."""
         config, sizes_B2 = self.config, photos.sizes_B2
         params_VBP = sample_params(photos.ids_B, sizes_B2, self.policies, seed=config.seed, epoch=epoch)
         x_VBCHW, shift_VB3 = self._augment(photos, params_VBP[:2], self._global)
@@ -66,7 +57,7 @@ class BatchMaker:
         if self.conditioned:
             condition_VBn = descriptors(params_VBP, sizes_B2, self.policies, shift_VB3, include=config.cassle.include)
         targets = augself_targets(params_VBP, sizes_B2, self.policies, mode=config.augself.mode)
-        # Copies: on a device all tensors of `photos` share one buffer, and keeping labels or ids would keep the pixels.
+        # Copies: on CUDA all tensors of `photos` share one buffer, so keeping labels or ids would keep the pixels.
         views = Views(x_VBCHW, photos.labels_B.clone(), condition_VBn, local_LBCHW)
         return Batch(views, targets, photos.ids_B.clone())
 
@@ -85,19 +76,21 @@ def make_batch(config: Pretrain, photos: RaggedBatch, epoch: int, dtype: torch.d
 
 
 def make_views(config: Pretrain, photos: RaggedBatch, epoch: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The two views [2, B, C, H, W] of a batch in an epoch, and the parameters [2, B, P] they were made with."""
+    """Both global views [2, B, C, H, W] of decoded photos in an epoch, and their parameters [2, B, P]."""
     params_VBP = sample_params(photos.ids_B, photos.sizes_B2, config.policies, seed=config.seed, epoch=epoch)
     return make_batch(config, photos, epoch, dtype).views.x_VBCHW, params_VBP
 
 
 def baseline_losses(config: Pretrain, sizes_N2: NDArray[np.int32], augself: AugSelfLoss) -> dict[str, float]:
-    """AugSelf's losses, by name, of heads that always output zero. sizes_N2: (height, width) of all photos."""
+    """Baseline AugSelf losses by name, of heads that always output zero. sizes_N2: (height, width) of all photos."""
     sizes = torch.from_numpy(sizes_N2)
     losses: dict[str, float] = {}
-    for ids_B in torch.arange(DRAWS).split(AT_A_TIME):  # the photos, repeated under further ids
+    for ids_B in torch.arange(BASELINE_SAMPLES).split(
+        BASELINE_BATCH
+    ):  # photos are repeated under new ids if there are fewer
         sizes_B2 = sizes[ids_B % len(sizes)].to(torch.int32)
         params_VBP = sample_params(ids_B, sizes_B2, config.policies, seed=config.seed, epoch=0)
         targets = augself_targets(params_VBP, sizes_B2, config.policies, mode=config.augself.mode)
         for name, value in augself.baseline_losses(targets).items():
-            losses[name] = losses.get(name, 0.0) + float(value) * AT_A_TIME / DRAWS
+            losses[name] = losses.get(name, 0.0) + float(value) * BASELINE_BATCH / BASELINE_SAMPLES
     return losses

@@ -167,7 +167,7 @@ def test_split_statistics_are_those_of_groups_and_must_fit(beton, tmp_path):
 
 def moco(shuffle):
     torch.manual_seed(0)
-    backbone, width = build_backbone(Backbone(name="resnet18", width=4, stem="small"))
+    backbone, width = build_backbone(Backbone(name="resnet18", width=4, stem="small"), bn_group_size=12)
     return MoCo(queue=24, dim=8, shuffle=shuffle).build(BuildContext(backbone, width, num_classes=4))
 
 
