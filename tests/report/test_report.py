@@ -15,6 +15,7 @@ import torch
 from tiny_runs import train
 
 from fastaugself import AugSelf, Data, Log, ViewPolicy
+from fastaugself.aware.augself import REGRESSED
 from fastaugself.aware.cassle import CASSLE
 from fastaugself.cli.pretrain import parse
 from fastaugself.cli.recipe_file import load_recipe
@@ -26,6 +27,7 @@ from fastaugself.report import predictions, report
 from fastaugself.report import text as report_text
 from fastaugself.report.report import Report, write_report
 from fastaugself.report.text import compare
+from fastaugself.report.words import OPERATIONS
 from fastaugself.runs.records import final_mean, read_lines, without_stub
 from fastaugself_kernels import augself_targets, sample_params
 
@@ -216,7 +218,7 @@ def sampled_targets(beton, count=64):
 def test_perfect_heads_remove_all_of_the_error_and_constant_ones_none(beton):
     targets = sampled_targets(beton)
     perfect = {head: torch.atanh(getattr(targets, field).clamp(-0.999999, 0.999999)) for head, field in
-               predictions.FIELDS.items()}  # fmt: skip
+               REGRESSED.items()}  # fmt: skip
     perfect["flip"] = 20 * (targets.flip_B1 - 0.5)
     perfect["rotation"] = torch.nn.functional.one_hot(targets.rotation_B, 4).float()
     sums = predictions._Sums()
@@ -241,7 +243,7 @@ def test_scores_over_batches_are_the_means_that_the_loss_takes(beton):
         sums.add({k: v[part] for k, v in raw.items()}, type(targets)(*(t[part] for t in targets)))
     by_label = {s.label: s for s in sums.scores()}
     error = (torch.tanh(raw["color"]) - targets.color_B4).square().mean(0)
-    assert [by_label[n].error for n in predictions.LABELS["color"]] == pytest.approx(error.tolist(), rel=1e-5)
+    assert [by_label[n].error for n in OPERATIONS] == pytest.approx(error.tolist(), rel=1e-5)
     assert by_label["centre x"].baseline == pytest.approx(float(targets.crop_B4[:, 1].square().mean()), rel=1e-5)
     right = ((raw["flip"] > 0) == (targets.flip_B1 > 0.5)).float().mean()
     flipped = targets.flip_B1.mean()
