@@ -115,8 +115,8 @@ class Pretrain:
 
     data: Data = field(default_factory=Data)
     view: ViewPolicy = field(default_factory=ViewPolicy)
-    """Augmentation of both views: ranges and probabilities from which the parameters of each view are drawn. Options
-    --view2.* change the second view only."""
+    """Augmentation of the views, as ranges and probabilities from which each view's parameters are drawn. The second
+    view has the same, unless the recipe (as BYOL's) or an option --view2.* sets its own."""
     view2: ViewPolicy | None = None
     """Augmentation of the second view, if it differs from the first (as in BYOL). Default: that of --view."""
     local_crop: ViewPolicy = field(default_factory=lambda: ViewPolicy(size=96, scale=(0.05, 0.14)))
