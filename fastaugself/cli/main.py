@@ -1,4 +1,4 @@
-"""The command `fastaugself`: data sets, views, exports, evaluation and benchmarks from the shell."""
+"""fastaugself: data sets, views, exports, evaluation and benchmarks on the command line."""
 
 import sys
 from collections.abc import Sequence
@@ -68,7 +68,7 @@ def write(
         out: The .beton file to write.
         max_side: Shrink photos whose longer side exceeds this many pixels; 0 = never.
         quality: JPEG quality of photos that must be re-encoded.
-        workers: Threads; 0 = as many as there are cores.
+        workers: Number of threads; 0 = number of cores.
         overwrite: Replace `out` if it exists.
         skip_unreadable: Leave out photos that cannot be read, and list them in OUT.beton.unreadable.txt.
         image_column: Column of a table that holds the photos; detected if there is only one candidate.
@@ -116,7 +116,7 @@ def verify(
 
     Args:
         beton: The file.
-        workers: Threads; 0 = as many as there are cores.
+        workers: Number of threads; 0 = number of cores.
         show: Maximum number of faults to print.
         json: Print JSON with every fault.
     """

@@ -57,7 +57,8 @@ def _score_html(score: Score) -> str:
 
 
 def _percent(fraction: float) -> str:
-    return f"{abs(fraction):.0%}" if fraction >= 0 else f"{MINUS}{abs(fraction):.0%}"
+    text = f"{abs(fraction):.0%}"
+    return f"{MINUS}{text}" if fraction < 0 and text != "0%" else text
 
 
 def _case_html(case: Case) -> str:

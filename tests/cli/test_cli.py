@@ -1,4 +1,4 @@
-"""The command line: what it prints, how it refuses, and its exit codes."""
+"""The command line: its output, its error messages and its exit codes."""
 
 import contextlib
 import errno
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def call(*arguments):
-    """Exit code of the command in this process; output goes to capsys."""
+    """Runs the command in this process and returns its exit code; capsys has its output."""
     try:
         cli([str(a) for a in arguments])
     except SystemExit as end:
@@ -49,7 +49,7 @@ def test_write_then_info_then_views(photo_folder, tmp_path, capsys):
     assert (tmp_path / "views.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_write_replaces_a_file_only_when_told(photo_folder, tmp_path, capsys):
+def test_write_replaces_a_file_only_with_overwrite(photo_folder, tmp_path, capsys):
     out = tmp_path / "photos.beton"
     assert call("write", photo_folder, out) == 0
     before = out.read_bytes()
@@ -107,7 +107,7 @@ def test_export_of_a_run_equals_what_training_exported(beton, tmp_path):
     assert first.keys() == backbone.keys()
 
 
-def test_a_reader_that_has_seen_enough_ends_the_command_quietly():
+def test_a_closed_standard_output_ends_the_command_without_a_message():
     command = subprocess.Popen(
         [sys.executable, "-m", "fastaugself", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -188,7 +188,7 @@ def test_numbers_out_of_range_are_refused_by_their_option(command, beton, photo_
     assert f"error: {option} must be" in capsys.readouterr().err
 
 
-def test_json_holds_what_the_text_says(photo_folder, tmp_path, capsys):
+def test_json_has_the_content_of_the_text(photo_folder, tmp_path, capsys):
     def printed(code, *arguments):
         assert call(*arguments, "--json") == code
         return json.loads(capsys.readouterr().out)
@@ -227,7 +227,7 @@ for line in sys.stdin.read().splitlines():
 """
 
 
-def test_what_needs_no_torch_does_not_wait_for_it(beton):
+def test_commands_that_need_no_torch_do_not_import_it(beton):
     """Importing it takes seconds."""
     lines = ["--help", "--version", "wirte", "write --help", "eval", "eval knnn", "bench agument", "report /no/such"]
     lines += [f"info {beton}", f"verify {beton}", f"export {beton}", f"write {beton.parent} {beton}"]
@@ -239,7 +239,7 @@ def test_what_needs_no_torch_does_not_wait_for_it(beton):
 
 
 @pytest.mark.parametrize("place", [*evaluations.items(), *benchmarks.items()], ids=lambda item: item[0])
-def test_commands_of_groups_are_where_they_are_said_to_be(place):
+def test_the_locations_of_subcommands_are_correct(place):
     name, where = place
     command = pkgutil.resolve_name(where)
     assert callable(command) and getattr(command, "name", name) == name
@@ -254,7 +254,7 @@ def test_an_error_of_the_system_is_one_line(beton, monkeypatch, capsys):
     assert capsys.readouterr().err == "error: somewhere: No space left on device\n"
 
 
-def test_help_names_every_command_and_ends_well(capsys):
+def test_help_names_every_command_and_exits_with_0(capsys):
     assert call("--help") == 0
     helped = capsys.readouterr().out
     for name in COMMANDS:
@@ -266,7 +266,7 @@ def test_help_names_every_command_and_ends_well(capsys):
 
 
 def completed(script, *words):
-    """What bash offers for the last of the words."""
+    """The completions that bash offers for the last word."""
     quoted = " ".join(map(shlex.quote, words))
     code = f"COMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1}; _fastaugself; printf '%s\\n' \"${{COMPREPLY[@]}}\""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -279,7 +279,7 @@ def completed(script, *words):
 
 @pytest.fixture(scope="module")
 def completions(tmp_path_factory):
-    """The script for bash, with two recipes."""
+    """The completion script for bash, with two recipes."""
     out = tmp_path_factory.mktemp("completion") / "fastaugself.bash"
     recipes = [ROOT / "recipes" / f"imagenet_{name}_augself.py" for name in ("moco", "simclr")]
     with contextlib.redirect_stdout(io.StringIO()) as printed:
@@ -313,13 +313,13 @@ def test_bash_completes_commands_options_values_and_recipes(words, expected, com
 
 
 def in_a_terminal(shell, script, folder, keys, expected, seconds=30):
-    """What an interactive shell in `folder` shows after the keys, as soon as `expected` is there."""
+    """The output of an interactive shell in `folder` after these keys, up to `expected`."""
     start = {"bash": ["--norc", "--noprofile", "-i"], "zsh": ["-f", "-i"]}[shell]
-    settings = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "TERM": "dumb", "HOME": str(folder)}
+    environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "TERM": "dumb", "HOME": str(folder)}
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(ours, (24, 200))  # rows, columns: nothing is scrolled
     with subprocess.Popen(
-        [shell, *start], stdin=theirs, stdout=theirs, stderr=theirs, cwd=folder, env=settings, start_new_session=True
+        [shell, *start], stdin=theirs, stdout=theirs, stderr=theirs, cwd=folder, env=environment, start_new_session=True
     ) as process:
         os.close(theirs)
         os.write(ours, f"source {shlex.quote(str(script))}; echo re'ady'\r".encode())
@@ -366,7 +366,7 @@ def test_tab_completes_in_a_terminal(shell, keys, expected, completions, tmp_pat
     assert line in in_a_terminal(shell, script, tmp_path, keys, line)
 
 
-def test_completion_of_what_is_no_recipe(tmp_path, capsys):
+def test_completion_of_a_file_that_is_not_a_recipe(tmp_path, capsys):
     (tmp_path / "other.py").write_text("print")
     assert call("completion", "bash", tmp_path / "other.py") == 2
     assert "does not call fastaugself.run" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The doctor: what it finds here, and that it names a fault with its remedy."""
+"""`fastaugself doctor`: its findings on this machine, and a remedy for each fault."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ def run(checks, config, monkeypatch):
     return doctor.diagnose(config)
 
 
-def test_it_tells_what_each_part_uses_here(tmp_path, capsys, monkeypatch):
+def test_it_prints_the_back_end_of_each_part(tmp_path, capsys, monkeypatch):
     quick = [check for check in doctor.CHECKS if check.__name__ != "_reader"]  # compiles FFCV's decoder
     monkeypatch.setattr(doctor, "CHECKS", quick)
     path = tmp_path / "config.json"
@@ -33,8 +33,8 @@ def test_it_tells_what_each_part_uses_here(tmp_path, capsys, monkeypatch):
     assert {"memory", "disk", "threads", "apex", "torch.compile"} <= findings.keys()
 
 
-def test_the_weights_of_a_run_are_counted_whole():
-    """MoCo on ResNet-50: query and momentum encoder, projectors, queue in float32, and momentum of what is trained."""
+def test_the_bytes_of_a_run_include_momentum_encoder_queue_and_optimizer():
+    """MoCo on ResNet-50: query and momentum encoder, projectors, queue in float32, and SGD momentum."""
     counted = doctor.training_bytes(Pretrain())
     encoder, projector, queue = 23_508_032, 2048 * 2048 + 2048 + 2048 * 128 + 128, 65536 * 128
     least = 4 * (3 * (encoder + projector)) + 2 * queue
@@ -55,7 +55,7 @@ def test_wrong_augmentation_is_a_fault(monkeypatch):
     ("check", "config", "words"),
     [
         (doctor._optimizer, Pretrain(optim=Optim(implementation="apex")), "NVIDIA"),
-        (doctor._memory, Pretrain(method=SimSiam(), batch_size=10**7), "before activations"),
+        (doctor._memory, Pretrain(method=SimSiam(), batch_size=10**7), "without activations"),
         (doctor._device, Pretrain(device="cuda"), "asks for --device cuda"),
     ],
     ids=["apex", "memory", "device"],
@@ -68,7 +68,7 @@ def test_a_fault_is_named_with_its_remedy(check, config, words, monkeypatch):
     assert doctor.report(findings).endswith("1 fault")
 
 
-def test_a_check_that_breaks_is_a_fault_and_the_others_go_on(monkeypatch):
+def test_a_check_that_raises_is_a_fault_and_the_others_continue(monkeypatch):
     def broken(config):
         raise OSError("no such thing")
 

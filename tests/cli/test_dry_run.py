@@ -1,4 +1,4 @@
-"""`--dry-run`: the plan of a command, which writes nothing."""
+"""`--dry-run`: prints the plan of a run and writes no files."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ def dry(arguments, capsys):
     return code, captured.out, captured.err
 
 
-def test_the_plan_says_what_would_be_done_and_writes_nothing(beton, tmp_path, monkeypatch, capsys):
+def test_the_plan_is_printed_and_no_file_is_written(beton, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     code, out, _ = dry(["--data.train", beton, "--epochs", "10", "--run", "runs/new"], capsys)
     assert code == 0 and list(tmp_path.iterdir()) == []
@@ -44,18 +44,18 @@ def test_a_folder_is_counted_and_not_written(photo_folder, capsys):
     [([], "no training photos"), (["--data.train", "nowhere.beton"], "nowhere.beton"), (["--epochs", "0"], "--epochs")],
     ids=["no photos", "no file", "no epochs"],
 )
-def test_what_training_would_refuse_is_refused(arguments, message, capsys):
+def test_options_that_training_refuses_are_refused(arguments, message, capsys):
     code, _, error = dry(arguments, capsys)
     assert code == 2 and message in error and error.count("\n") == 1
 
 
-def test_a_plan_that_cannot_be_carried_out_says_so_and_exits_with_1(beton, monkeypatch, capsys):
+def test_a_plan_with_a_fault_prints_it_and_exits_with_1(beton, monkeypatch, capsys):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10))
     code, out, _ = dry(["--data.train", beton], capsys)
     assert code == 1 and "fault     " in out
 
 
-def test_a_second_view_is_as_the_first_but_for_its_own_options(beton, capsys):
+def test_a_second_view_copies_the_first_except_for_its_own_options(beton, capsys):
     options = ["--view2.scale", "0.3", "0.9", "--view.gray", "0", "--view2.hue=0.3", "--data.train", beton]
     code, out, _ = dry(options, capsys)
     config = json.loads(out.split("\n\nphotos ")[0])

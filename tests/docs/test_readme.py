@@ -1,4 +1,4 @@
-"""The README keeps its word: its Python runs, its commands exist, its links lead somewhere, its picture is current."""
+"""The README is correct: its Python runs, its commands and links exist, its picture is current."""
 
 import io
 import re
@@ -23,11 +23,11 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 PYTHON = [text for language, text in BLOCKS if language == "python"]
-HARMLESS = ("source", "cd")  # not ours
+OTHER_COMMANDS = ("source", "cd")
 
 
 def commands():
-    """Every command of the shell blocks, and every one of ours in the text, split into words."""
+    """All commands in shell blocks, and the commands of this project in the text, split into words."""
     shell = "\n".join(text for language, text in BLOCKS if language == "bash").replace("\\\n", " ")
     lines = [part for line in shell.splitlines() for part in line.split("&&")]
     prose = re.sub(r"^```.*?^```", "", README, flags=re.MULTILINE | re.DOTALL)
@@ -58,7 +58,7 @@ def test_the_page_it_points_to_loads_an_export_into_torchvision(tmp_path, monkey
     page = (ROOT / "docs" / "how-to" / "other-trainers.md").read_text(encoding="utf-8")
     (code,) = (block for block in re.findall(r"^```py\n(.*?)^```", page, re.M | re.S) if "torchvision" in block)
     backbone, _ = build_backbone(Backbone(name="resnet18"))
-    export = tmp_path / "runs" / "mine" / "export"  # what a run would have made
+    export = tmp_path / "runs" / "mine" / "export"  # as written by a run
     export.mkdir(parents=True)
     save_file({name: value.contiguous() for name, value in backbone.state_dict().items()}, export / "model.safetensors")
     monkeypatch.chdir(tmp_path)
@@ -70,7 +70,7 @@ def test_the_page_it_points_to_loads_an_export_into_torchvision(tmp_path, monkey
         torch.testing.assert_close(model(x), backbone.eval()(x))
 
 
-def test_there_is_python_to_run_and_there_are_commands_to_check():
+def test_there_are_python_blocks_and_commands_to_check():
     assert len(PYTHON) == 1 and len(commands()) >= 10
 
 
@@ -79,7 +79,7 @@ def test_there_is_python_to_run_and_there_are_commands_to_check():
 
 @pytest.mark.parametrize("words", commands(), ids=ids(commands()))
 def test_every_command_exists_with_its_options(words, capsys, monkeypatch):
-    if words[0] in HARMLESS:
+    if words[0] in OTHER_COMMANDS:
         return
     if words[0] == "make":
         targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -121,7 +121,7 @@ def test_every_option_named_in_the_text_exists(capsys):
 # --- links and pictures -----------------------------------------------------------------------------------------------
 
 
-def test_every_link_within_the_repository_leads_to_a_file():
+def test_every_relative_link_points_to_a_file():
     targets = [t for t in re.findall(r"\]\(([^)#]+)\)", README) if not t.startswith("http")]
     assert targets and all((ROOT / target).exists() for target in targets)
 
@@ -140,7 +140,7 @@ def test_the_picture_is_what_its_command_draws(tmp_path):
     new, old = (Image.open(io.BytesIO(data)).convert("RGB") for data in (drawn, (ROOT / named[1]).read_bytes()))
     assert new.size == old.size
     difference = np.abs(np.asarray(new, dtype=int) - np.asarray(old, dtype=int))
-    assert difference.mean() < 1.0  # other versions of Pillow may place letters a little differently
+    assert difference.mean() < 1.0  # Pillow versions place letters slightly differently
 
 
 def test_it_can_be_read_in_one_sitting_and_names_no_machine():

@@ -105,7 +105,7 @@ def test_commands_open_its_runs_once_they_are_given_its_file(trained, tmp_path, 
         assert end.value.code == 2 and "unknown method uniformity" in error and "pass --recipe with the file" in error
     for command in commands:
         cli([*command, "--recipe", str(file)])
-    assert "every module gave finite values" in capsys.readouterr().out
+    assert "all outputs of all modules are finite" in capsys.readouterr().out
     for words, message in (
         (["--recipe"], "needs a recipe's .py file, got 'nothing'"),
         ([f"--recipe={DOCUMENT_PATH}"], "needs a recipe's .py file"),
