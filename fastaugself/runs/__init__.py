@@ -1,1 +1,1 @@
-"""Run folders: their files, checkpoints and records, and the learner that a run trains."""
+"""Run folders: configuration, checkpoints, logs, and building and loading the learner."""

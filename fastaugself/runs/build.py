@@ -1,4 +1,4 @@
-"""From a configuration to the module that is trained."""
+"""Builds the module that is trained from a configuration."""
 
 from pathlib import Path
 
@@ -22,12 +22,12 @@ def build_learner(
     batched_views: bool = False,
     micro_batch: int | None = None,
 ) -> Learner:
-    """The method and its auxiliary heads on the CPU, initialised from the configuration's seed.
+    """Builds the method and its auxiliary heads on the CPU, initialised with the configuration's seed.
 
-    num_classes: of the training photos, for methods that use labels. init: file with weights of the backbone.
-    batched_views: encode both views in one forward pass of a ResNet, each with its own batch statistics. micro_batch:
-    samples of a forward pass on one process, `config.batch_size` by default.
-    Raises UsageError or RunError for a file without such weights.
+    num_classes: number of classes of the training photos, for methods that use labels. init: file with backbone
+    weights. batched_views: encode both views in one forward pass of a ResNet, each with its own batch statistics.
+    micro_batch: samples per forward pass on one process, by default `config.batch_size`.
+    Raises UsageError or RunError if `init` has no weights for this backbone.
     """
     torch.manual_seed(config.seed)
     backbone_config = config.backbone

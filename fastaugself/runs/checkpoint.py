@@ -1,4 +1,4 @@
-"""Training state on disk: written whole or not at all, the newest that is whole is resumed."""
+"""Checkpoints: atomic writes, and resuming from the newest readable one."""
 
 import json
 import re
@@ -13,16 +13,17 @@ from ..errors import UsageError
 from ..files import partial_file, remove_leftovers
 
 FORMAT = 1
-COMPUTING = ("torch", "triton", "numba")  # packages whose version may change the last bits
+NUMERICAL_PACKAGES = ("torch", "triton", "numba")  # packages whose version may change results by rounding
 _NAME = re.compile(r"step-(\d{9})\.pt")
 
 
 def save(
     folder: Path, step: int, state: dict[str, Any], config: dict[str, Any], *, keep: int, milestone: int = 0
 ) -> Path:
-    """Writes `folder/step-NNNNNNNNN.pt`, then removes all but the newest `keep` and those of every `milestone` steps.
+    """Writes `folder/step-NNNNNNNNN.pt` atomically, then removes old checkpoints. Returns the path.
 
-    Raises OSError where it cannot be written; older checkpoints are as they were then.
+    keep: number of newest checkpoints to keep. milestone: also keep those whose step is a multiple of it; 0 for none.
+    Raises OSError if it cannot be written; older checkpoints are then unchanged.
     """
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
@@ -33,8 +34,8 @@ def save(
     with partial_file(path) as partial:
         _save(content, partial.file)
         partial.become(path)
-    passing = [old for old in checkpoints(folder) if not milestone or int(old.stem.removeprefix("step-")) % milestone]
-    for old in passing[:-keep]:
+    removable = [old for old in checkpoints(folder) if not milestone or int(old.stem.removeprefix("step-")) % milestone]
+    for old in removable[:-keep]:
         old.unlink()
     return path
 
@@ -42,18 +43,21 @@ def save(
 def _save(content: dict[str, Any], file: Any) -> None:
     try:
         torch.save(content, file)
-    except RuntimeError as error:  # torch's writer hides what the disk said
+    except RuntimeError as error:  # torch hides the operating system's error
         cause = error.__context__ or error.__cause__
         raise cause if isinstance(cause, OSError) else OSError(str(error).splitlines()[0]) from error
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The folder's checkpoints, oldest first."""
+    """The checkpoints in a folder, oldest first."""
     return sorted(path for path in folder.glob("step-*.pt") if _NAME.fullmatch(path.name))
 
 
 def load(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """A checkpoint's content: step, config (as `to_dict` gives it), versions of packages, and state."""
+    """Reads a checkpoint: a dictionary with step, config (as from `to_dict`), versions of packages, and state.
+
+    Raises UsageError for another checkpoint format.
+    """
     content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     if content["format"] != FORMAT:
         raise UsageError(
@@ -65,18 +69,18 @@ def load(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any]:
 
 
 def latest(folder: Path, config: dict[str, Any], *, device: torch.device) -> tuple[dict[str, Any] | None, list[str]]:
-    """The newest readable checkpoint, and a line about each newer one that is damaged, and about other versions.
+    """Returns the newest readable checkpoint, or None, and warnings about damaged ones and other package versions.
 
-    Raises UsageError when it belongs to another configuration, naming what differs.
+    Raises UsageError, with the differing option, if it belongs to another configuration, and if none is readable.
     """
-    notes: list[str] = []
+    warnings: list[str] = []
     for path in reversed(checkpoints(folder)):
         try:
             content = load(path, device=device)
         except UsageError:
             raise
         except Exception as error:
-            notes.append(f"checkpoint {path} cannot be read ({type(error).__name__}); trying the one before")
+            warnings.append(f"checkpoint {path} cannot be read ({type(error).__name__}); trying the one before")
             continue
         changed = differences(content["config"], config)
         if changed:
@@ -87,10 +91,14 @@ def latest(folder: Path, config: dict[str, Any], *, device: torch.device) -> tup
                 "pass the same options to resume it, or another --run"
             )
         here, there = versions(), content.get("versions", {})
-        other = [f"{name} {there[name]} (here {here[name]})" for name in COMPUTING if there.get(name, "") != here[name]]
+        other = [
+            f"{name} {there[name]} (here {here[name]})"
+            for name in NUMERICAL_PACKAGES
+            if there.get(name, "") != here[name]
+        ]
         if there and other:
-            notes.append(f"{path} was written with {', '.join(other)}: the run goes on, up to rounding")
-        return content, notes
-    if notes:
+            warnings.append(f"{path} was written with {', '.join(other)}; training resumes, equal up to rounding")
+        return content, warnings
+    if warnings:
         raise UsageError(f"no checkpoint in {folder} can be read; pass another --run to start over")
-    return None, notes
+    return None, warnings

@@ -1,6 +1,6 @@
-"""Run folders by their path: the configuration in one, and what is said of a path that is none.
+"""Loads config.json from a run folder, with helpful errors for wrong paths.
 
-Without torch, so that a wrong path is refused at once.
+Does not import torch, so that a wrong path is refused at once.
 """
 
 import contextlib
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from ..config.schema import Pretrain
 
 CONFIG = "config.json"
-_LOOKED_AT = 1000  # entries of a folder at most
-_NAMED = 3  # neighbours at most
+_MAX_ENTRIES = 1000  # of a folder that are searched for runs
+_MAX_SUGGESTIONS = 3  # run folders in an error message
 
 
 def read_config(run: Path) -> dict[str, Any]:
-    """The values of a run's config.json. Raises UsageError for a path that is no run folder, with those nearby."""
+    """The values of a run's config.json. Raises UsageError, with runs nearby, if the path is not a run folder."""
     if not run.is_dir():
         what = "is a file" if run.exists() else "no such folder"
     elif not (run / CONFIG).exists():
@@ -34,7 +34,10 @@ def read_config(run: Path) -> dict[str, Any]:
 
 
 def read_config_file(path: Path, option: str = "") -> dict[str, Any]:
-    """The same of the file itself; option: which names it, for the message. A run folder stands for the one in it."""
+    """The values of a config.json, given by its path or its run folder. Raises UsageError if it is not that of a run.
+
+    option: the command-line option that names the file, for the error message.
+    """
     file = path / CONFIG if path.is_dir() else path
     what = f"{option} {file}".strip()
     try:
@@ -51,12 +54,15 @@ def read_config_file(path: Path, option: str = "") -> dict[str, Any]:
 
 
 def read_pretrain(run: Path) -> "Pretrain":
-    """The configuration of a run. Raises UsageError as `read_config`, and for one of another version."""
+    """The configuration of a run. Raises UsageError like `read_config`, and if another version wrote it."""
     return configuration(read_config(run), run / CONFIG)
 
 
 def configuration(values: dict[str, Any], path: Path | str) -> "Pretrain":
-    """The configuration that a config.json holds; path: of the file. Raises UsageError for one of another version."""
+    """The configuration in the values of a config.json. path: of the file, for error messages.
+
+    Raises UsageError if another version wrote it.
+    """
     from ..config.schema import Pretrain
     from ..config.serialize import UnknownMethod, from_dict
 
@@ -69,9 +75,9 @@ def configuration(values: dict[str, Any], path: Path | str) -> "Pretrain":
 
 
 def _nearby(path: Path) -> str:
-    """The run folders around a path, the likeliest first, as the end of a message."""
+    """The end of an error message: run folders near `path`, closest names first."""
     found = {str(run): None for run in _runs_around(path)}
-    close = difflib.get_close_matches(str(path), found, n=_NAMED, cutoff=0.0)
+    close = difflib.get_close_matches(str(path), found, n=_MAX_SUGGESTIONS, cutoff=0.0)
     return f", such as {' or '.join(close)}" if close else ""
 
 
@@ -79,8 +85,8 @@ def _runs_around(path: Path) -> Iterator[Path]:
     yield from (parent for parent in path.parents if _is_run(parent))
     there = next(folder for folder in (path, *path.parents) if os.path.isdir(folder))
     for folder in dict.fromkeys((there, there / "runs", Path("runs"), Path())):
-        with contextlib.suppress(OSError):  # not there, or not ours to list
-            yield from (child for child in islice(folder.iterdir(), _LOOKED_AT) if _is_run(child))
+        with contextlib.suppress(OSError):  # missing, or not readable
+            yield from (child for child in islice(folder.iterdir(), _MAX_ENTRIES) if _is_run(child))
 
 
 def _is_run(folder: Path) -> bool:

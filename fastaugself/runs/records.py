@@ -1,4 +1,4 @@
-"""The records of a run that its report reads."""
+"""Reads the JSON records of a run."""
 
 import json
 import math
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSONL file by step, the later of two for the same step; a damaged line is left out."""
+    """The objects of a JSONL file, sorted by step. The last object of a step counts; damaged lines are skipped."""
     found: dict[int, dict[str, Any]] = {}
     if path.exists():
         for line in path.read_text().splitlines():
@@ -22,7 +22,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The object of a JSON file; empty where there is none or it is damaged."""
+    """The object in a JSON file; empty if the file is missing or damaged."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -36,7 +36,7 @@ def is_number(value: object) -> bool:
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested values by dotted name, as on the command line."""
+    """Flattens nested values to text by dotted option name, as on the command line."""
     found: dict[str, str] = {}
     for name, value in values.items():
         if isinstance(value, dict):
@@ -48,7 +48,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def final_mean(points: list[tuple[int, float]]) -> float:
-    """The mean of (step, mean since the point before) over the last tenth of the steps."""
+    """The mean over the last tenth of the steps. points: (step, mean value since the previous point)."""
     start, total, weight, before = 0.9 * points[-1][0], 0.0, 0.0, 0
     for step, value in points:
         within = max(0.0, step - max(before, start))
@@ -57,7 +57,7 @@ def final_mean(points: list[tuple[int, float]]) -> float:
 
 
 def without_stub(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The records of metrics.jsonl, without a last one over much fewer steps than those before: it is mostly noise."""
+    """The records of metrics.jsonl, without a noisy last record that covers far fewer steps than the others."""
     steps = [0, *(r["step"] for r in records)]
     spans = [b - a for a, b in pairwise(steps)]
     return records[:-1] if len(spans) > 2 and spans[-1] < 0.5 * median(spans) else records

@@ -1,4 +1,4 @@
-"""torch.compile and DistributedDataParallel around the learner, and the vote of all processes on a failed compile."""
+"""torch.compile and DistributedDataParallel, and a first compiled step that can fall back to eager mode."""
 
 import gc
 import inspect
@@ -23,16 +23,16 @@ Compile = Literal["auto", "on", "off"]
 
 
 def compiles(choice: Compile, device: torch.device) -> bool:
-    """Whether `--compile` means compiled steps on this device: "auto" does on CUDA."""
+    """Whether steps are compiled on this device; "auto" compiles on CUDA."""
     return choice == "on" or (choice == "auto" and device.type == "cuda")
 
 
 def wrap(
     learner: Learner, device: torch.device, *, compiled: bool, distributed: bool, cuda_graphs: bool = False
 ) -> nn.Module:
-    """The learner, compiled and replicated where asked for.
+    """Compiles the learner and wraps it in DistributedDataParallel, each if requested.
 
-    DDP goes around the compiled module, so that Dynamo does not trace it. Dynamo still splits the graph at DDP's
+    DDP wraps the compiled module, so that Dynamo does not trace DDP. Dynamo still splits the graph at DDP's
     buckets, so that gradients are exchanged during the backward pass (torch._dynamo.config.optimize_ddp).
     """
     module: nn.Module = learner
@@ -43,7 +43,7 @@ def wrap(
     if not distributed:
         return module
     device_ids = [device.index] if device.type == "cuda" else None
-    # Buffers stay each process's own; torch 2.13 renamed the option.
+    # Do not broadcast buffers from rank 0; torch 2.13 renamed the option.
     known = inspect.signature(DistributedDataParallel.__init__).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     options: dict[str, Any] = {name: False}
@@ -51,20 +51,20 @@ def wrap(
 
 
 def probe(learner: Learner, forward_backward: Callable[[], object]) -> bool:
-    """Whether a first forward and backward pass of compiled code works on all processes; leaves no trace but the code.
+    """Runs a first forward and backward pass of compiled code. Returns whether it works on all processes.
 
-    Where it fails on all processes a warning says why. Raises RunError where it fails on some of them only, which then
-    are out of step with the others.
+    Buffers are restored and gradients cleared afterwards. If it fails on all processes, a warning is logged. Raises
+    RunError if it fails on some processes only, because these would be out of step with the others.
     """
     before = [buffer.clone() for buffer in learner.buffers()]
     channel, reason = SideChannel(), ""
     try:
         forward_backward()
-    except Exception as error:  # of Dynamo, Inductor, Triton or a C++ compiler: they share no base class
+    except Exception as error:  # Dynamo, Inductor, Triton and C++ compilers have no common base class
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200] or type(error).__name__
     try:
         failed = channel.vote(bool(reason))
-    except RuntimeError:  # the other processes hang in a collective, or have ended
+    except RuntimeError:  # other processes hang in a collective or have exited
         failed = 0
     if failed not in (0, world_size()) or (reason and not failed):
         where = f"on rank {rank()} and not on all" if reason else "on some"
@@ -83,6 +83,6 @@ def probe(learner: Learner, forward_backward: Callable[[], object]) -> bool:
 
 
 def keep_compiled_code(folder: Path) -> None:
-    """Sets the caches of torch.compile and Triton to `folder`, unless the environment already sets them."""
+    """Keeps the caches of torch.compile and Triton in `folder`, unless environment variables already set them."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((folder / "inductor").absolute()))
     os.environ.setdefault("TRITON_CACHE_DIR", str((folder / "triton").absolute()))

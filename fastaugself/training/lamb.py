@@ -8,7 +8,7 @@ from .layerwise import (
     LayerwiseOptimizer,
     apply_update,
     bias_correction,
-    decayed_weight,
+    effective_decay,
     layerwise_scaled,
     running_averages,
 )
@@ -35,17 +35,17 @@ class Lamb(LayerwiseOptimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """One step on the gradients that are there."""
+        """One step on all parameters with gradients; closure is ignored."""
         for group in self.param_groups:
-            params, grads, counts = self.gradients(group)
-            group["steps"] = group["steps"] + (1 if counts is None else counts.double())
+            params, grads, applied = self.gradients(group)
+            group["steps"] = group["steps"] + (1 if applied is None else applied.double())
             if not params:
                 continue
             first, second = group["betas"]
             means, squares = running_averages(self, params, "mean"), running_averages(self, params, "square")
-            torch._foreach_mul_(means, decayed_weight(first, counts))
+            torch._foreach_mul_(means, effective_decay(first, applied))
             torch._foreach_add_(means, grads, alpha=1 - first)
-            torch._foreach_mul_(squares, decayed_weight(second, counts))
+            torch._foreach_mul_(squares, effective_decay(second, applied))
             torch._foreach_addcmul_(squares, grads, grads, value=1 - second)
             roots = list(torch._foreach_div(squares, bias_correction(second, group["steps"])))
             torch._foreach_sqrt_(roots)
@@ -56,4 +56,4 @@ class Lamb(LayerwiseOptimizer):
                 torch._foreach_add_(updates, params, alpha=group["weight_decay"])
             if group["adapt"]:
                 updates = layerwise_scaled(updates, params, 1.0)
-            apply_update(params, updates, group["lr"], counts)
+            apply_update(params, updates, group["lr"], applied)

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from .layerwise import LayerwiseOptimizer, apply_update, decayed_weight, layerwise_scaled, running_averages
+from .layerwise import LayerwiseOptimizer, apply_update, effective_decay, layerwise_scaled, running_averages
 
 
 class Lars(LayerwiseOptimizer):
@@ -12,7 +12,7 @@ class Lars(LayerwiseOptimizer):
 
     u = g + weight_decay * w;  v = momentum * v + trust_coefficient * |w| / |u| * u;  w = w - lr * v. This is the
     variant of SimCLR, BYOL and Barlow Twins; You divides by |g| + weight_decay * |w| instead of |u|. Layers where a
-    norm is 0 take the unscaled step.
+    norm is 0, and groups with `adapt` False, take the unscaled step.
     """
 
     def __init__(
@@ -29,9 +29,9 @@ class Lars(LayerwiseOptimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """One step on the gradients that are there."""
+        """One step on all parameters with gradients; closure is ignored."""
         for group in self.param_groups:
-            params, updates, counts = self.gradients(group)
+            params, updates, applied = self.gradients(group)
             if not params:
                 continue
             if group["weight_decay"]:
@@ -40,9 +40,9 @@ class Lars(LayerwiseOptimizer):
                 updates = layerwise_scaled(updates, params, group["trust_coefficient"])
             if group["momentum"]:
                 velocities = running_averages(self, params, "velocity")
-                if counts is not None:
-                    updates = list(torch._foreach_mul(updates, counts))
-                torch._foreach_mul_(velocities, decayed_weight(group["momentum"], counts))
+                if applied is not None:
+                    updates = list(torch._foreach_mul(updates, applied))
+                torch._foreach_mul_(velocities, effective_decay(group["momentum"], applied))
                 torch._foreach_add_(velocities, updates)
                 updates = velocities
-            apply_update(params, updates, group["lr"], counts)
+            apply_update(params, updates, group["lr"], applied)

@@ -1,4 +1,4 @@
-"""Where a run's progress goes: the console, train.log, metrics.jsonl, TensorBoard."""
+"""Logging of a run: console, train.log, metrics.jsonl, evaluations.jsonl, TensorBoard and trackers."""
 
 import json
 import logging
@@ -13,25 +13,27 @@ from rich.text import Text
 from ..files import replace_file
 
 log = logging.getLogger("fastaugself")
-console = Console(stderr=True, highlight=False, soft_wrap=True)  # shared, so that lines go above the progress bar
+console = Console(
+    stderr=True, highlight=False, soft_wrap=True
+)  # shared, so that log lines are printed above the progress bar
 
 
 class RunLog:
-    """The log of one run; on ranks other than 0 nothing is written."""
+    """The log of one run; only rank 0 writes."""
 
     def __init__(
         self, folder: Path, *, is_main: bool, tensorboard: bool, global_step: int, total: int, tracker: Any = None
     ) -> None:
-        """tracker: something with `log(record, step)` and `finish()` (tracker.py), or None."""
+        """global_step, total: current and last step, for the progress bar. tracker: a `tracker.Tracker`, or None."""
         self.is_main, self._tracker = is_main, tracker
         self._metrics = folder / "metrics.jsonl"
         self._board: Any = None
         self._bar: Progress | None = None
-        self._complained = False
+        self._warned = False
         if not is_main:
             return
-        _keep_until(self._metrics, global_step)
-        _keep_until(folder / "evaluations.jsonl", global_step)
+        _truncate_after(self._metrics, global_step)
+        _truncate_after(folder / "evaluations.jsonl", global_step)
         self._evaluations = folder / "evaluations.jsonl"
         if tensorboard:
             try:
@@ -54,7 +56,7 @@ class RunLog:
                 self._bar.update(self._task, status=status)
 
     def metrics(self, record: dict[str, float], line: str) -> None:
-        """Writes one line of metrics everywhere."""
+        """Writes the metrics of a log line to all destinations. line: the text for console and train.log."""
         if not self.is_main:
             return
         self._append(self._metrics, record)
@@ -70,7 +72,7 @@ class RunLog:
             logging.getLogger("fastaugself.file").info("%s", line)
 
     def evaluation(self, record: dict[str, Any], line: str) -> None:
-        """Writes what a check of the representation found."""
+        """Writes the result of an online evaluation to all destinations."""
         self._append(self._evaluations, record)
         if self._board is not None:
             for name, value in record.items():
@@ -81,14 +83,14 @@ class RunLog:
         log.info("%s", line)
 
     def _append(self, path: Path, record: dict[str, Any]) -> None:
-        """A full disk costs lines of the log, not the run."""
+        """Appends a line of JSON; a write error is logged once and does not stop the run."""
         try:
             with open(path, "a") as file:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:
-            if not self._complained:
+            if not self._warned:
                 log.warning("%s cannot be written (%s); training continues", path, error)
-            self._complained = True
+            self._warned = True
 
     def close(self) -> None:
         if self._bar is not None:
@@ -100,14 +102,14 @@ class RunLog:
 
 
 class _Status(ProgressColumn):
-    """The text after the bar: step of steps, then what the trainer says."""
+    """The text after the progress bar: the step and the status line."""
 
     def render(self, task: Task) -> Text:
         return Text(f"{int(task.completed)}/{int(task.total or 0)}  {task.fields.get('status', '')}")
 
 
-def _keep_until(path: Path, step: int) -> None:
-    """Drops lines of later steps: a run that was killed repeats them."""
+def _truncate_after(path: Path, step: int) -> None:
+    """Drops lines of steps after `step`, which a resumed run writes again."""
     if not path.exists():
         return
     kept = []
@@ -116,12 +118,12 @@ def _keep_until(path: Path, step: int) -> None:
             if json.loads(line)["step"] <= step:
                 kept.append(line + "\n")
         except (ValueError, KeyError):
-            continue  # a line cut by the kill
+            continue  # a line that was cut when the process was killed
     replace_file(path, "".join(kept).encode())
 
 
 def start_logging(folder: Path | None, *, is_main: bool) -> None:
-    """Sends log lines to the console and, where there is a folder, with the time to its train.log."""
+    """Logs to the console and, with timestamps, to `folder`/train.log (None: console only). Only rank 0 logs info."""
     root = logging.getLogger("fastaugself")
     for handler in list(root.handlers):
         root.removeHandler(handler)
@@ -138,7 +140,7 @@ def start_logging(folder: Path | None, *, is_main: bool) -> None:
 
 
 class _ConsoleHandler(logging.Handler):
-    """Prints above a live progress bar, plainly elsewhere."""
+    """Prints log lines above a live progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "

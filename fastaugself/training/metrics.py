@@ -1,4 +1,4 @@
-"""Metrics of the steps since the last log line, averaged over steps and processes; throughput and time left."""
+"""Losses averaged over processes and over the steps since the last log line; throughput and time left."""
 
 import math
 import resource
@@ -14,9 +14,9 @@ from ..distributed import mean_over_processes, world_size
 
 
 class Means(NamedTuple):
-    """What one log line reports.
+    """The values of one log line.
 
-    losses: means of the losses and of `feature_std` by name. corrupt: number of photos that could not be decoded, over
+    losses: mean losses and mean `feature_std`, by name. corrupt: number of photos that could not be decoded, over
     all processes. pairs_per_s: over all processes. data_wait: fraction of the time spent waiting for data.
     seconds_left: until the last step.
     """
@@ -49,9 +49,9 @@ class Means(NamedTuple):
 
 
 class Metrics:
-    """Sums on the device; nothing waits for it before `read`.
+    """Accumulates metrics on the device; only `read` waits for it.
 
-    global_batch: samples of a step over all processes. first_step, last_step: of this process's part of the run.
+    global_batch: global batch size. first_step, last_step: steps between which this process trains.
     """
 
     def __init__(self, global_batch: int, *, first_step: int, last_step: int) -> None:
@@ -73,15 +73,18 @@ class Metrics:
         self._sums = values if self._sums is None else self._sums + values
         self._steps += 1
 
-    def step_done(self, aside: float) -> None:
-        """Call at the end of a loop iteration. aside: seconds of it for checks and checkpoints, which do not count."""
-        self._since += aside
+    def step_done(self, excluded: float) -> None:
+        """Call at the end of a loop iteration. excluded: seconds spent in evaluations and checkpoints."""
+        self._since += excluded
         self._returned = time.perf_counter()
 
     def read(self, global_step: int, corrupt: int) -> Means:
-        """Averages since the last reading, on all processes at once; waits for the device. corrupt: on this process."""
+        """Means since the last call, over all processes; a collective call that waits for the device.
+
+        corrupt: number of corrupt photos on this process. Raises RuntimeError if there was no step since the last call.
+        """
         if self._sums is None:
-            raise RuntimeError("no step since the last reading")
+            raise RuntimeError("no step since the last call of read")
         row = torch.cat([self._sums / self._steps, self._sums.new_tensor([corrupt])])
         *means, mean_corrupt = mean_over_processes(row).tolist()
         now = time.perf_counter()
@@ -93,7 +96,7 @@ class Metrics:
 
 
 def duration(seconds: float) -> str:
-    """Hours, minutes and seconds, such as `1 h 02 min`."""
+    """A duration as text, such as `1 h 02 min`."""
     if not math.isfinite(seconds):
         return "?"
     minutes, s = divmod(round(seconds), 60)
@@ -102,8 +105,8 @@ def duration(seconds: float) -> str:
 
 
 def memory(device: torch.device) -> str:
-    """The most memory taken so far: of the device on CUDA, of this process elsewhere."""
+    """Peak memory: of the CUDA device, or of this process on a CPU."""
     if device.type == "cuda":
         return f"{torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB"
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes there, KiB on Linux
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.1f} GiB"

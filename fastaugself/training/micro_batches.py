@@ -1,4 +1,4 @@
-"""Gradient accumulation: a batch split into micro-batches, and their outputs put together again."""
+"""Gradient accumulation: splits a batch into micro-batches and merges their outputs."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ Inputs = tuple[Views, tuple[Targets, Targets]]
 
 
 def split(views: Views, targets: tuple[Targets, Targets], count: int) -> list[Inputs]:
-    """The batch in `count` micro-batches of equal size, in order."""
+    """Splits a batch into `count` micro-batches of equal size, in order."""
     if count == 1:
         return [(views, targets)]
     first, second = (_split_targets(t, count) for t in targets)
@@ -20,7 +20,7 @@ def split(views: Views, targets: tuple[Targets, Targets], count: int) -> list[In
 
 
 def merge(outputs: list[StepOutput]) -> StepOutput:
-    """The output of the whole batch: mean losses, and the queue updates concatenated in the order of the samples."""
+    """The output of the whole batch: mean losses, and queue updates concatenated in the order of the samples."""
     if len(outputs) == 1:
         return outputs[0]
     metrics = {name: torch.stack([o.metrics[name] for o in outputs]).mean() for name in outputs[0].metrics}

@@ -1,4 +1,4 @@
-"""Checks of the representation while it trains: k-NN, effective rank, and known factors of the photos."""
+"""Online evaluation during training: k-NN, linear probe, effective rank (RankMe), and known factors of the photos."""
 
 import logging
 import time
@@ -18,21 +18,21 @@ from .logs import RunLog
 
 log = logging.getLogger(__name__)
 
-COLLAPSED_RANK = 2.0  # below it, features tell samples apart along one direction at most
-BANK = 20_000  # training samples that vote at most, a random subset
+COLLAPSED_RANK = 2.0  # an effective rank below it means at most one useful direction
+BANK = 20_000  # maximum number of training samples for k-NN and probes, a random subset
 
 
-class OnlineCheck:
-    """k-NN and linear accuracy on `--data.val` from features of a part of the training photos, on rank 0.
+class OnlineEvaluation:
+    """Evaluates the backbone on `--data.val` with features of a subset of the training photos, on rank 0.
 
-    config: with both data.train and data.val.
+    config: with both data.train and data.val. train: loader of the training photos.
     """
 
     def __init__(self, config: Pretrain, learner: Learner, train: Loader, device: torch.device) -> None:
         self.config, self.device = config, device
         self.backbone = learner.method.backbone
         if config.data.train is None or config.data.val is None:
-            raise ValueError("the check needs training and validation photos: pass --data.train and --data.val")
+            raise ValueError("online evaluation needs training and validation photos: pass --data.train and --data.val")
         batch_size = min(256, train.num_samples)
         common: dict[str, Any] = {
             "batch_size": batch_size,
@@ -46,19 +46,19 @@ class OnlineCheck:
         )
 
     def close(self) -> None:
-        """Lets go of the files."""
+        """Closes the data files."""
         for loader in self.loaders:
             loader.close()
 
     def due(self, step: int, steps_per_epoch: int, end: int) -> bool:
-        """Whether a check belongs after this step."""
+        """Whether to evaluate after this step. end: the last step."""
         every = self.config.log.knn_epochs
         if step == end:
             return True
         return every > 0 and int(step / (every * steps_per_epoch)) > int((step - 1) / (every * steps_per_epoch))
 
     def run(self, step: int, epoch: float, run_log: RunLog) -> None:
-        """Extracts features, judges them and writes a line of evaluations.jsonl."""
+        """Extracts features, evaluates them, and writes a line to evaluations.jsonl. step, epoch: for the record."""
         began = time.perf_counter()
         bank, queries = (
             extract(
@@ -76,26 +76,26 @@ class OnlineCheck:
         )
         record: dict[str, Any] = {"step": step, "epoch": epoch, "rankme": rankme(queries.features_ND[:2048])}
         if int(bank.labels_N.min()) >= 0 and int(queries.labels_N.min()) >= 0:
-            judged = (bank.features_ND, bank.labels_N, queries.features_ND, queries.labels_N)
-            record["knn"], record["linear"] = knn_accuracy(*judged), ridge_accuracy(*judged)
+            data = (bank.features_ND, bank.labels_N, queries.features_ND, queries.labels_N)
+            record["knn"], record["linear"] = knn_accuracy(*data), ridge_accuracy(*data)
         for name, targets in factor_targets(self.loaders).items():
             record["r2_" + name] = _r2(bank, queries, *targets)
         record["seconds"] = time.perf_counter() - began
         parts = [f"{name} {value:.3f}" for name, value in record.items() if name not in ("step", "epoch", "seconds")]
-        run_log.evaluation(record, f"check at step {step}: " + "  ".join(parts))
+        run_log.evaluation(record, f"evaluation at step {step}: " + "  ".join(parts))
         if record["rankme"] < COLLAPSED_RANK:
             log.warning(
-                "the features of %s use %.1f dimensions (effective rank): they have collapsed, or nearly so; a lower "
-                "--optim.lr or a longer --optim.warmup-epochs may help",
+                "the features of %s have collapsed or nearly so (effective rank %.1f): try a lower "
+                "--optim.lr or a longer --optim.warmup-epochs",
                 self.config.data.val,
                 record["rankme"],
             )
 
 
 def factor_targets(loaders: tuple[Loader, Loader]) -> dict[str, tuple[Tensor, Tensor]]:
-    """Known factors that both data sets carry, as regression targets [N, T]; an angle in turns as cosine and sine.
+    """Known factors in both data sets as regression targets [N, T]; a hue (in turns) as cosine and sine.
 
-    A factor that repeats the label is left to the k-NN.
+    A factor equal to the label is left out, because k-NN and the linear probe cover it.
     """
     targets = {}
     train, val = (loader.columns for loader in loaders)

@@ -14,7 +14,7 @@ from .lars import Lars
 
 
 def learning_rate(config: Optim, step: int, *, steps_per_epoch: int, epochs: int, batch_size: int) -> float:
-    """The learning rate of a step: a pure function of the step's number, counted from 0."""
+    """The learning rate of a step (counted from 0): linear warm-up, then a cosine or constant schedule."""
     peak = config.lr * batch_size / 256
     epoch = float(step // steps_per_epoch) if config.schedule_by == "epoch" else step / steps_per_epoch
     if epoch < config.warmup_epochs:
@@ -26,10 +26,10 @@ def learning_rate(config: Optim, step: int, *, steps_per_epoch: int, epochs: int
 
 
 def make_optimizer(model: nn.Module, config: Optim, *, constant_lr: tuple[str, ...] = ()) -> torch.optim.Optimizer:
-    """The optimizer over all parameters that take gradients. `set_learning_rate` goes before each step.
+    """Builds the optimizer over all parameters that require gradients. Call `set_learning_rate` before each step.
 
-    constant_lr: names of submodules of the method whose learning rate stays at its peak.
-    Raises UsageError where apex is asked for and NVIDIA's apex or CUDA is missing.
+    constant_lr: names of submodules of the method whose learning rate stays constant at its peak.
+    Raises UsageError if apex is requested but NVIDIA's apex or CUDA is missing.
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -56,7 +56,7 @@ def make_optimizer(model: nn.Module, config: Optim, *, constant_lr: tuple[str, .
     if config.name == "sgd":
         sgd = torch.optim.SGD(parameters, lr=0.0, momentum=config.momentum, fused=True)
         if config.momentum:
-            # The zeros that it begins with anyhow; it fails where a parameter's first gradient comes after others'.
+            # Fused SGD fails if some parameters get their first gradient in a later step; zeros are its initial value.
             for parameter in (p for group in sgd.param_groups for p in group["params"]):
                 sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return sgd
@@ -64,7 +64,10 @@ def make_optimizer(model: nn.Module, config: Optim, *, constant_lr: tuple[str, .
 
 
 def load_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """`optimizer.load_state_dict`, in the parameters' order of memory: fused steps on a CPU take it without a look."""
+    """`optimizer.load_state_dict`, then copies the state to the memory format of the parameters.
+
+    Fused CPU optimizers assume equal strides without a check.
+    """
     optimizer.load_state_dict(state)
     for parameter, values in optimizer.state.items():
         for name, value in values.items():
@@ -84,6 +87,6 @@ def _apex(parameters: list[dict[str, Any]], config: Optim, cuda: bool) -> torch.
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float, peak: float) -> None:
-    """Gives every group the step's learning rate, or the peak where it stays constant, times the group's scale."""
+    """Sets the learning rate of each group: `lr`, or `peak` if the group is constant, times the group's scale."""
     for group in optimizer.param_groups:
         group["lr"] = (peak if group["constant"] else lr) * group["scale"]

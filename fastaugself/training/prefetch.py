@@ -1,4 +1,4 @@
-"""Prefetching on a side stream: the next batch is augmented while the current one trains."""
+"""Prefetching on a side stream: the next batch is augmented during the current training step."""
 
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
@@ -15,10 +15,10 @@ class Stream(Protocol):
     """A side stream of the device."""
 
     def enter(self) -> AbstractContextManager[Any]:
-        """Context in which work goes to this stream."""
+        """Context manager in which work is enqueued on this stream."""
 
     def hand_over(self, tensors: list[Tensor]) -> None:
-        """The consumer's stream waits for this one, and keeps the memory of `tensors` until its work is done."""
+        """Makes the current stream wait for this one, and keeps the memory of `tensors` until it has used them."""
 
 
 class CudaStream:
@@ -38,10 +38,10 @@ class CudaStream:
 
 
 def prefetch(items: Generator[A], make: Callable[[A], B], stream: Stream | None) -> Generator[B]:
-    """Prefetch: run `make(item)` on a side stream before the consumer gets its result, without host sync.
+    """Yields `make(item)` for each item, computed on a side stream without host sync.
 
-    The host runs ahead of the device: when it asks for the next item, the device still works on the last one, and the
-    work of `make` overlaps with it. stream: None runs `make` in the consumer's own stream, as on a CPU.
+    The host runs ahead of the device: when the consumer requests the next item, the device still works on the previous
+    one, and `make` overlaps with it. stream: None runs `make` on the current stream, as on a CPU.
     """
     try:
         while True:
@@ -52,7 +52,7 @@ def prefetch(items: Generator[A], make: Callable[[A], B], stream: Stream | None)
                     return
                 made = make(item)
             else:
-                with stream.enter():  # the item too: its copy to the device is waited for in this stream alone
+                with stream.enter():  # next() too, so that only this stream waits for the copy to the device
                     try:
                         item = next(items)
                     except StopIteration:

@@ -1,4 +1,4 @@
-"""Photos to `.beton` files before training, where the configuration names folders or the demo."""
+"""Converts folders of photos, and the demo, to `.beton` files before training."""
 
 import dataclasses
 import logging
@@ -18,7 +18,7 @@ DEMO = Path("demo")
 
 
 def prepare_data(config: Pretrain, world: World) -> Pretrain:
-    """The configuration with .beton files for folders and for `demo`; the leading process writes what is missing."""
+    """Replaces folders and `demo` in the configuration by .beton files; rank 0 writes the files that are missing."""
 
     def prepare() -> Pretrain:
         return dataclasses.replace(
@@ -44,7 +44,7 @@ def _beton(path: Photos | None, run: Path, split: Literal["train", "val"]) -> Ph
         return ensure_beton(path)
     written = run / "data" / f"{split}.beton"
     if not written.exists():
-        log.info("writing the demo's photos to %s", written)
+        log.info("writing the demo photos to %s", written)
         written.parent.mkdir(parents=True, exist_ok=True)
         write_demo(written, split=split)
     return written

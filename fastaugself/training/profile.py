@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-WARM_UP = 10  # steps before the trace: compilation and first allocations are not what is looked for
+WARM_UP = 10  # steps before the trace, so that it excludes compilation and first allocations
 
 
 class Profiler:
@@ -34,7 +34,7 @@ class Profiler:
             self.close()
 
     def close(self) -> None:
-        """Ends it; the trace has the steps so far, if there are any."""
+        """Stops the profiler; writes a trace of the steps so far, if any."""
         if self._profile is not None:
             self._profile.stop()
             self._profile = None

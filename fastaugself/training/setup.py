@@ -1,4 +1,4 @@
-"""What a training run is built from on each process: dtype, photos, learner."""
+"""Set-up of a training run on each process: dtype, loader and learner."""
 
 import torch
 
@@ -16,14 +16,14 @@ from .compile import compiles
 
 
 def activation_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The dtype that `--precision` means on a device: "auto" is bf16 on CUDA, float32 on a CPU."""
+    """The dtype of activations for `--precision`; "auto" is bf16 on CUDA and float32 on a CPU."""
     if precision == "auto":
         precision = "bf16" if device.type == "cuda" else "fp32"
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
 def check_installation(config: Pretrain, device: torch.device) -> None:
-    """Raises UsageError if the backbone or the optimizer cannot be built with the packages and the device here.
+    """Raises UsageError if the backbone or the optimizer cannot be built with the installed packages and this device.
 
     Called before any data is opened: the backbone is built without memory, on the meta device.
     """
@@ -62,9 +62,10 @@ def open_loader(config: Pretrain, world: World) -> Loader:
 
 
 def learner_on_device(config: Pretrain, world: World, *, num_classes: int, resumed: bool) -> Learner:
-    """The learner on the device of this process, with its initial weights.
+    """Builds the learner with its initial weights on the device of this process.
 
-    num_classes: of the training photos. resumed: a checkpoint will be loaded, so that the file of `--init` is not read.
+    num_classes: number of classes of the training photos. resumed: a checkpoint will be loaded, so `--init` is not
+    read.
     """
     compiled = compiles(config.compile, world.device)
     learner = build_learner(

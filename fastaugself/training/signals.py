@@ -1,4 +1,4 @@
-"""Stopping on a signal: between two steps, never in the middle of an update, and on all ranks together."""
+"""Stopping on a signal: between two steps, and on all ranks after the same step."""
 
 import signal
 from types import FrameType
@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 
 class Stopped(KeyboardInterrupt):
-    """The run ended early because of a signal, its checkpoint on disk."""
+    """A signal stopped the run, after a checkpoint was saved."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signal_number).name}")
@@ -17,9 +17,9 @@ class Stopped(KeyboardInterrupt):
 
 
 class StopRequest:
-    """While entered, the first SIGINT, SIGTERM or SIGUSR1 sets `requested`; a second one acts as usual.
+    """Context manager in which the first SIGINT, SIGTERM or SIGUSR1 sets `requested`; a second one acts as usual.
 
-    SIGUSR1 is what Slurm sends some time before the end of a job, where it is asked to.
+    Slurm can send SIGUSR1 some time before the end of a job (`--signal`).
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -33,7 +33,7 @@ class StopRequest:
             for number in self.SIGNALS:
                 self._before[number] = signal.signal(number, self._remember)
         except ValueError:
-            pass  # not the main thread: signals stay as they are
+            pass  # not the main thread: signal handlers are left unchanged
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -49,7 +49,8 @@ class StopRequest:
 class StopConsensus:
     """Agree on a stop signal: all ranks stop at the same step even if only one received it.
 
-    The all-reduce runs beside the step, so the answer is that of the step before. size: number of processes.
+    The all-reduce overlaps with the step, so `reached` returns the result of the previous step. size: number of
+    processes.
     """
 
     def __init__(self, size: int) -> None:
@@ -58,7 +59,7 @@ class StopConsensus:
         self._work: Any = None
 
     def reached(self, requested: int | None) -> int | None:
-        """The number of a signal that some rank received, or None; every rank calls this once per step."""
+        """The number of a signal that any rank received, or None. Every rank must call this once per step."""
         if self._group is None:
             return requested
         self.close()

@@ -15,7 +15,7 @@ from ..files import replace_file
 
 
 def gathered(value: Any) -> list[Any]:
-    """`value` of all processes, in the order of their ranks."""
+    """`value` of all ranks, in rank order. value: picklable."""
     found: list[Any] = [value] * world_size()
     if len(found) > 1:
         dist.all_gather_object(found, value)
@@ -23,37 +23,34 @@ def gathered(value: Any) -> list[Any]:
 
 
 def check_same_start(identity: dict[str, Any], fingerprint: int, photos: str) -> None:
-    """Raises UsageError, on all processes, where one has other options or photos than the leading one.
+    """Raises UsageError on all ranks if a rank has other options or photos than rank 0.
 
-    identity: the configuration as `to_dict` gives it; paths may differ. fingerprint: of the photos.
+    identity: the configuration from `to_dict`; paths may differ. fingerprint, photos: hash and name of the data set.
     """
     (own, first), *others = gathered((identity, fingerprint))
     for rank, (options, other) in enumerate(others, start=1):
         for option, expected, got in differences(own, options):
             raise UsageError(
-                f"process {rank} was started with --{option} {got}, process 0 with {expected}; pass the same options "
+                f"rank {rank} was started with --{option} {got}, rank 0 with {expected}; pass the same options "
                 "on all nodes"
             )
         if other != first:
-            raise UsageError(
-                f"process {rank} has other photos than process 0 under the names of {photos}; copy the same files to "
-                "all nodes"
-            )
+            raise UsageError(f"rank {rank} has other photos than rank 0 in {photos}; copy the same files to all nodes")
 
 
 def check_same_step(step: int, run: Path) -> None:
-    """Raises UsageError, on all processes, where one goes on from another step than the leading one."""
+    """Raises UsageError on all ranks if a rank resumes from another step than rank 0."""
     first, *others = gathered(step)
     for rank, other in enumerate(others, start=1):
         if other != first:
             found = [f"that of step {s}" if s else "none" for s in (first, other)]
             raise UsageError(
-                f"process 0 found {found[0]} as the newest checkpoint in {run}, process {rank} found {found[1]}: pass "
-                "a --run on a disk that all nodes see"
+                f"rank 0 found {found[0]} as the newest checkpoint in {run}, rank {rank} found {found[1]}: pass "
+                "a --run on a file system that all nodes share"
             )
 
 
 def write_environment(run: Path, device: torch.device, processes: int, baseline_losses: dict[str, float]) -> None:
-    """Writes environment.json of a run folder: machine, versions, and what the report compares losses with."""
+    """Writes environment.json of a run folder: machine, versions, and the baseline losses for the report."""
     record = {**environment(device), "processes": processes, "baseline_losses": baseline_losses}
     replace_file(run / "environment.json", (json.dumps(record, indent=2) + "\n").encode())

@@ -1,4 +1,4 @@
-"""Metrics for Weights & Biases or Trackio: the same calls of two packages, loaded only where one is asked for."""
+"""Sends metrics to Weights & Biases or Trackio, which are imported only if `--log.tracker` names them."""
 
 import hashlib
 import importlib
@@ -12,32 +12,32 @@ log = logging.getLogger(__name__)
 
 
 class Tracker:
-    """A run of the service; a service that fails costs its lines, never the training."""
+    """A run of the tracking service; errors of the service are logged once and do not stop training."""
 
     def __init__(self, run: Any) -> None:
-        self._run, self._complained = run, False
+        self._run, self._warned = run, False
 
     def log(self, record: dict[str, Any], step: int) -> None:
         """Sends one line of metrics."""
         self._try(lambda: self._run.log(record, step=step))
 
     def finish(self) -> None:
-        """Ends the run there."""
+        """Marks the run as finished."""
         self._try(self._run.finish)
 
     def _try(self, send: Any) -> None:
         try:
             send()
         except Exception as error:
-            if not self._complained:
+            if not self._warned:
                 log.warning("the tracker failed (%s: %s); training continues", type(error).__name__, error)
-            self._complained = True
+            self._warned = True
 
 
 def make_tracker(config: Pretrain, identity: dict[str, Any]) -> Tracker | None:
-    """The tracker that --log.tracker asks for. identity: the configuration that it shows.
+    """The tracker of `--log.tracker`, or None. identity: the configuration to show.
 
-    Raises UsageError where its package is not installed.
+    Raises UsageError if its package is not installed.
     """
     name = config.log.tracker
     if name == "none":
@@ -48,7 +48,7 @@ def make_tracker(config: Pretrain, identity: dict[str, Any]) -> Tracker | None:
         raise UsageError(f"--log.tracker {name}: {name} is not installed ({error}); pip install {name}") from None
     options: dict[str, Any] = {"project": config.log.project, "name": config.run.name, "config": identity}
     if name == "wandb":
-        # One run there for one run folder, also after a resume.
+        # One run of the service per run folder, also after resuming.
         identifier = hashlib.sha256(str(config.run.absolute()).encode()).hexdigest()[:16]
         options |= {"dir": str(config.run), "id": identifier, "resume": "allow"}
     else:

@@ -30,7 +30,7 @@ from .batch import Batch, BatchMaker, baseline_losses
 from .compile import Compile, compiles, keep_compiled_code, probe, wrap
 from .logs import RunLog
 from .metrics import Metrics, memory
-from .online import OnlineCheck
+from .online import OnlineEvaluation
 from .optim import learning_rate, load_state, make_optimizer, set_learning_rate
 from .prefetch import CudaStream, prefetch
 from .profile import Profiler
@@ -42,11 +42,11 @@ from .watch import CollapseAlarm, LossWatch, all_finite
 
 log = logging.getLogger(__name__)
 
-NONFINITE = 255  # sent in place of a signal's number: the weights are NaN or Inf
+NONFINITE = 255  # stands for "weights are NaN or Inf" in place of a signal number
 
 
 class Decoded(NamedTuple):
-    """The photos of one step. corrupt: number of corrupt photos so far in the epoch, on this process."""
+    """Decoded photos of one step. corrupt: number of corrupt photos so far in the epoch, on this process."""
 
     epoch: int
     photos: RaggedBatch
@@ -54,10 +54,10 @@ class Decoded(NamedTuple):
 
 
 class TrainStep:
-    """One optimizer step on a batch of views; nothing in it waits for the device.
+    """One optimizer step on a batch of views, without host sync.
 
-    learner: on its device. dtype: of the activations. processes: over which gradients are averaged. compile: "auto" is
-    on for CUDA. accumulate: gradient accumulation steps. cuda_graphs: CUDA graphs of the compiled code.
+    learner: on its device. dtype: of the activations. processes: number of processes for DDP. compile: "auto"
+    compiles on CUDA. accumulate: gradient accumulation steps. cuda_graphs: use CUDA graphs if compiled.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class TrainStep:
     def __call__(
         self, views: Views, targets: tuple[Targets, Targets], *, global_step: int, progress: float
     ) -> StepOutput:
-        """One optimizer step. global_step: from 0. progress: fraction of the run that is done after it, in [0, 1]."""
+        """One optimizer step. global_step: counted from 0. progress: fraction of the run done after it, in [0, 1]."""
         method = self.learner.method
         output = self.forward_backward(views, targets)
         method.after_backward(global_step)
@@ -96,7 +96,7 @@ class TrainStep:
         return output
 
     def forward_backward(self, views: Views, targets: tuple[Targets, Targets]) -> StepOutput:
-        """The losses of the batch, and its gradients, averaged over processes; micro-batch by micro-batch."""
+        """Forward and backward pass with gradient accumulation; DDP averages gradients over processes."""
         self.optimizer.zero_grad()
         if self.accumulate == 1:
             output = self.forward(views, targets)
@@ -111,7 +111,7 @@ class TrainStep:
         return micro_batches.merge(outputs)
 
     def forward(self, views: Views, targets: tuple[Targets, Targets]) -> StepOutput:
-        """The losses of a micro-batch, in mixed precision."""
+        """Forward pass of a micro-batch in mixed precision."""
         if self.cuda_graphs:
             torch.compiler.cudagraph_mark_step_begin()
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
@@ -119,13 +119,13 @@ class TrainStep:
         return output
 
     def gradient_sync(self, *, last: bool) -> AbstractContextManager[Any]:
-        """DDP averages gradients in the backward pass of the last micro-batch only."""
+        """Context in which DDP synchronises gradients only in the backward pass of the last micro-batch."""
         if last or not isinstance(self.model, DistributedDataParallel):
             return nullcontext()
         return self.model.no_sync()
 
     def probe(self, views: Views, targets: tuple[Targets, Targets]) -> None:
-        """Compiles, on a first batch; falls back to eager mode where that fails, unless compiling was asked for."""
+        """Compiles on a first batch; falls back to eager mode if that fails, unless compile is "on"."""
         if not self.compiled or self.must_compile or probe(self.learner, lambda: self.forward_backward(views, targets)):
             return
         self.compiled, self.cuda_graphs = False, False
@@ -143,13 +143,13 @@ class TrainStep:
 
 
 class Trainer:
-    """One run of a configuration on this process.
+    """The training run of a configuration, on one process.
 
-    Building it validates everything before work begins: the model, the data, the checkpoint to resume.
+    The constructor validates model, data and the checkpoint to resume before training starts.
     """
 
     def __init__(self, config: Pretrain, world: World, *, identity: dict[str, Any] | None = None) -> None:
-        """identity: the configuration that checkpoints carry and are compared with; `config` itself by default."""
+        """identity: the configuration stored in and compared with checkpoints; `config` by default."""
         check_processes(config, world.size)
         self.config, self.world, self.device = config, world, world.device
         self.identity = to_dict(config) if identity is None else identity
@@ -185,10 +185,10 @@ class Trainer:
         return self.step_fn.compiled
 
     def fit(self) -> None:
-        """Trains to the end, logging, checking and saving on the way.
+        """Trains to the last step, with logs, online evaluations and checkpoints.
 
-        SIGINT, SIGTERM and SIGUSR1, on any process, end the run on all processes after the same step, with a
-        checkpoint, as Stopped.
+        SIGINT, SIGTERM or SIGUSR1 on any rank stops all ranks after the same step and saves a checkpoint. Raises
+        Stopped then, and RunError if a loss or the weights are NaN or Inf.
         """
         config, is_main = self.config, self.world.is_main
         if is_main:
@@ -201,18 +201,18 @@ class Trainer:
             total=self.last_step,
             tracker=make_tracker(config, self.identity) if is_main else None,
         )
-        checked = is_main and config.data.val is not None
-        check = OnlineCheck(config, self.learner, self.loader, self.device) if checked else None
+        evaluated = is_main and config.data.val is not None
+        evaluation = OnlineEvaluation(config, self.learner, self.loader, self.device) if evaluated else None
         consensus = StopConsensus(self.world.size) if self.world.size > 1 else None
         self._probe_compiler()
         profiled = is_main and config.log.profile > 0
         self.profiler = Profiler(config.run / "profile", config.log.profile) if profiled else None
         try:
             with StopRequest() as stop:
-                stopped_by = self.train(run_log, check, stop, consensus)
+                stopped_by = self.train(run_log, evaluation, stop, consensus)
         finally:
             run_log.close()
-            for used in (self.profiler, check):
+            for used in (self.profiler, evaluation):
                 if used is not None:
                     used.close()
         if consensus is not None:
@@ -224,12 +224,12 @@ class Trainer:
             raise Stopped(stopped_by)
 
     def train(
-        self, run_log: RunLog, check: OnlineCheck | None, stop: StopRequest, consensus: StopConsensus | None
+        self, run_log: RunLog, evaluation: OnlineEvaluation | None, stop: StopRequest, consensus: StopConsensus | None
     ) -> int | None:
         """The training loop. Returns the number of the signal that stopped it, NONFINITE, or None at the last step."""
         metrics = Metrics(self.config.batch_size, first_step=self.global_step, last_step=self.last_step)
-        if check is not None and self.global_step == 0:
-            check.run(0, 0.0, run_log)
+        if evaluation is not None and self.global_step == 0:
+            evaluation.run(0, 0.0, run_log)
         for batch in self.batches():
             metrics.data_ready()
             lr = self.learning_rate()
@@ -245,12 +245,12 @@ class Trainer:
                 stopped_by = consensus.reached(stopped_by)
             if stopped_by is not None:
                 return stopped_by
-            aside = time.perf_counter()
+            began = time.perf_counter()
             if self._checkpoint_due():
                 self.save()
-            if check is not None and check.due(self.global_step, self.steps_per_epoch, self.last_step):
-                check.run(self.global_step, self.global_step / self.steps_per_epoch, run_log)
-            metrics.step_done(time.perf_counter() - aside)
+            if evaluation is not None and evaluation.due(self.global_step, self.steps_per_epoch, self.last_step):
+                evaluation.run(self.global_step, self.global_step / self.steps_per_epoch, run_log)
+            metrics.step_done(excluded=time.perf_counter() - began)
         return None
 
     def train_step(self, batch: Batch) -> StepOutput:
@@ -264,7 +264,7 @@ class Trainer:
         return output
 
     def learning_rate(self) -> float:
-        """The learning rate of the coming step."""
+        """The learning rate of the next step."""
         return learning_rate(
             self.config.optim,
             self.global_step,
@@ -279,7 +279,7 @@ class Trainer:
         return self.config.optim.lr * self.config.batch_size / 256
 
     def batches(self) -> Generator[Batch]:
-        """Views and targets of every step from the current one to the last; on CUDA made during the step before."""
+        """The batches from the current step to the last one; on CUDA, augmented during the previous step."""
         maker = BatchMaker(self.config, self.dtype)
 
         def make(item: Decoded) -> Batch:
@@ -289,13 +289,13 @@ class Trainer:
         if self.device.type == "cuda":
             with closing(prefetch(self._decoded(), make, CudaStream(self.device))) as batches:
                 yield from batches
-        else:  # a thread decodes, also across the end of an epoch
+        else:  # a thread decodes ahead, also across epochs
             with closing(Background(self._decoded(), depth=1, name="decode-ahead", about="photos")) as decoded:
                 for item in decoded:
                     yield make(item)
 
     def _decoded(self) -> Generator[Decoded]:
-        """The photos of every step from the current one to the last."""
+        """The decoded photos from the current step to the last one."""
         step = self.global_step
         while step < self.last_step:
             epoch, start = divmod(step, self.steps_per_epoch)
@@ -319,7 +319,7 @@ class Trainer:
         run_log.metrics(means.record(self.global_step, epoch, lr), line)
 
     def check_losses(self) -> None:
-        """Raises RunError, on all processes, where a loss so far was NaN or Inf; its samples are saved for replay."""
+        """Raises RunError on all ranks if a loss was NaN or Inf; saves the sample ids for `fastaugself replay`."""
         found = self.loss_watch.found()
         if found is None:
             return
@@ -327,16 +327,16 @@ class Trainer:
         context = {"epoch": (found.step - 1) // self.steps_per_epoch, "seed": self.config.seed}
         self.loss_watch.dump(path, found, **context, photos=str(self.config.data.train))
         what = f"the loss is NaN or Inf at step {found.step} on rank {found.rank}"
-        raise RunError(f"{self._with_remedy(what)}; `fastaugself replay {path}` looks for the cause in its samples")
+        raise RunError(f"{self._with_remedy(what)}; run `fastaugself replay {path}` to find the cause")
 
     def baseline_losses(self) -> dict[str, float]:
-        """AugSelf's losses of heads that always output zero, on these photos: what a head has to beat."""
+        """Baseline AugSelf losses on this data set, by name: those of heads that always output zero."""
         if not self._baseline_losses:
             self._baseline_losses = baseline_losses(self.config, self.loader.sizes_N2, self.learner.augself)
         return self._baseline_losses
 
     def state(self) -> dict[str, Any]:
-        """The content of a checkpoint besides the step and the configuration."""
+        """The training state for a checkpoint."""
         return {
             "samples": self.loader.num_samples,
             "fingerprint": self.loader.fingerprint,
@@ -346,10 +346,10 @@ class Trainer:
         }
 
     def save(self, *, last: bool = False) -> None:
-        """Writes a checkpoint, from rank 0.
+        """Writes a checkpoint on rank 0. last: this is the last checkpoint of the run.
 
-        If it cannot be written, older ones are kept and a warning is logged; `last` raises RunError instead. Weights
-        with NaN or Inf are not written: they set `weights_nonfinite`, and `last` raises RunError on all processes.
+        If writing fails, logs a warning and keeps older checkpoints. Does not write weights with NaN or Inf, but sets
+        `weights_nonfinite`. With `last`, raises RunError in both cases, for NaN or Inf on all ranks.
         """
         if not self.world.is_main and not last:
             return
@@ -367,13 +367,13 @@ class Trainer:
         except OSError as error:
             kept = checkpoint.checkpoints(folder)
             newest = f"the newest is {kept[-1].name}" if kept else "there is none yet"
-            complaint = f"no checkpoint of step {self.global_step} was written to {folder} ({error}); {newest}"
+            message = f"no checkpoint of step {self.global_step} was written to {folder} ({error}); {newest}"
             if last:
-                raise RunError(f"{complaint}; free disk space and run the same command again to resume") from None
-            log.warning("%s; training continues, the next try is in %g minutes", complaint, options.minutes)
+                raise RunError(f"{message}; free disk space and run the same command again to resume") from None
+            log.warning("%s; training continues, the next attempt is in %g minutes", message, options.minutes)
 
     def close(self) -> None:
-        """Ends the loader's threads."""
+        """Stops the threads of the loader."""
         self.loader.close()
 
     @property
@@ -407,8 +407,8 @@ class Trainer:
             )
         if state["fingerprint"] != self.loader.fingerprint:
             raise UsageError(
-                f"the run in {self.config.run} was trained on other photos than {self.loader.name}, or on the same in "
-                f"another order; pass the same files in the same order, or another --run"
+                f"the run in {self.config.run} was trained on other photos than {self.loader.name}, or on the same "
+                f"photos in another order; pass the same files in the same order, or another --run"
             )
         self.learner.load_state_dict(state["learner"])
         load_state(self.optimizer, state["optimizer"])
@@ -422,5 +422,5 @@ class Trainer:
 
 
 def seed_step(seed: int, global_step: int, rank: int) -> None:
-    """Seeds what the model draws in a step (dropout, stochastic depth), so that a resumed run draws the same."""
+    """Seeds dropout and stochastic depth of a step, so that a resumed run draws the same numbers."""
     torch.manual_seed(int(np.random.SeedSequence((seed, global_step, rank)).generate_state(1, np.uint64)[0] >> 1))

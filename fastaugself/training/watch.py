@@ -1,4 +1,4 @@
-"""NaN and Inf losses, detected on the device and reported with step, rank and samples; collapsed features."""
+"""Detects NaN and Inf losses on the device (with step, rank and sample ids), and collapsed features."""
 
 import json
 import logging
@@ -15,14 +15,14 @@ log = logging.getLogger(__name__)
 
 
 class Found(NamedTuple):
-    """The first loss that was NaN or Inf. step: counted from 1. rank: of the process."""
+    """The first NaN or Inf loss. step: counted from 1. rank: where it occurred."""
 
     step: int
     rank: int
 
 
 class LossWatch:
-    """Keeps the first step whose loss was NaN or Inf, and its sample ids, without waiting for the device."""
+    """Records the first step with a NaN or Inf loss, and its sample ids, without host sync."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -30,19 +30,19 @@ class LossWatch:
         self._ids_B: Tensor | None = None
 
     def update(self, loss: Tensor, step: int, ids_B: Tensor) -> None:
-        """Call after a step. loss: scalar. step: counted from 1. ids_B: int64 sample ids of this process."""
+        """Call after each step. loss: scalar. step: counted from 1. ids_B: int64 sample ids of this rank."""
         new = (self._step < 0) & ~torch.isfinite(loss.detach())
         self._step = torch.where(new, step, self._step)
         self._ids_B = torch.where(new, ids_B, ids_B if self._ids_B is None else self._ids_B)
 
     def found(self) -> Found | None:
-        """The first of all processes; a collective call, which waits for the device."""
+        """The first NaN or Inf loss over all ranks, or None; a collective call that waits for the device."""
         steps = all_gather(self._step).tolist()
         bad = [Found(step, rank) for rank, step in enumerate(steps) if step >= 0]
         return min(bad) if bad else None
 
     def dump(self, path: Path, found: Found, **context: Any) -> None:
-        """Writes the sample ids of that step, on the rank that had it. context: further JSON values."""
+        """Writes the sample ids of that step to `path`, on its rank only. context: further JSON values."""
         if self.world.rank != found.rank or self._ids_B is None:
             return
         record = {**found._asdict(), **context, "sample_ids": self._ids_B.tolist()}
@@ -50,7 +50,7 @@ class LossWatch:
 
 
 class CollapseAlarm:
-    """Warns once when the features of all samples become the same."""
+    """Logs one warning when the features of all samples become nearly equal (collapse)."""
 
     LEVEL = 0.01
 
@@ -62,8 +62,8 @@ class CollapseAlarm:
         if feature_std < self.LEVEL and not self._warned:
             self._warned = True
             log.warning(
-                "the features of all samples of a batch are nearly the same at step %d (feature_std %.4f: 0 is "
-                "collapse, 1 uniform on the sphere): a lower --optim.lr or a longer --optim.warmup-epochs may help",
+                "the features of all samples of a batch are nearly the same at step %d (feature_std %.4f; 0 is "
+                "collapse, 1 uniform on the sphere): try a lower --optim.lr or a longer --optim.warmup-epochs",
                 step,
                 feature_std,
             )
@@ -71,6 +71,6 @@ class CollapseAlarm:
 
 @torch.no_grad()
 def all_finite(tensors: list[Tensor]) -> bool:
-    """Whether every value is finite; waits for the device."""
+    """Whether no value is NaN or Inf; waits for the device."""
     floating = [t for t in tensors if t.is_floating_point()]
     return not floating or bool(torch.stack(list(torch._foreach_norm(floating))).isfinite().all())

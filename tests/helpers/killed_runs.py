@@ -1,9 +1,10 @@
-"""Trains in processes that are killed at random moments until one gets to the end (for training/test_survival.py).
+"""Trains in processes that are killed at random moments until one finishes the run (for training/test_survival.py).
 
-Every training is a fork of this process, which has imported everything but computed no gradient (autograd's threads
-do not survive a fork): a start takes a fraction of a second.
+Each process is a fork of this one, which has imported everything but computed no gradient (autograd's threads do not
+survive a fork), so that it starts in a fraction of a second.
 
-Usage: killed_runs.py CONFIG.json KILLS SEED; prints the number of kills and of the steps that the checkpoints had then.
+Usage: killed_runs.py CONFIG.json KILLS SEED. Prints the number of kills, and the step of the newest checkpoint after
+each kill.
 """
 
 import json
@@ -34,7 +35,7 @@ def train(config):
 
 
 def warm_up(config):
-    """Loads what numba has compiled, once for all forks."""
+    """Loads the compiled numba code once, before forking."""
     with Loader(config.data.train, batch_size=config.batch_size, source="native", workers=1) as loader:
         epoch = loader.epoch(0)
         make_batch(config, next(epoch), 0, torch.float32)
@@ -62,7 +63,7 @@ def main():
             done, status = os.waitpid(child, os.WNOHANG)
             if done:
                 if status:
-                    sys.exit(f"a training failed with status {status}")
+                    sys.exit(f"a training process failed with status {status}")
                 print(kills, json.dumps(steps))
                 return
             time.sleep(0.002)

@@ -1,4 +1,4 @@
-"""Threads that still read, decode or hand on photos when nobody wants any."""
+"""Finds threads of loaders that still run after their loader was closed."""
 
 import threading
 import time
@@ -6,13 +6,13 @@ import time
 from fastaugself.data.readers import ffcv as ffcv_source
 
 NAMES = ("decode", "fastaugself-ffcv", "open", "read-ahead", "to-device")
-PATIENCE = 1.0  # seconds for what was cancelled to be taken out of a queue
+TIMEOUT = 1.0  # seconds until cancelled work must have left the queues
 
 
 def working():
-    """Their names. FFCV's threads are kept for the next epoch: those of a pool with nothing to do do not count."""
+    """Names of the running threads, without idle threads of FFCV's pools, which are kept for the next epoch."""
     pools = [pool for kept in ffcv_source._pools.values() for pool in kept]
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + TIMEOUT
     while not all(pool._work_queue.empty() for pool in pools) and time.monotonic() < until:
         time.sleep(0.001)
     idle = {thread.ident for pool in pools if pool._work_queue.empty() for thread in pool._threads}

@@ -1,13 +1,13 @@
-"""Work on several processes over gloo, all forks of one that has imported everything. Run by tests.
+"""Runs functions on several ranks over gloo, which are forks of one process that has imported everything.
 
 Usage: ranks.py train BETON FOLDER NAME=RANKSxSTEP[,RANKSxSTEP] ... | ranks.py compile FOLDER
     | ranks.py compile-one FOLDER | ranks.py differ BETON FOLDER options|photos|step
 
-train: runs in FOLDER/NAME that stop at each STEP and go on with another number of RANKS; rank R of the sitting that
-ends at STEP leaves STEP-R.json: the digest of both views of every sample, by step and id.
-compile: steps on two ranks: eager, compiled, and where the backward pass does not compile; leaves RANK.pt.
-compile-one: steps whose backward pass does not compile on rank 1 alone; leaves RANK.txt, the error.
-differ: two processes that were started with other things, or find other checkpoints; leaves RANK.txt, the error.
+train: runs in FOLDER/NAME that stop at each STEP and resume with another number of RANKS. Rank R writes STEP-R.json for
+the part that ends at STEP: digests of both views of each sample, by step and sample id.
+compile: steps on two ranks in eager mode, compiled, and with a backward pass that fails to compile; writes RANK.pt.
+compile-one: steps whose backward pass fails to compile on rank 1 only; writes the error to RANK.txt.
+differ: two ranks with different options, photos or checkpoints; writes the error to RANK.txt.
 """
 
 import dataclasses
@@ -45,7 +45,7 @@ from fastaugself.training.trainer import Trainer
 
 
 def on_ranks(count, work):
-    """`work(world)` on each of `count` processes; what fails on one ends all."""
+    """Runs `work(world)` on `count` ranks; an error on one rank kills all."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -74,7 +74,7 @@ def on_ranks(count, work):
 
 
 def run_config(beton, folder):
-    """At this learning rate rounding hardly grows."""
+    """A configuration whose learning rate is so small that rounding errors hardly grow."""
     return tiny_runs.config(
         beton,
         folder,
@@ -84,8 +84,8 @@ def run_config(beton, folder):
     )
 
 
-def sitting(config, end):
-    """Trains until step `end`, on as many processes as this is called on."""
+def train_part(config, end):
+    """Work for `on_ranks`: trains until step `end` and writes the digests of all views."""
 
     def work(world):
         trainer = Trainer(dataclasses.replace(config, max_steps=end), world)
@@ -107,22 +107,22 @@ def sitting(config, end):
 
 def train(beton, folder, *runs):
     for words in runs:
-        name, sittings = words.split("=")
+        name, parts = words.split("=")
         config = run_config(Path(beton), Path(folder) / name)
         config.run.mkdir()
         warm_up(config)
-        for ranks, end in (map(int, part.split("x")) for part in sittings.split(",")):
-            on_ranks(ranks, sitting(config, end))
+        for ranks, end in (map(int, part.split("x")) for part in parts.split(",")):
+            on_ranks(ranks, train_part(config, end))
 
 
 class SmallBuckets(DistributedDataParallel):
-    """1 MiB, the least that DDP begins with."""
+    """DDP with buckets of 1 MiB, the smallest first bucket that it allows."""
 
     __init__ = functools.partialmethod(DistributedDataParallel.__init__, bucket_cap_mb=1)
 
 
 def learner_of(method):
-    """With synchronised statistics in encoder and heads."""
+    """A learner with synchronised batch norm in encoder and heads."""
     torch.manual_seed(0)
     width = tiny_steps.D
     backbone = nn.Sequential(
@@ -133,9 +133,9 @@ def learner_of(method):
 
 
 def steps_of(method, rank, bw_compiler=None):
-    """Four steps: losses, weights, graphs after the second and the last, graph breaks, and what backward did in turn.
+    """Runs four steps. Returns losses, weights, (graphs after step 2, graphs after step 4, graph breaks) and events.
 
-    That is "part" for a compiled part of the backward pass, and "bucket" where the exchange of gradients begins.
+    Events of the last backward pass in order: "part" is a compiled part, "bucket" the start of a gradient all-reduce.
     """
     torch._dynamo.reset()
     counters.clear()
@@ -195,17 +195,17 @@ def compile_fails_on_one(folder):
         except RunError as error:
             text = str(error)
         Path(folder, f"{world.rank}.txt").write_text(text)
-        os._exit(0)  # the exchange that one process waits for never comes
+        os._exit(0)  # one rank waits for a collective that never happens
 
     on_ranks(2, work)
 
 
 def differ(beton, folder, what):
-    """Two processes that do not go together; each leaves RANK.txt, what it is told."""
+    """Two ranks that differ in `what`; each writes its error to RANK.txt."""
     config = run_config(Path(beton), Path(folder) / "run")
     config.run.mkdir()
     if what == "step":
-        on_ranks(1, sitting(config, 3))
+        on_ranks(1, train_part(config, 3))
 
     def work(world):
         own = config

@@ -1,4 +1,4 @@
-"""What `write_photos` has stored of a collection. Used by the tests of what can be written."""
+"""Converts a photo collection with `write_photos` and reads back the result, for tests of input formats."""
 
 from fastaugself.data.beton import manifest, sidecar
 from fastaugself.data.beton.format import Beton
@@ -7,7 +7,7 @@ from fastaugself.data.inputs.samples import Columns
 
 
 def written(source, tmp_path, **columns):
-    """What is stored of a source: bytes, labels, source names, class names."""
+    """Converts `source`. Returns the stored bytes, labels, source names, class names and the summary."""
     out = tmp_path / "out.beton"
     result = write_photos(source, out, progress=False, overwrite=True, columns=Columns(**columns))
     with Beton(out) as beton:

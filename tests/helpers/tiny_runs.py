@@ -1,4 +1,4 @@
-"""Training runs of a fraction of a second, for tests: `beton` is the fixture's file of 64 photos, 4 steps an epoch."""
+"""Training runs of a fraction of a second. `beton`: the fixture's file of 64 photos, which is 4 steps per epoch."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ ALONE = World.single()
 
 
 def config(beton, run, **changes):
-    """MoCo v2 + AugSelf on a ResNet-18 of a sixteenth of the width at 16 px, 8 steps."""
+    """MoCo v2 + AugSelf for 8 steps at 16 px, on a ResNet-18 with 1/16 of the usual width."""
     base = Pretrain(
         data=Data(train=beton, source="native", workers=1),
         view=ViewPolicy.moco_v2(16),
@@ -32,7 +32,7 @@ def config(beton, run, **changes):
 
 
 def train(configuration):
-    """The trainer of a run that is over, its folder on disk; what fails there is raised here."""
+    """Trains a run to its end and returns the closed trainer; raises the errors of training."""
     configuration.run.mkdir(parents=True, exist_ok=True)
     (configuration.run / "config.json").write_text(json.dumps(to_dict(configuration)))
     trainer = Trainer(configuration, ALONE)
@@ -49,7 +49,7 @@ def metrics(run):
 
 
 def saved_steps(run):
-    """Steps of the checkpoints in a run folder, oldest first."""
+    """Steps of the checkpoints of a run, in ascending order."""
     return [int(path.stem.removeprefix("step-")) for path in checkpoint.checkpoints(run / "checkpoints")]
 
 

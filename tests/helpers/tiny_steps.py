@@ -1,4 +1,4 @@
-"""Single training steps of every method on random views, for tests."""
+"""Training steps of every method on random views."""
 
 import torch
 from torch import Tensor, nn
@@ -49,11 +49,11 @@ def batch(seed=0, cassle=None):
     policies, sizes = (ViewPolicy.moco_v2(16),) * 2, torch.tensor([[40, 30]] * B, dtype=torch.int32)
     params = sample_params(torch.arange(B) + seed * B, sizes, policies, seed=0, epoch=0)
     x = torch.randn(2, B, 3, 16, 16, generator=random)
-    omega = None
+    condition = None
     if cassle:
-        omega = descriptors(params, sizes, policies, torch.zeros(2, B, 3), include=cassle.include)
+        condition = descriptors(params, sizes, policies, torch.zeros(2, B, 3), include=cassle.include)
     labels = torch.randint(4, (B,), generator=random)
-    return Views(x, labels, omega), augself_targets(params, sizes, policies)
+    return Views(x, labels, condition), augself_targets(params, sizes, policies)
 
 
 def step_of(learner, **options):

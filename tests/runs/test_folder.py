@@ -1,4 +1,4 @@
-"""Paths that should be run folders: what is said of those that are none."""
+"""Loading config.json from run folders, and the errors for paths that are not run folders."""
 
 import json
 

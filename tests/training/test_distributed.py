@@ -1,4 +1,4 @@
-"""Several processes: four, compiled, killed one by one, signalled, and on two nodes: two network namespaces."""
+"""Multi-process training: four ranks, compiled, killed, signalled, and two nodes (network namespaces)."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def environment():
 
 @contextmanager
 def started(command, log):
-    """A command in the background, ended with everything it started."""
+    """Runs a command in the background; kills its process group at the end."""
     with open(log, "w") as out:
         process = subprocess.Popen(
             command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
@@ -55,7 +55,7 @@ def started(command, log):
 
 
 def ranks(parent):
-    """Process id of every rank that torchrun has running."""
+    """Process ids of the running ranks of torchrun, by rank."""
     found = {}
     for entry in Path("/proc").iterdir():
         try:
@@ -86,8 +86,11 @@ def losses(run):
 
 
 def assert_same_losses(one, other):
-    """Every step once, and computed alike: at this learning rate rounding grows to 1e-5 in all these steps, while
-    another momentum (0.8) changes losses by 1e-2 within six; at twice the rate it reaches 1e-3 after 18."""
+    """Every step once, with equal losses.
+
+    At this learning rate rounding errors grow to 1e-5 over all steps, while another momentum (0.8) changes losses by
+    1e-2 within six steps; at twice the learning rate rounding errors reach 1e-3 after 18 steps.
+    """
     assert list(one) == list(other) == list(range(1, STEPS + 1))
     for step in one:
         assert other[step] == pytest.approx(one[step], abs=1e-4), step
@@ -95,15 +98,15 @@ def assert_same_losses(one, other):
 
 @pytest.fixture(scope="module")
 def alone(beton, tmp_path_factory):
-    """The losses of one process."""
+    """The losses of a run on one process."""
     run = tmp_path_factory.mktemp("alone") / "run"
     command = [sys.executable, *options(beton, run)]
     subprocess.run(command, check=True, capture_output=True, env=environment())
     return losses(run)
 
 
-def test_ranks_killed_one_by_one_and_one_signalled_alone_lose_nothing(beton, tmp_path, alone):
-    """torchrun starts all again after each kill; the signal stops all at one step; one process takes it to the end."""
+def test_no_step_is_lost_when_ranks_are_killed_and_one_is_signalled(beton, tmp_path, alone):
+    """torchrun restarts all ranks after each kill; the signal stops all at one step; one process finishes the run."""
     run, log = tmp_path / "run", tmp_path / "log"
     command = torchrun("--standalone", "--nproc-per-node=2", "--max-restarts=2", "--monitor-interval=0.1")
     with started([*command, *options(beton, run)], log) as process:
@@ -131,8 +134,8 @@ def forked_ranks(*arguments):
 
 
 @pytest.mark.slow
-def test_four_processes_then_two_then_one_compute_what_one_does(beton, tmp_path):
-    """Each sitting ends in the middle of an epoch of four steps."""
+def test_four_processes_then_two_then_one_give_the_results_of_one(beton, tmp_path):
+    """Each part of the run ends in the middle of an epoch of four steps."""
     names = ("alone", "several")
     forked_ranks("train", beton, tmp_path, "alone=1x20", "several=4x6,2x13,1x20")
     views = {name: {} for name in names}
@@ -152,9 +155,9 @@ def test_four_processes_then_two_then_one_compute_what_one_does(beton, tmp_path)
 
 @pytest.mark.slow
 def test_compiled_steps_on_two_processes_are_the_eager_ones_in_one_graph_cut_at_the_buckets(tmp_path):
-    """Synchronised statistics, gathers and sums over processes are inside the graph; nothing is compiled twice.
+    """Synchronised batch norm, all-gathers and all-reduces are inside the graph; nothing is compiled twice.
 
-    Where the backward pass does not compile, which shows when DDP waits for it already, steps go on eagerly.
+    If the backward pass fails to compile, when DDP already waits for it, training continues in eager mode.
     """
     forked_ranks("compile", tmp_path)
     for rank in (0, 1):
@@ -167,25 +170,27 @@ def test_compiled_steps_on_two_processes_are_the_eager_ones_in_one_graph_cut_at_
         graphs, events = found["compiled"][2:]
         assert graphs == (1, 1, 0), "graphs after the second step and the last, and breaks"
         last = len(events) - 1 - events[::-1].index("part")
-        assert events.index("bucket") < last, f"no exchange of gradients began beside the backward pass: {events}"
+        assert events.index("bucket") < last, f"no all-reduce of gradients overlaps with the backward pass: {events}"
 
 
-def test_a_compiler_that_fails_on_one_process_alone_ends_the_run_on_all(tmp_path):
+def test_a_compiler_failure_on_one_rank_only_ends_the_run_on_all(tmp_path):
     forked_ranks("compile-one", tmp_path)
-    said = [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)]
-    assert all(f"failed on rank {rank} and not on all processes" in text for rank, text in enumerate(said)), said
-    assert "no compiler here" in said[1] and "pass --compile off" in said[1]
+    messages = [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)]
+    assert all(f"failed on rank {rank} and not on all processes" in text for rank, text in enumerate(messages)), (
+        messages
+    )
+    assert "no compiler here" in messages[1] and "pass --compile off" in messages[1]
 
 
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("options", "process 1 was started with --optim.lr 0.5, process 0 with 0.0005; pass the same options"),
-        ("photos", "process 1 has other photos than process 0 under the names of"),
-        ("step", "process 0 found that of step 3 as the newest checkpoint in"),
+        ("options", "rank 1 was started with --optim.lr 0.5, rank 0 with 0.0005; pass the same options"),
+        ("photos", "rank 1 has other photos than rank 0 in"),
+        ("step", "rank 0 found that of step 3 as the newest checkpoint in"),
     ],
 )
-def test_processes_that_do_not_go_together_are_told_before_the_first_step(beton, photo_folder, tmp_path, what, message):
+def test_ranks_that_differ_are_refused_before_the_first_step(beton, photo_folder, tmp_path, what, message):
     write_photos(photo_folder / "coffee", tmp_path / "other.beton", progress=False)
     forked_ranks("differ", beton, tmp_path, what)
     for rank in (0, 1):
@@ -198,21 +203,21 @@ def ip(*arguments):
 
 @pytest.fixture()
 def two_nodes():
-    """Names and addresses of two network namespaces with a cable between them."""
+    """Names, addresses and interfaces of two network namespaces connected by a veth pair."""
     names = [f"fas{os.getpid()}{side}" for side in "ab"]
     try:
         made = ip("netns", "add", names[0])
     except FileNotFoundError:
-        pytest.skip("there is no ip command (iproute2) here")
+        pytest.skip("the ip command (iproute2) is not installed")
     if made.returncode:
-        pytest.skip(f"no network namespaces may be made here: {made.stderr.strip()}")
+        pytest.skip(f"cannot create network namespaces: {made.stderr.strip()}")
     try:
         ip("netns", "add", names[1])
         cable = ip(
             "link", "add", "node0", "netns", names[0], "type", "veth", "peer", "name", "node1", "netns", names[1]
         )
         if cable.returncode:
-            pytest.skip(f"no pair of virtual network cards may be made here: {cable.stderr.strip()}")
+            pytest.skip(f"cannot create a veth pair: {cable.stderr.strip()}")
         for i, name in enumerate(names):
             for command in (f"addr add 10.77.0.{i + 1}/24 dev node{i}", f"link set node{i} up", "link set lo up"):
                 done = ip("-n", name, *command.split())
@@ -223,7 +228,7 @@ def two_nodes():
             ip("netns", "del", name)
 
 
-def test_two_nodes_of_which_one_is_killed_compute_what_one_process_does(beton, tmp_path, alone, two_nodes):
+def test_two_nodes_with_one_killed_give_the_results_of_one_process(beton, tmp_path, alone, two_nodes):
     run = tmp_path / "run"
     master = two_nodes[0][1]
     meeting = ("--nnodes=2", "--nproc-per-node=1", f"--master-addr={master}", "--master-port=29577")

@@ -1,4 +1,4 @@
-"""What only a CUDA device can show: the kernels on it against the oracle on the CPU, and steps without a host sync."""
+"""Tests that need a CUDA device: kernels against the CPU oracle, and training steps without host sync."""
 
 import os
 import subprocess
@@ -53,8 +53,8 @@ def test_targets_and_descriptors_have_the_same_bits_as_on_the_cpu():
         expected = augself_targets(params, sizes, policies, mode=mode)
         for got, want in zip(augself_targets(params.cuda(), sizes.cuda(), policies, mode=mode), expected, strict=True):
             assert all(torch.equal(x.cpu(), y) for x, y in zip(got, want, strict=True))
-    omega = descriptors(params.cuda(), sizes.cuda(), policies, shift.cuda())
-    assert torch.equal(omega.cpu(), descriptors(params, sizes, policies, shift))
+    found = descriptors(params.cuda(), sizes.cuda(), policies, shift.cuda())
+    assert torch.equal(found.cpu(), descriptors(params, sizes, policies, shift))
 
 
 @pytest.mark.parametrize("size", [32, 64, 96, 224, (72, 88), 51])
@@ -64,7 +64,7 @@ def test_views_match_the_oracle(size):
     params = sample_params(torch.arange(16), sizes, (policy, policy), seed=3, epoch=1)
     options = dict(size=size, rounding="none", color_shift=True, **UNIT)
     expected, shift = augment(pixels, offsets, sizes, params, backend="reference", **options)
-    # The discontinuities of solarize turn an ulp into a flip: rows with it are compared by the share of flips.
+    # Solarize is discontinuous, so an ulp can invert a pixel: its rows are compared by the fraction of such pixels.
     smooth = (params[..., 14] > 1)[..., None, None, None]
     got, got_shift = augment(*on_cuda(pixels, offsets, sizes, params), **options)
     error = (got.cpu() - expected).abs()

@@ -1,4 +1,4 @@
-"""Optimizers against plain formulas and against torch's, and the groups of parameters they get."""
+"""Optimizers against plain formulas, torch and timm, and their parameter groups."""
 
 import copy
 import dataclasses
@@ -78,12 +78,12 @@ def test_lamb_is_its_algorithm():
     assert_close(trained(lambda p: Lamb(p, lr, betas=(b1, b2), eps=eps, weight_decay=decay)), expected)
 
 
-OVERFLOWS = (0, 3)  # steps; the first is where a scale that is too large is found out
+OVERFLOWS = (0, 3)  # steps whose scaled gradients have Inf or NaN
 
 
 @pytest.mark.parametrize("cls", [Lars, Lamb])
-def test_a_scaled_loss_takes_the_same_steps_without_waiting_and_skips_the_same(cls):
-    """GradScaler's own way, which waits to see whether gradients are finite, is the other implementation."""
+def test_loss_scaling_without_host_sync_takes_and_skips_the_same_steps(cls):
+    """Compared with GradScaler's default, which waits for the device to check gradients for NaN and Inf."""
 
     class Waiting(cls):
         _step_supports_amp_scaling = False
@@ -151,8 +151,8 @@ def test_a_step_after_saving_and_loading_is_the_same_step(name):
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_state_in_another_order_of_memory_goes_on_as_in_the_same(name):
-    """Of a weight in channels-last order whose state is saved in the plain one."""
+def test_state_in_another_memory_format_gives_the_same_steps(name):
+    """A channels-last weight whose optimizer state was saved in contiguous format."""
     layouts = (torch.contiguous_format, torch.channels_last)
     plain, last = (nn.Conv2d(4, 6, 3, bias=False).to(memory_format=layout) for layout in layouts)
     optimizers = [make_optimizer(model, Optim(name=name, weight_decay=0.1)) for model in (plain, last)]
@@ -172,11 +172,11 @@ def test_state_in_another_order_of_memory_goes_on_as_in_the_same(name):
 
 
 @pytest.mark.parametrize("decay_norm_bias", [True, False])
-def test_norms_and_biases_are_never_scaled_and_decay_only_where_wanted(decay_norm_bias):
+def test_norms_and_biases_are_never_scaled_and_decay_only_if_requested(decay_norm_bias):
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     optimizer = make_optimizer(model, Optim(name="lars", weight_decay=0.1, decay_norm_bias=decay_norm_bias))
     groups = {len(group["params"]): group for group in optimizer.param_groups}
-    assert groups[1]["adapt"] and groups[1]["weight_decay"] == 0.1  # the kernel
+    assert groups[1]["adapt"] and groups[1]["weight_decay"] == 0.1  # the convolution's weight
     assert not groups[3]["adapt"] and groups[3]["weight_decay"] == (0.1 if decay_norm_bias else 0.0)
 
 
@@ -194,7 +194,7 @@ def test_a_predictor_keeps_the_peak_while_the_rest_follows_the_schedule():
         assert rates[p] == pytest.approx(peak * (0.5 if p.ndim == 1 else 1.0)), name
 
 
-def test_what_apex_cannot_do_is_refused_before_it_is_looked_for():
+def test_unsupported_options_of_apex_are_refused_before_it_is_imported():
     with pytest.raises(UsageError, match="apex has no fused LARS"):
         Optim(name="lars", implementation="apex")
     for options in ({}, {"decay_norm_bias": False, "weight_decay": 0.0}):
@@ -203,7 +203,7 @@ def test_what_apex_cannot_do_is_refused_before_it_is_looked_for():
 
 
 class ApexOptimizer(torch.optim.Optimizer):
-    """What NVIDIA apex's optimizers have in common: gradients are dropped by a call that takes no options."""
+    """Base class of stand-ins for NVIDIA apex's optimizers; `zero_grad` takes no options."""
 
     def zero_grad(self):
         for group in self.param_groups:
@@ -221,7 +221,7 @@ class ApexOptimizer(torch.optim.Optimizer):
 
 
 class FusedSGD(ApexOptimizer):
-    """With the arguments of NVIDIA apex 25.09, as are the others."""
+    """Arguments as in NVIDIA apex 25.09; so are those of the other stand-ins."""
 
     def __init__(
         self,
@@ -297,13 +297,13 @@ class FusedLAMB(FusedAdam):
     def update(self, p, grad, state, group):
         update = self.direction(p, grad, state, group)
         w, u = p.norm(), update.norm()
-        ratio = w / u if group["weight_decay"] and w > 0 and u > 0 else 1.0  # what use_nvlamb would lift
+        ratio = w / u if group["weight_decay"] and w > 0 and u > 0 else 1.0  # use_nvlamb would drop this condition
         p.sub_(group["lr"] * ratio * update)
 
 
 @pytest.mark.parametrize(("name", "cls"), [("sgd", FusedSGD), ("adamw", FusedAdam), ("lamb", FusedLAMB)])
-def test_apexs_optimizers_get_what_they_take_and_go_on_from_a_checkpoint(name, cls, monkeypatch, tmp_path):
-    """Through the trainer's step, beside torch's; the stand-ins have apex's arguments and formulas, not its kernels."""
+def test_apex_optimizers_train_and_resume_like_those_of_torch(name, cls, monkeypatch, tmp_path):
+    """With the trainer's step; the stand-ins have apex's arguments and formulas, not its kernels."""
     from tiny_steps import METHODS, assert_same, learner_of, take, tensors
 
     apex, parts = types.ModuleType("apex"), types.ModuleType("apex.optimizers")
@@ -314,7 +314,9 @@ def test_apexs_optimizers_get_what_they_take_and_go_on_from_a_checkpoint(name, c
     options = Optim(name=name, weight_decay=0.05, decay_norm_bias=False, norm_bias_lr_scale=0.5)
 
     def step_with(implementation):
-        learner = learner_of(METHODS["moco"], norm=False)  # no gradient is 0 up to rounding, which Adam would magnify
+        learner = learner_of(
+            METHODS["moco"], norm=False
+        )  # batch norm makes some gradients 0 up to rounding, which Adam would magnify
         with monkeypatch.context() as patch:
             patch.setattr(nn.Parameter, "is_cuda", implementation == "apex", raising=False)
             chosen = dataclasses.replace(options, implementation=implementation)
@@ -342,8 +344,8 @@ def test_apex_needs_cuda(monkeypatch):
         make_optimizer(nn.Linear(2, 2), Optim(implementation="apex"))
 
 
-def test_lars_and_lamb_are_timms_where_the_formulas_meet(timm):
-    """timm's LARS divides by |g| + decay |w|, which without decay is what ours divides by."""
+def test_lars_and_lamb_are_timms_where_the_formulas_agree(timm):
+    """timm's LARS divides by |g| + decay |w|, which equals our |g + decay w| without decay."""
     from timm.optim import Lamb as TimmLamb
     from timm.optim import Lars as TimmLars
 

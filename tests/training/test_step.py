@@ -1,4 +1,4 @@
-"""The step by itself: no wait for the device, no recompilation, one graph, falling back, parts of a batch, overlap."""
+"""The training step: no host sync, no recompilation, one graph, eager fallback, gradient accumulation, prefetching."""
 
 import contextlib
 import copy
@@ -21,7 +21,7 @@ from fastaugself_kernels import Targets
 
 
 class Syncs(TorchDispatchMode):
-    """Counts what would wait for a device: values that go to the host, and shapes that depend on values."""
+    """Records operations that would sync with a device: values read on the host, and data-dependent shapes."""
 
     NAMES = ("_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "equal", "unique", "repeat_interleave")
 
@@ -43,7 +43,7 @@ def _indices(args):
 
 @contextlib.contextmanager
 def counted_syncs(monkeypatch):
-    """The dispatched waits, and calls of Tensor methods that read memory without being dispatched."""
+    """The recorded host syncs, including Tensor methods that read memory without dispatch."""
     with monkeypatch.context() as patch, Syncs() as syncs:
         for name in ("tolist", "numpy", "cpu"):
             original = getattr(Tensor, name)
@@ -77,17 +77,17 @@ def test_the_counter_of_syncs_counts(monkeypatch):
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("optimizer", ["sgd", "lars"])
-def test_a_step_never_waits_for_the_device(name, optimizer, monkeypatch):
-    waits_of(METHODS[name], optimizer, torch.float32, monkeypatch)
+def test_a_step_has_no_host_sync(name, optimizer, monkeypatch):
+    assert_no_host_sync(METHODS[name], optimizer, torch.float32, monkeypatch)
 
 
-@pytest.mark.parametrize("optimizer", ["lars", "lamb"])  # and the fused ones of torch, which are CUDA's
-def test_nor_does_one_with_a_scaled_loss(optimizer, monkeypatch):
-    waits_of(METHODS["moco"], optimizer, torch.float16, monkeypatch)
+@pytest.mark.parametrize("optimizer", ["lars", "lamb"])  # torch's fused optimizers need CUDA for it
+def test_a_step_with_loss_scaling_has_no_host_sync(optimizer, monkeypatch):
+    assert_no_host_sync(METHODS["moco"], optimizer, torch.float16, monkeypatch)
 
 
-def waits_of(method, optimizer, dtype, monkeypatch):
-    """Takes three steps, of which the last must not wait."""
+def assert_no_host_sync(method, optimizer, dtype, monkeypatch):
+    """Runs three steps, the last of which must have no host sync."""
     learner = learner_of(method)
     step = TrainStep(learner, make_optimizer(learner, Optim(name=optimizer)), device=CPU, dtype=dtype)
     take(step, 2)
@@ -100,7 +100,7 @@ def waits_of(method, optimizer, dtype, monkeypatch):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_forward_and_loss_are_one_graph_that_is_compiled_once(name, monkeypatch):
+def test_forward_and_loss_are_one_graph_compiled_once(name, monkeypatch):
     from torch._dynamo.utils import counters
 
     compile_ = torch.compile
@@ -134,7 +134,7 @@ def test_swav_is_compiled_once_more_when_its_queue_is_full(monkeypatch):
 
 
 @pytest.mark.parametrize("where", ["forward", "backward"])
-def test_a_compiler_that_fails_costs_one_line_and_no_step(where, monkeypatch):
+def test_a_compiler_failure_is_logged_once_and_training_continues_in_eager_mode(where, monkeypatch):
     from torch._dynamo.backends.common import aot_autograd
 
     def broken(graph, inputs):
@@ -153,7 +153,7 @@ def test_a_compiler_that_fails_costs_one_line_and_no_step(where, monkeypatch):
         take(insisting, 1)
     torch._dynamo.reset()
     step = step_of(learner_of(METHODS["moco"]), compile="on")
-    step.must_compile = False  # as "auto" is on CUDA
+    step.must_compile = False  # as with "auto" on CUDA
     lines = []
     logger = logging.getLogger("fastaugself.training.compile")
     monkeypatch.setattr(logger, "warning", lambda text, *values: lines.append(text % values))
@@ -167,7 +167,7 @@ def test_a_compiler_that_fails_costs_one_line_and_no_step(where, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["moco", "supervised"])
-def test_parts_of_a_batch_add_up_to_the_whole_without_batch_norm(name):
+def test_gradient_accumulation_is_exact_without_batch_norm(name):
     options = {"norm": False, "weights": {"crop": 0.0, "color": 0.0}}
     whole, parts = (step_of(learner_of(METHODS[name], **options), accumulate=n) for n in (1, 4))
     for a, b in zip(take(whole, 3), take(parts, 3), strict=True):
@@ -176,8 +176,8 @@ def test_parts_of_a_batch_add_up_to_the_whole_without_batch_norm(name):
     assert_same(tensors(whole), tensors(parts))  # the queue too: every key of the batch, in order
 
 
-def test_parts_of_a_batch_have_their_own_statistics_of_batch_norm():
-    """Gradients are the mean of those of the parts: what as many processes with plain batch norm compute."""
+def test_batch_norm_statistics_are_per_micro_batch():
+    """Gradients are the mean over micro-batches, as with one process per micro-batch and plain batch norm."""
     step = step_of(learner_of(METHODS["simsiam"]), accumulate=2)
     alone = copy.deepcopy(step.learner)
     views, targets = batch()
@@ -195,18 +195,18 @@ def test_parts_of_a_batch_have_their_own_statistics_of_batch_norm():
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_only_losses_that_are_means_over_samples_may_be_cut(name):
-    """A loss is per_sample_loss exactly if the mean over halves is the loss of the whole, batch norm set aside."""
+def test_per_sample_loss_is_set_for_exactly_the_losses_that_are_means_over_samples(name):
+    """Without batch norm, the mean over two halves equals the loss of the batch exactly if per_sample_loss is set."""
     learner = learner_of(METHODS[name], weights={"crop": 0.0, "color": 0.0}).eval()
     views, targets = batch()
-    views = views._replace(x_VBCHW=30 * views.x_VBCHW)  # far from where a curved loss looks straight
+    views = views._replace(x_VBCHW=30 * views.x_VBCHW)  # large inputs, where a nonlinear loss is not close to linear
     halves = [learner(Views(views.x_VBCHW[:, s], views.labels_B[s]), targets).loss for s in (slice(0, 4), slice(4, 8))]
     same = torch.isclose(learner(views, targets).loss, sum(halves) / 2, rtol=1e-4)
     assert bool(same) == METHODS[name].per_sample_loss
 
 
 class Recorder:
-    """A stream that writes down what it is told."""
+    """A stream that records its calls."""
 
     def __init__(self, events):
         self.events = events
@@ -224,7 +224,7 @@ class Recorder:
         self.events.append(f"hand over {sorted(int(t[0]) for t in tensors)}")
 
 
-def test_batches_are_taken_and_made_inside_the_stream_and_handed_over_outside():
+def test_batches_are_fetched_and_made_inside_the_stream_and_handed_over_outside():
     events, closed = [], []
 
     def items():
@@ -251,7 +251,7 @@ def test_batches_are_taken_and_made_inside_the_stream_and_handed_over_outside():
     assert events == [f"{what} {i}" for i in range(3) for what in ("take", "make")]
 
 
-def test_compiled_code_stays_with_the_run_unless_the_environment_says_where(tmp_path, monkeypatch):
+def test_compiled_code_is_cached_in_the_run_folder_unless_the_environment_sets_a_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("TRITON_CACHE_DIR", "elsewhere")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")

@@ -1,4 +1,4 @@
-"""Nothing is lost: kills at random moments, full disks, losses that are not finite, signals, files from elsewhere."""
+"""Robustness of runs: kills at random moments, full disks, NaN and Inf losses, signals, untrusted checkpoints."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ KILLS = int(os.environ.get("FASTAUGSELF_KILLS", "3"))
 
 
 def config(beton, run, **changes):
-    """Saves after every step."""
+    """A configuration that saves a checkpoint after every step."""
     return tiny_runs.config(beton, run, **{"checkpoint": Checkpoint(minutes=1e-6), **changes})
 
 
@@ -39,7 +39,7 @@ def messages(caplog, monkeypatch):
 
 
 def test_kills_at_random_moments_lose_nothing(beton, tmp_path):
-    """FASTAUGSELF_KILLS=60 for more of them; the run is made long enough to be killed that often."""
+    """FASTAUGSELF_KILLS sets the number of kills (for example 60); the run is long enough for it."""
     epochs = 4 * KILLS
     whole = train(config(beton, tmp_path / "whole", epochs=epochs))
     killed = config(beton, tmp_path / "killed", epochs=epochs)
@@ -60,7 +60,7 @@ def test_kills_at_random_moments_lose_nothing(beton, tmp_path):
     assert [m["step"] for m in metrics(killed.run)] == list(range(1, whole.total_steps + 1))
 
 
-def test_a_full_disk_keeps_the_run_going_and_the_older_checkpoint(beton, tmp_path, messages):
+def test_a_full_disk_stops_neither_the_run_nor_costs_older_checkpoints(beton, tmp_path, messages):
     size = checkpoint.save(tmp_path / "size", 1, train(config(beton, tmp_path / "a", max_steps=1)).state(), {}, keep=1)
     run = tmp_path / "run"
     train(config(beton, run, max_steps=2))
@@ -78,7 +78,7 @@ def test_a_full_disk_keeps_the_run_going_and_the_older_checkpoint(beton, tmp_pat
     (line, *_) = messages()
     assert "no checkpoint of step 3" in line and "step-000000002.pt" in line and "training continues" in line
     train(config(beton, run, max_steps=3))
-    assert saved_steps(run) == [2, 3]  # with room again, it went on from where it was
+    assert saved_steps(run) == [2, 3]  # with free space again, it resumed
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_work(beton, tmp_path):
@@ -107,8 +107,8 @@ def test_a_log_that_cannot_be_written_does_not_end_the_run(beton, tmp_path, mess
     assert trainer.global_step == 3 and len([m for m in messages() if "cannot be written" in m]) == 1
 
 
-def spoiled(at):
-    """TrainStep whose loss is NaN at step number `at` (from 1), gradients and all."""
+def nan_loss(at):
+    """A forward pass of TrainStep whose loss, and so its gradients, are NaN at step `at` (counted from 1)."""
     original = TrainStep.forward
 
     def forward(self, views, targets):
@@ -119,7 +119,7 @@ def spoiled(at):
     return forward
 
 
-def test_a_loss_that_is_not_finite_is_named_with_step_rank_and_samples(beton, tmp_path, monkeypatch):
+def test_a_nan_loss_is_reported_with_step_rank_and_samples(beton, tmp_path, monkeypatch):
     run = tmp_path / "run"
     configuration = config(
         beton, run, log=Log(every=6, tensorboard=False), checkpoint=Checkpoint(minutes=60, milestone=0.5)
@@ -131,7 +131,7 @@ def test_a_loss_that_is_not_finite_is_named_with_step_rank_and_samples(beton, tm
     monkeypatch.setattr(
         Trainer, "train_step", lambda self, batch: (seen.append(batch.ids_B), train_step(self, batch))[1]
     )
-    monkeypatch.setattr(TrainStep, "forward", spoiled(3))
+    monkeypatch.setattr(TrainStep, "forward", nan_loss(3))
     message = "the loss is NaN or Inf at step 3 on rank 0; "
     with pytest.raises(RunError, match=message + r"the last good checkpoint is .*02.pt.*`fastaugself replay .*json`"):
         trainer.fit()
@@ -148,7 +148,7 @@ def test_a_loss_that_is_not_finite_is_named_with_step_rank_and_samples(beton, tm
     assert saved_steps(run) == []
 
 
-def test_weights_that_are_not_finite_end_the_run_where_the_losses_are(beton, tmp_path, monkeypatch):
+def test_nan_weights_end_the_run_even_if_the_losses_are_finite(beton, tmp_path, monkeypatch):
     train_step = Trainer.train_step
 
     def unseen(self, batch):
@@ -188,7 +188,7 @@ def test_the_newest_checkpoints_and_the_milestones_stay(beton, tmp_path):
     assert saved_steps(tmp_path / "rare") == [6, 12, 16]
 
 
-def test_a_run_that_goes_on_under_other_versions_says_so(beton, tmp_path, monkeypatch, messages):
+def test_resuming_with_other_versions_is_logged(beton, tmp_path, monkeypatch, messages):
     train(config(beton, tmp_path, max_steps=1))
     train(config(beton, tmp_path, max_steps=2))
     assert messages() == []
@@ -204,7 +204,7 @@ class Bomb:
         return (os.mkdir, ("exploded",))
 
 
-def test_a_checkpoint_from_elsewhere_runs_no_code(beton, tmp_path, monkeypatch, messages):
+def test_an_untrusted_checkpoint_runs_no_code(beton, tmp_path, monkeypatch, messages):
     run = tmp_path / "run"
     train(config(beton, run, max_steps=2))
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Runs that stop, go on, spread over processes and compute the same."""
+"""Resuming, configurations, precision and compilation of training runs, and refusals of wrong use."""
 
 import dataclasses
 import json
@@ -85,10 +85,12 @@ def test_a_run_of_another_configuration_is_refused_with_the_option(beton, tmp_pa
     train(config(beton, tmp_path, max_steps=1))
     with pytest.raises(UsageError, match=r"holds a run with --optim.lr 0.1, this command has 0.25"):
         Trainer(config(beton, tmp_path, optim=Optim(lr=0.25)), ALONE)
-    train(config(beton, tmp_path, max_steps=2, log=Log(every=2, tensorboard=False)))  # not what is computed
+    train(
+        config(beton, tmp_path, max_steps=2, log=Log(every=2, tensorboard=False))
+    )  # --log.every does not change results
 
 
-def test_bf16_follows_fp32(beton, tmp_path):
+def test_bf16_losses_are_close_to_fp32(beton, tmp_path):
     train(config(beton, tmp_path / "fp32", optim=Optim(lr=0.01), max_steps=3))
     train(config(beton, tmp_path / "bf16", optim=Optim(lr=0.01), max_steps=3, precision="bf16"))
     for a, b in zip(metrics(tmp_path / "fp32"), metrics(tmp_path / "bf16"), strict=True):
@@ -131,7 +133,7 @@ def test_configuration_survives_its_file(tmp_path):
     several = dataclasses.replace(original, data=Data(train=(Path("a.beton"), Path("b.beton")), order="quasi-random"))
     text = json.dumps(to_dict(several))
     assert from_dict(Pretrain, json.loads(text)) == several
-    # Which files hold the photos may change from one sitting to the next, what order they come in may not.
+    # The files that hold the photos may change when a run is resumed, the order of the photos may not.
     assert differences(to_dict(original), json.loads(text)) == [("data.order", "random", "quasi-random")]
 
 
@@ -158,7 +160,7 @@ def halves(beton, tmp_path):
     return tmp_path
 
 
-def test_a_run_goes_on_with_its_photos_in_several_files_and_not_in_another_order(beton, halves, tmp_path):
+def test_a_run_resumes_with_its_photos_in_several_files_but_not_in_another_order(beton, halves, tmp_path):
     whole = config(beton, tmp_path / "whole", epochs=1)
     parts = config(halves / "*.beton", tmp_path / "parts", epochs=1)
     assert_equal_state(train(whole), train(parts))
@@ -170,7 +172,9 @@ def test_a_run_goes_on_with_its_photos_in_several_files_and_not_in_another_order
         if ends:
             assert_equal_state(train(again), Trainer(whole, ALONE))
         else:
-            with pytest.raises(UsageError, match=r"trained on other photos than .*, or on the same in another order"):
+            with pytest.raises(
+                UsageError, match=r"trained on other photos than .*, or on the same photos in another order"
+            ):
                 Trainer(again, ALONE)
 
 

@@ -1,4 +1,4 @@
-"""What a person sees while and after training: alarms, the linear probe, traces, trackers, reports of several runs."""
+"""Monitoring of training: collapse warnings, the linear probe, traces, trackers, and reports of several runs."""
 
 import json
 import logging
@@ -28,20 +28,22 @@ def warnings(monkeypatch):
     return lines
 
 
-def test_the_spread_of_features_is_1_on_the_sphere_and_0_collapsed():
+def test_feature_std_is_1_on_the_sphere_and_0_collapsed():
     random = torch.Generator().manual_seed(0)
     assert feature_std(torch.randn(4096, 64, generator=random)) == pytest.approx(1.0, abs=0.02)
-    assert feature_std(torch.ones(8, 64) * torch.arange(1, 9)[:, None]) < 1e-6  # the same direction at any length
+    assert (
+        feature_std(torch.ones(8, 64) * torch.arange(1, 9)[:, None]) < 1e-6
+    )  # the same direction with different lengths
 
 
 def test_a_collapse_is_announced_once(warnings):
     alarm = CollapseAlarm()
-    for step, spread in ((1, 0.4), (2, 0.002), (3, 0.001)):
-        alarm.update(spread, step)
+    for step, value in ((1, 0.4), (2, 0.002), (3, 0.001)):
+        alarm.update(value, step)
     assert len(warnings) == 1 and "step 2" in warnings[0] and "0.0020" in warnings[0]
 
 
-def test_a_collapsed_encoder_rings_both_alarms_in_a_run(beton, tmp_path, warnings):
+def test_a_collapsed_encoder_causes_both_warnings_in_a_run(beton, tmp_path, warnings):
     configuration = config(beton, tmp_path, data=Data(train=beton, val=beton, source="native", workers=1))
     trainer = Trainer(configuration, ALONE)
     pool = trainer.learner.method.backbone.avgpool
@@ -49,7 +51,7 @@ def test_a_collapsed_encoder_rings_both_alarms_in_a_run(beton, tmp_path, warning
     trainer.fit()
     trainer.close()
     assert any("nearly the same at step 1" in line for line in warnings)
-    assert any("1.0 dimensions (effective rank)" in line for line in warnings)
+    assert any("(effective rank 1.0)" in line for line in warnings)
     record = json.loads((tmp_path / "evaluations.jsonl").read_text().splitlines()[-1])
     assert 0 <= record["linear"] <= 1 and record["rankme"] < 2
 
@@ -71,14 +73,14 @@ def test_the_linear_probe_agrees_with_scikit_learn():
     assert ridge_r2(x[:200], x[:200, :2], x[200:], x[200:, :2]) > 0.99
 
 
-def test_a_trace_of_the_wanted_steps_is_written(beton, tmp_path):
+def test_a_trace_of_the_requested_steps_is_written(beton, tmp_path):
     train(config(beton, tmp_path, epochs=4, log=Log(every=8, tensorboard=False, profile=2)))
     events = json.loads((tmp_path / "profile" / "trace.json").read_text())["traceEvents"]
     steps = {e["name"] for e in events if str(e.get("name", "")).startswith("ProfilerStep#")}
     assert len(steps) == 2 and any("convolution" in str(e.get("name")) for e in events)
 
 
-def test_tensorboard_gets_the_lines_of_metrics_jsonl_also_of_a_run_that_went_on(beton, tmp_path):
+def test_tensorboard_has_the_lines_of_metrics_jsonl_also_after_a_resume(beton, tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     for steps in (2, 3):
         train(config(beton, tmp_path, max_steps=steps, log=Log(every=1)))
@@ -90,7 +92,7 @@ def test_tensorboard_gets_the_lines_of_metrics_jsonl_also_of_a_run_that_went_on(
 
 
 class Service(types.ModuleType):
-    """A tracking package that keeps what it is told."""
+    """A tracking package that records its calls."""
 
     def __init__(self, fails=False):
         super().__init__("trackio")
@@ -110,7 +112,7 @@ class Service(types.ModuleType):
 
 
 @pytest.mark.parametrize("name", ["wandb", "trackio"])
-def test_metrics_go_to_a_tracker_that_is_asked_for(beton, tmp_path, monkeypatch, name):
+def test_metrics_go_to_the_requested_tracker(beton, tmp_path, monkeypatch, name):
     service = Service()
     monkeypatch.setitem(sys.modules, name, service)
     train(config(beton, tmp_path / "mine", max_steps=2, log=Log(every=1, tensorboard=False, tracker=name)))
@@ -120,7 +122,7 @@ def test_metrics_go_to_a_tracker_that_is_asked_for(beton, tmp_path, monkeypatch,
     assert service.options["config"]["batch_size"] == 16
 
 
-def test_a_tracker_that_fails_costs_one_line_and_no_step(beton, tmp_path, monkeypatch, warnings):
+def test_a_tracker_that_fails_is_logged_once_and_training_continues(beton, tmp_path, monkeypatch, warnings):
     monkeypatch.setitem(sys.modules, "wandb", Service(fails=True))
     trainer = train(config(beton, tmp_path, max_steps=2, log=Log(every=1, tensorboard=False, tracker="wandb")))
     assert trainer.global_step == 2
