@@ -3,20 +3,20 @@
     fastaugself write imagenet/train imagenet100.beton --classes imagenet100 --max-side 500
     torchrun --nproc-per-node=1 recipes/imagenet100_moco_augself.py --data.train imagenet100.beton
 
-MoCo v2 + AugSelf, or `--preset METHOD`, `METHOD-augself`, `METHOD-cassle`, `METHOD-augself-cassle`, of moco, simsiam,
-simclr, byol, swav, barlow, mocov3 (ViT-S/16; needs timm). A method has one learning rate in all variants: re-training
-by the CASSLE authors shows that 0.05 in place of 0.03 moves MoCo as far as AugSelf does, so `--optim.lr 0.05` belongs
-on the baseline too.
+MoCo v2 + AugSelf, or `--preset METHOD`, `METHOD-augself`, `METHOD-cassle`, `METHOD-augself-cassle`, for moco, simsiam,
+simclr, byol, swav, barlow, mocov3 (ViT-S/16; needs timm). All variants of a method use the same learning rate: runs by
+the CASSLE authors show that 0.05 instead of 0.03 changes MoCo as much as AugSelf does, so try `--optim.lr 0.05` with
+the baseline too.
 
 Published for MoCo v2 (Lee 2021, arXiv 2111.09613; linear evaluation, %): CIFAR-10 85.26, CIFAR-100 63.90, Food-101
-60.78, MIT-67 63.36, Pets 73.46, Flowers 85.70, Caltech-101 78.93, Cars 37.35, Aircraft 39.47, DTD 66.22, SUN397
-48.52; without AugSelf 84.60, 61.60, 59.67, 61.64, 70.08, 82.43, 77.25, 33.86, 41.21, 64.47, 46.50. For SimSiam 88.80,
-70.27, 65.63, 67.76, 76.34, 90.70, 85.30, 47.52, 49.76, 67.29, 52.28; without 86.89, 66.33, 61.48, 65.75, 74.69,
-88.06, 84.13, 48.20, 48.63, 65.11, 50.60. Their queue holds queries: `--method.queue-source query` repeats that.
-CASSLE's command is MoCo's at 0.03 with 13 columns of condition (arXiv 2306.06082); its final numbers are not in its
-code. The other methods are as in CASSLE's code, whose BYOL has projectors of the features' width. With ViT-S/16 its
-learning rate and weight decay are given on the command line; those here are MoCo v3's.
-No run of this recipe has been made yet.
+60.78, MIT-67 63.36, Pets 73.46, Flowers 85.70, Caltech-101 78.93, Cars 37.35, Aircraft 39.47, DTD 66.22, SUN397 48.52;
+without AugSelf 84.60, 61.60, 59.67, 61.64, 70.08, 82.43, 77.25, 33.86, 41.21, 64.47, 46.50. For SimSiam 88.80, 70.27,
+65.63, 67.76, 76.34, 90.70, 85.30, 47.52, 49.76, 67.29, 52.28; without 86.89, 66.33, 61.48, 65.75, 74.69, 88.06, 84.13,
+48.20, 48.63, 65.11, 50.60. Their queue holds queries: `--method.queue-source query` repeats that. CASSLE's command is
+MoCo's at 0.03 with 13 columns of condition (arXiv 2306.06082); its final numbers are not in its code. The other methods
+are as in CASSLE's code, where BYOL's projectors are as wide as the features. For ViT-S/16, CASSLE takes learning rate
+and weight decay from the command line; those here are MoCo v3's.
+This recipe has not been run yet.
 """
 
 from functools import partial
@@ -45,7 +45,7 @@ VIT = Backbone(name="timm:vit_small_patch16_224", batch_norm="sync", freeze_patc
 
 
 def sgd(lr: float) -> Optim:
-    """SGD, cosine by the epoch, without warm-up."""
+    """SGD, cosine schedule by epoch, without warm-up."""
     return Optim(lr=lr, momentum=0.9, weight_decay=1e-4, schedule="cosine", schedule_by="epoch")
 
 

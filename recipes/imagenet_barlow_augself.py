@@ -3,9 +3,9 @@
     torchrun --nproc-per-node=16 recipes/imagenet_barlow_augself.py --data.train train.beton --data.val val.beton
 
 Barlow Twins' own setting (Zbontar 2021, arXiv 2103.03230; 73.3 % linear without AugSelf in its repository's README):
-BYOL's views, LARS at a batch of 2048. `--preset sgd` is smaller: 300 epochs of SGD at a batch of 256, with the values
-of CASSLE's ImageNet-100 code. AugSelf's ImageNet-100 weights (Lee 2021, arXiv 2111.09613).
-No run of this recipe has been made yet.
+BYOL's views, LARS with a batch size of 2048. `--preset sgd` is smaller: 300 epochs of SGD with a batch size of 256,
+with the values of CASSLE's ImageNet-100 code. AugSelf's ImageNet-100 weights (Lee 2021, arXiv 2111.09613).
+This recipe has not been run yet.
 """
 
 from dataclasses import replace
@@ -38,7 +38,7 @@ def imagenet_barlow_augself() -> Pretrain:
 
 
 def sgd() -> Pretrain:
-    """The same with SGD at a batch of 256, 300 epochs."""
+    """SGD with a batch size of 256, 300 epochs."""
     return replace(
         imagenet_barlow_augself(),
         optim=Optim(lr=0.05, momentum=0.9, weight_decay=1e-4, warmup_epochs=10, norm_bias_lr_scale=0.024),

@@ -3,10 +3,10 @@
     torchrun --nproc-per-node=8 recipes/imagenet_byol_augself.py --data.train train.beton --data.val val.beton
 
 BYOL's own setting for 300 epochs (Grill 2020, arXiv 2006.07733; learning rate, weight decay and momentum of its
-repository's presets): asymmetric views, LARS at a batch of 4096. `--preset long` is its 1000 epochs (74.3 % linear
-without AugSelf), `--preset sgd` a smaller one: 100 epochs of SGD at a batch of 1024. AugSelf's ImageNet-100 weights
-(Lee 2021, arXiv 2111.09613).
-No run of this recipe has been made yet.
+repository's presets): asymmetric views, LARS with a batch size of 4096. `--preset long` is its 1000-epoch setting
+(74.3 % linear without AugSelf), `--preset sgd` a smaller one: 100 epochs of SGD with a batch size of 1024. AugSelf's
+ImageNet-100 weights (Lee 2021, arXiv 2111.09613).
+This recipe has not been run yet.
 """
 
 from dataclasses import replace
@@ -31,7 +31,7 @@ def imagenet_byol_augself() -> Pretrain:
 
 
 def long() -> Pretrain:
-    """The same for 1000 epochs."""
+    """BYOL's setting for 1000 epochs."""
     base = imagenet_byol_augself()
     return replace(
         base,
@@ -43,7 +43,7 @@ def long() -> Pretrain:
 
 
 def sgd() -> Pretrain:
-    """The same with SGD at a batch of 1024, 100 epochs."""
+    """SGD with a batch size of 1024, 100 epochs."""
     return replace(
         imagenet_byol_augself(),
         optim=Optim(lr=0.1, momentum=0.9, weight_decay=1e-4, warmup_epochs=10),

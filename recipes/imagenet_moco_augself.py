@@ -5,7 +5,7 @@
 Plain `python` runs it on one device, and `--preset demo` on a laptop in minutes, on photos that come with
 scikit-image and scikit-learn. MoCo v2's own setting (Chen 2020, arXiv 2003.04297; 67.5 % linear without AugSelf) with
 AugSelf's ImageNet-100 weights (Lee 2021, arXiv 2111.09613): the AugSelf authors published no ImageNet-1k setting.
-No run of the full recipe has been made yet; the demo's is in the README.
+The full recipe has not been run yet; the README shows a run of the demo.
 """
 
 from pathlib import Path
@@ -28,7 +28,7 @@ def imagenet_moco_augself() -> Pretrain:
 
 
 def demo() -> Pretrain:
-    """The same on eight real photos at 32 px with a small ResNet: minutes on two cores."""
+    """MoCo v2 + AugSelf on eight real photos at 32 px with a small ResNet: minutes on two cores."""
     return Pretrain(
         data=Data(train=Path("demo"), val=Path("demo")),
         view=ViewPolicy.moco_v2(32),

@@ -4,14 +4,14 @@
 
 The models of Ericsson 2021 (arXiv 2111.11398), all MoCo v2 without AugSelf:
 - default: all of MoCo v2's augmentation (no preset);
-- `--preset ventral`: crop and flip alone, invariant to where and how large;
-- `--preset dorsal`: colour jitter, gray and blur on a fixed central crop, invariant to how it looks;
-- `--preset wide`: the default's views with three times the width (6144 features, 384 in the embedding), the control for
-  the capacity of three models fused.
-Their tables are not in their code; the paper finds that each model learns the invariances it is trained for, that these
-carry over to real changes of pose and light, and that the concatenation of all three is good on all tasks. Their blur
-acts on the whole photo before it is shrunk, here on the view.
-No run of this recipe has been made yet.
+- `--preset ventral`: crop and flip only, invariant to position and size;
+- `--preset dorsal`: colour jitter, gray and blur on a fixed central crop, invariant to appearance;
+- `--preset wide`: the default's views with three times the width (6144 features, 384 in the embedding), a control for
+  the capacity of three fused models.
+Their tables are not in their code. The paper finds that each model learns the invariances it is trained for, that these
+transfer to real changes of pose and lighting, and that the concatenation of all three is good on all tasks. Their blur
+acts on the whole photo before the resize; here it acts on the view.
+This recipe has not been run yet.
 """
 
 from dataclasses import replace
@@ -35,12 +35,12 @@ def imagenet_moco_invariances() -> Pretrain:
 
 
 def ventral() -> Pretrain:
-    """The same with crop and flip alone."""
+    """MoCo v2 with crop and flip only."""
     return replace(imagenet_moco_invariances(), view=ViewPolicy.spatial(224), run=Path("runs/imagenet_moco_ventral"))
 
 
 def dorsal() -> Pretrain:
-    """The same with colour and blur alone."""
+    """MoCo v2 with colour and blur only."""
     return replace(imagenet_moco_invariances(), view=ViewPolicy.appearance(224), run=Path("runs/imagenet_moco_dorsal"))
 
 

@@ -3,10 +3,10 @@
     torchrun --nproc-per-node=8 recipes/imagenet_mocov3_augself.py --data.train train.beton --data.val val.beton
 
 MoCo v3's own setting (Chen 2021, arXiv 2104.02057; 72.8 % linear without AugSelf in its repository's CONFIG.md): LARS
-at a batch of 4096. `--preset vit` is its ViT-S/16 with AdamW and a frozen patch embedding (73.2 %; needs timm, whose
-position embedding is learned where theirs is fixed), and `--preset sgd` a smaller ResNet setting, with SGD at a batch
-of 1024. AugSelf's ImageNet-100 weights (Lee 2021, arXiv 2111.09613).
-No run of this recipe has been made yet.
+with a batch size of 4096. `--preset vit` is its ViT-S/16 with AdamW and a frozen patch embedding (73.2 %; needs timm,
+whose position embedding is learned while theirs is fixed), and `--preset sgd` a smaller ResNet setting, with SGD and a
+batch size of 1024. AugSelf's ImageNet-100 weights (Lee 2021, arXiv 2111.09613).
+This recipe has not been run yet.
 """
 
 from dataclasses import replace
@@ -31,7 +31,7 @@ def imagenet_mocov3_augself() -> Pretrain:
 
 
 def sgd() -> Pretrain:
-    """The same with SGD at a batch of 1024."""
+    """ResNet-50 with SGD and a batch size of 1024."""
     return replace(
         imagenet_mocov3_augself(),
         optim=Optim(lr=0.1, momentum=0.9, weight_decay=1e-4, warmup_epochs=10),
@@ -41,7 +41,7 @@ def sgd() -> Pretrain:
 
 
 def vit() -> Pretrain:
-    """The same with ViT-S/16 and AdamW."""
+    """ViT-S/16 with AdamW."""
     return replace(
         imagenet_mocov3_augself(),
         view=ViewPolicy.byol(0, 224),

@@ -3,9 +3,9 @@
     torchrun --nproc-per-node=8 recipes/imagenet_simclr_augself.py --data.train train.beton --data.val val.beton
 
 SimCLR's own setting for 100 epochs (Chen 2020, arXiv 2002.05709; about 64.5 % linear without AugSelf in its
-repository's README): LARS at a batch of 4096, negatives from all processes. `--preset sgd` is smaller: SGD at a batch
-of 1024. AugSelf's ImageNet-100 weights (Lee 2021, arXiv 2111.09613).
-No run of this recipe has been made yet.
+repository's README): LARS with a batch size of 4096, negatives from all processes. `--preset sgd` is smaller: SGD with
+a batch size of 1024. AugSelf's ImageNet-100 weights (Lee 2021, arXiv 2111.09613).
+This recipe has not been run yet.
 """
 
 from dataclasses import replace
@@ -29,7 +29,7 @@ def imagenet_simclr_augself() -> Pretrain:
 
 
 def sgd() -> Pretrain:
-    """The same with SGD at a batch of 1024."""
+    """SGD with a batch size of 1024."""
     return replace(
         imagenet_simclr_augself(),
         optim=Optim(lr=0.075, momentum=0.9, weight_decay=1e-4, warmup_epochs=10),

@@ -2,9 +2,9 @@
 
     torchrun --nproc-per-node=8 recipes/imagenet_simsiam_augself.py --data.train train.beton --data.val val.beton
 
-SimSiam's own setting (Chen and He 2020, arXiv 2011.10566; 68.1 % linear without AugSelf): batch 512, constant
+SimSiam's own setting (Chen and He 2020, arXiv 2011.10566; 68.1 % linear without AugSelf): batch size 512, constant
 learning rate of the predictor. AugSelf's ImageNet-100 weights (Lee 2021, arXiv 2111.09613).
-No run of this recipe has been made yet.
+This recipe has not been run yet.
 """
 
 from pathlib import Path

@@ -4,7 +4,7 @@
 
 Cross entropy on two augmented views and AugSelf on their features: the supervised variant of Lee 2021 (arXiv
 2111.09613), whose code was not released; schedule and weights are ours.
-No run of this recipe has been made yet.
+This recipe has not been run yet.
 """
 
 from pathlib import Path

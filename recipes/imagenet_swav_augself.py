@@ -4,9 +4,9 @@
 
 SwAV's setting for small batches (Caron 2020, arXiv 2006.09882; 72.7 % linear without AugSelf in its repository's
 README): two views of 224 px and six of 96 px, 3000 prototypes, a queue of 3840 from epoch 15, SGD with layer-wise
-rates (LARS here, LARC there). `--preset sgd` goes without. AugSelf's ImageNet-100 weights (Lee 2021, arXiv
+rates (LARS here, LARC there). `--preset sgd` uses plain SGD. AugSelf's ImageNet-100 weights (Lee 2021, arXiv
 2111.09613).
-No run of this recipe has been made yet.
+This recipe has not been run yet.
 """
 
 from dataclasses import replace
@@ -32,7 +32,7 @@ def imagenet_swav_augself() -> Pretrain:
 
 
 def sgd() -> Pretrain:
-    """The same with plain SGD."""
+    """SwAV with plain SGD instead of LARS."""
     return replace(
         imagenet_swav_augself(),
         optim=Optim(lr=0.15, momentum=0.9, weight_decay=1e-6),

@@ -3,10 +3,10 @@
     fastaugself write stl10_binary train.beton
     python recipes/stl10.py --preset simsiam-augself --data.train train.beton
 
-`--preset METHOD`, `METHOD-augself`, `METHOD-cassle` or `METHOD-augself-cassle`, of moco, simsiam, simclr, byol, swav,
-barlow; without one, simsiam-augself. A method has one learning rate in all variants. `simsiam-augself-rotation` and
+`--preset METHOD`, `METHOD-augself`, `METHOD-cassle` or `METHOD-augself-cassle`, for moco, simsiam, simclr, byol, swav,
+barlow; default: simsiam-augself. All variants of a method use the same learning rate. `simsiam-augself-rotation` and
 `simsiam-augself-solarize` add the augmentation and the head of the paper's ablations; `--augself.flip 1`,
-`--augself.blur 1` and weights of 0 give the others, and `--augself-only` leaves the method's loss out.
+`--augself.blur 1` and weights of 0 give the other ablations, and `--augself-only` trains without the method's loss.
 
 Published (Lee 2021, arXiv 2111.09613; linear evaluation after pretraining on train and unlabeled, 105,000 photos, %):
 
@@ -17,11 +17,11 @@ Published (Lee 2021, arXiv 2111.09613; linear evaluation after pretraining on tr
 | moco            | 81.80 | 53.75 | 33.69 | 39.01 | 42.34 | 61.01 | 64.15 | 16.09 | 26.63 | 41.20 | 28.50 |
 | moco-augself    | 82.45 | 57.17 | 36.91 | 41.67 | 43.80 | 66.96 | 66.02 | 17.53 | 28.02 | 45.21 | 30.93 |
 
-As theirs: heads, schedule by the epoch, weight decay on everything, batch 256, blur of 9 taps. Other than theirs:
-MoCo's queue holds keys (`--method.queue-source query` is theirs), colour is jittered in an order of its own for each
-sample and saturated as torchvision does, and BYOL's momentum moves at every step. For CASSLE on STL10 no number is
-published; its projectors are those of its ImageNet-100 code.
-No run of this recipe has been made yet.
+As in their code: heads, schedule by epoch, weight decay on all parameters, batch size 256, blur of 9 taps. Different
+from their code: MoCo's queue holds keys (pass `--method.queue-source query` for theirs), each sample has its own order
+of the colour jitter, saturation is torchvision's, and BYOL's momentum changes at every step. No result is published for
+CASSLE on STL10; its projectors are those of its ImageNet-100 code.
+This recipe has not been run yet.
 """
 
 from collections.abc import Callable
@@ -84,7 +84,7 @@ def stl10(method: str = "simsiam", parts: str = "-augself") -> Pretrain:
 
 
 def rotation() -> Pretrain:
-    """SimSiam + AugSelf with rotated views and their head."""
+    """SimSiam + AugSelf with rotated views and the rotation head."""
     base = stl10()
     return replace(
         base,
@@ -95,9 +95,9 @@ def rotation() -> Pretrain:
 
 
 def solarize() -> Pretrain:
-    """SimSiam + AugSelf with solarized views, before gray as in the paper's code, and their head, with its shape fixed.
+    """SimSiam + AugSelf with solarized views (before gray, as in the paper's code) and the solarization head.
 
-    `--augself.mode published` is the paper's, which compares every prediction with every target.
+    The loss is the fixed one; the paper's, `--augself.mode published`, compares every prediction with every target.
     """
     base = stl10()
     return replace(

@@ -1,17 +1,17 @@
-"""Any method on some ten thousand small photos, alone, with AugSelf, with CASSLE, or with both: ResNet-18 at 64 px.
+"""Any method on about ten thousand small photos: baseline, AugSelf, CASSLE, or both; ResNet-18 at 64 px.
 
     python recipes/study.py --preset simsiam-augself --data.train photos/train --data.val photos/val
 
-One option picks what is compared, and everything else stays: `--preset METHOD`, `METHOD-augself`, `METHOD-cassle` or
-`METHOD-augself-cassle`, of moco, mocov3, simsiam, simclr, byol, swav, barlow, supervised (which has no projector for
-CASSLE). The learning rate of a method is that of its baseline in every variant. `--view.size 96 --augment.blur-kernel
-9` for larger views. Heads, weights and weight decay are those of AugSelf's STL10 setting (Lee 2021, arXiv 2111.09613);
-queue, momentum and frozen prototypes are scaled to some forty steps an epoch, and are this project's choice.
-No number is published for it. The longest run of it is `fastaugself eval study` with moco, 32 px and six epochs, three
-seeds of each variant (results/intel-xeon-2-cores/study.json; docs/evaluation.md has the reading). Of 300 steps at 48 px
-with AugSelf collapse.json beside it says that no method collapses (`scripts/collapse_check.py`): the
-effective rank rose from 36 to between 84 and 118 of 256, and stayed at 36 with Barlow Twins, at the only one of four
-settings where it did not fall.
+The presets differ in the method and its variant only: `--preset METHOD`, `METHOD-augself`, `METHOD-cassle` or
+`METHOD-augself-cassle`, for moco, mocov3, simsiam, simclr, byol, swav, barlow, supervised (which has no projector for
+CASSLE). All variants of a method use its baseline's learning rate. For larger views, pass `--view.size 96
+--augment.blur-kernel 9`. Heads, weights and weight decay are those of AugSelf's STL10 setting (Lee 2021, arXiv
+2111.09613); queue, momentum and frozen prototypes are this project's choice for about forty steps per epoch. No result
+is published for it. The longest run is that of `studies/augself/study.py` with moco at 32 px, six epochs and three
+seeds of each variant (results/intel-xeon-2-cores/study.json, discussed in docs/evaluation.md). In 300 steps at 48 px
+with AugSelf, no method collapses (results/intel-xeon-2-cores/collapse.json, from `scripts/collapse_check.py`): the
+effective rank rose from 36 to between 84 and 118 of 256, except with Barlow Twins, where it stayed at 36 in the only
+one of four settings in which it did not fall.
 """
 
 from functools import partial
@@ -44,7 +44,7 @@ METHODS: dict[str, tuple[AnyMethod, Optim]] = {
     "simclr": (SimCLR(), SGD),
     "byol": (BYOL(momentum=0.99), SGD),
     "swav": (SwAV(prototypes=100, freeze_steps=40), SGD),
-    # Its loss sums over 1,024 dimensions: in 300 steps at 0.4 features lost rank, at 0.005 they kept it.
+    # Its loss sums over 1,024 dimensions: in 300 steps at 0.4 the features lost rank, at 0.005 they did not.
     "barlow": (BarlowTwins(dim=1024), Optim(lr=0.005, weight_decay=1e-4, norm_bias_lr_scale=0.024, warmup_epochs=10)),
     "supervised": (Supervised(), SGD),
 }

@@ -1,13 +1,12 @@
-"""A few hundred steps of every method on real photos, and whether its features have collapsed.
+"""Trains every method for a few hundred steps on real photos, and checks its features for collapse.
 
     python scripts/collapse_check.py TRAIN VAL --json results/<machine>/collapse.json
 
 TRAIN, VAL: folders of photos or .beton files, as for --data.train and --data.val. The configurations are those of
-recipes/study.py with a ResNet-18 of half the width at 48 px and batches of 64, so that eight methods take minutes on
-a CPU. Printed for each: the method's loss in its first and last tenth, the effective rank of the features (RankMe,
-Garrido 2023, arXiv 2210.02885; 1 = collapsed) and k-NN accuracy before and after. Exit code 1 says that a method's
-rank fell below half of what random weights have. It shows that the losses work, not how well: a few hundred steps are
-no training.
+recipes/study.py with a ResNet-18 of half the width at 48 px and a batch size of 64, so that eight methods take minutes
+on a CPU. It prints the method's loss in the first and last tenth of the steps, the effective rank of the features
+(RankMe, Garrido 2023, arXiv 2210.02885; 1 = collapsed) and k-NN accuracy before and after. The exit code is 1 if a
+method's rank falls below half of that of random weights. A few hundred steps show that the losses work, not how well.
 """
 
 import argparse
@@ -33,12 +32,12 @@ HEADINGS = ("method", "loss, first", "last", "RankMe, before", "after", "k-NN, b
 
 
 def main() -> None:
-    """Runs all methods, prints the table and writes the record."""
+    """Checks the methods, prints a table and writes the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("train", type=Path)
     parser.add_argument("val", type=Path)
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--parts", default="-augself", help="what is added: '', -augself, -cassle or -augself-cassle")
+    parser.add_argument("--parts", default="-augself", help="'', -augself, -cassle or -augself-cassle")
     parser.add_argument("--methods", nargs="*", help="default: all")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -53,8 +52,8 @@ def main() -> None:
         values = list(rows[-1].values())[: len(HEADINGS)]
         print(("{:>14} " + "{:>14.4g} " * (len(HEADINGS) - 1)).format(*values), flush=True)
         if options.json:
-            said = {"steps": options.steps, "parts": options.parts, "train": options.train.name}
-            record = {"environment": environment(torch.device("cpu")), "config": said, "rows": rows}
+            settings = {"steps": options.steps, "parts": options.parts, "train": options.train.name}
+            record = {"environment": environment(torch.device("cpu")), "config": settings, "rows": rows}
             options.json.parent.mkdir(parents=True, exist_ok=True)
             options.json.write_text(json.dumps(record, indent=2) + "\n")
     collapsed = [row["name"] for row in rows if row["rankme_after"] < row["rankme_before"] / 2]
@@ -63,7 +62,7 @@ def main() -> None:
 
 
 def small(preset: Callable[[], Pretrain], data: Data, run: Path) -> Pretrain:
-    """A preset of the study at the size of this check."""
+    """The preset with the model, view and batch size of this check."""
     config = preset()
     return replace(
         config,
@@ -80,7 +79,7 @@ def small(preset: Callable[[], Pretrain], data: Data, run: Path) -> Pretrain:
 
 
 def check(config: Pretrain) -> dict[str, float]:
-    """Trains in `config.run`: the method's loss in the first and last tenth, rank and accuracy before and after."""
+    """Trains in `config.run`; returns the loss in the first and last tenth, and rank and accuracy before and after."""
     trainer = Trainer(config, World.single())
     try:
         trainer.fit()

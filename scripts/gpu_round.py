@@ -4,13 +4,13 @@
     scripts/gpu_round.py PHOTOS.beton [--out results/DEVICE]
 
 Needs torch with CUDA, numba, simplejpeg, tyro, rich and pytest; nothing of this project has to be installed, and peers
-take part where they are. Photos for it, 31 MB, from fastai's Imagenette or any other folder of photos:
+are included if they are installed. To write the photos (31 MB) from fastai's Imagenette or another folder of photos:
 
     fastaugself write imagenette2/train photos.beton --max-side 96 --quality 80
 
-Each part has its own time and is ended when that is over; one that fails or is ended spoils no other, and the exit
-status is 1 then. Outside a checkout, $FASTAUGSELF_COMMIT names the commit for the records. `--device cpu` goes through
-all parts in little, to try the round where there is no GPU.
+Each part has a time limit and is terminated after it. The other parts run even if one fails or is terminated; the exit
+status is 1 then. Outside a checkout, $FASTAUGSELF_COMMIT names the commit for the records. `--device cpu` runs small
+versions of all parts, to test the round without a GPU.
 """
 
 import argparse
@@ -34,9 +34,9 @@ TOTAL = 470  # seconds
 
 @dataclass(frozen=True)
 class Part:
-    """name: of the part and its log. seconds: after which it is ended. command: for the interpreter, without it.
+    """name: of the part and its log. seconds: time limit. command: arguments of the Python interpreter.
 
-    skipped: why there is nothing to run.
+    skipped: reason for skipping the part.
     """
 
     name: str
@@ -46,9 +46,9 @@ class Part:
 
 
 def parts(photos: Path, out: Path, run: Path, gpus: int) -> list[Part]:
-    """What a round consists of, in order: what later parts rest on comes first. gpus: how many, 0 for a CPU's trial.
+    """The parts of a round, in order of importance. gpus: number of GPUs, 0 for a test on a CPU.
 
-    The parts have more time together than there is: few need all of theirs, and with `--only` there is enough for each.
+    The time limits add up to more than TOTAL: few parts need all of theirs, and with `--only` each gets its own.
     """
     cuda = gpus > 0
     bench = ("-m", "fastaugself", "bench")
@@ -93,7 +93,7 @@ def parts(photos: Path, out: Path, run: Path, gpus: int) -> list[Part]:
 
 
 def execute(part: Part, python: str, out: Path, left: float) -> dict[str, Any]:
-    """Runs a part within its time and what is left of the round's; how it went."""
+    """Runs a part within its time limit and the remaining time of the round; returns its outcome for round.json."""
     if part.skipped:
         return {"name": part.name, "state": "skipped", "reason": part.skipped}
     limit = min(part.seconds, left)
@@ -101,7 +101,7 @@ def execute(part: Part, python: str, out: Path, left: float) -> dict[str, Any]:
         return {"name": part.name, "state": "failed", "reason": "no time left"}
     command = [python, *map(str, part.command)]
     path = os.pathsep.join([str(ROOT), str(ROOT / "kernels"), *filter(None, [os.environ.get("PYTHONPATH")])])
-    # What one part has compiled the next finds, also the training, which would keep it in its own run folder.
+    # All parts share compiled code; training would otherwise cache it in its run folder.
     caches = {f"{name}_CACHE_DIR": str(CACHE / name.lower()) for name in ("NUMBA", "TRITON", "TORCHINDUCTOR")}
     began = time.monotonic()
     with (out / f"{part.name}.log").open("wb") as log:
@@ -121,14 +121,14 @@ def execute(part: Part, python: str, out: Path, left: float) -> dict[str, Any]:
             _end(process)
     outcome: dict[str, Any] = {"name": part.name, "state": "done" if status == 0 else "failed"}
     if status is None:
-        outcome["reason"] = f"ended after {limit:.0f} s"
+        outcome["reason"] = f"terminated after {limit:.0f} s"
     elif status:
         outcome["reason"] = f"exit status {status}"
     return outcome | {"seconds": round(time.monotonic() - began, 1), "limit": round(limit, 1)}
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends a process and what it has started: its session is its own."""
+    """Terminates a process and its children, which form a session."""
     for kind, patience in ((signal.SIGTERM, 5), (signal.SIGKILL, 5)):
         try:
             os.killpg(process.pid, kind)
@@ -143,14 +143,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def device(python: str, cuda: bool) -> tuple[str, int]:
-    """The folder of the results, which is the GPU's name in small letters and hyphens; and how many GPUs there are."""
+    """Name of the results folder (the GPU's name in lower case with hyphens), and number of GPUs."""
     if not cuda:
         return "cpu", 0
     code = "import torch; print(torch.cuda.get_device_name(), torch.cuda.device_count(), sep='\\n')"
     found = subprocess.run([python, "-c", code], capture_output=True, text=True)
     if found.returncode:
         raise SystemExit(
-            f"no GPU to measure on: {found.stderr.strip().splitlines()[-1]}\n(--device cpu tries the round)"
+            f"no GPU found: {found.stderr.strip().splitlines()[-1]}\n(pass --device cpu to test the round)"
         )
     name, count = found.stdout.strip().splitlines()[-2:]
     return name.lower().replace(" ", "-"), int(count)
@@ -160,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path, help="a .beton file")
     parser.add_argument("--out", type=Path, help="folder of the results (default: results/DEVICE)")
-    parser.add_argument("--only", nargs="+", default=[], metavar="PART", help="these parts alone")
+    parser.add_argument("--only", nargs="+", default=[], metavar="PART", help="run only these parts")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     options = parser.parse_args(arguments)
     if not options.photos.is_file():
@@ -187,14 +187,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "{name:10} {state:8} {seconds:>6} {reason}".format(**{"seconds": "", "reason": ""} | outcome),
                 flush=True,
             )
-            _keep(part.name, run, out, before)
+            _copy_results(part.name, run, out, before)
             (out / "round.json").write_text(json.dumps({"device": options.device, "parts": outcomes}, indent=2) + "\n")
     print(f"results are in {out}")
     return int(any(outcome["state"] == "failed" for outcome in outcomes))
 
 
-def _keep(part: str, run: Path, out: Path, before: dict[Path, int]) -> None:
-    """Copies what a part leaves elsewhere to the results, also of one that was ended: the losses, the configuration."""
+def _copy_results(part: str, run: Path, out: Path, before: dict[Path, int]) -> None:
+    """Copies the metrics of training and the tuned launch shapes to the results, even if the part was terminated."""
     if part == "training":
         for source, target in (("metrics.jsonl", "training.jsonl"), ("environment.json", "training-environment.json")):
             if (run / source).exists():

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Two nodes of eight GPUs under Slurm, requeued until the run is finished: sbatch scripts/slurm_example.sh
-# Change the #SBATCH lines and the paths; any recipe and options go in place of the last lines.
+# Trains on two nodes of eight GPUs under Slurm, requeued until the run is finished: sbatch scripts/slurm_example.sh
+# Adapt the #SBATCH lines, the paths, and the recipe with its options at the end.
 #SBATCH --job-name=fastaugself
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -12,17 +12,17 @@
 #SBATCH --signal=B:USR1@180
 set -u
 
-# Three minutes before the end, Slurm signals this script. torchrun hands SIGTERM on to the training, which makes a
-# checkpoint after the current step and ends; the job goes back into the queue and resumes.
+# Slurm sends USR1 three minutes before the time limit. torchrun forwards SIGTERM to the training, which writes a
+# checkpoint after the current step and exits; the job is requeued and resumes.
 requeue() {
-  echo "time is nearly up: checkpoint, then back into the queue"
+  echo "time limit in three minutes: writing a checkpoint and requeueing"
   scancel --signal=TERM "$SLURM_JOB_ID.0"
   wait "$training"
   scontrol requeue "$SLURM_JOB_ID"
   exit 0
 }
 trap requeue USR1
-export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=150 # seconds that torchrun leaves for that, instead of 30
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=150 # seconds that torchrun waits for the checkpoint, instead of 30
 
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 srun --kill-on-bad-exit=1 torchrun \

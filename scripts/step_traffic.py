@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Bytes that a compiled training step moves on an H100, read off torch.compile's code for one, without one.
+"""Counts the bytes that a compiled training step moves on an H100, from torch.compile's code, without a GPU.
 
     scripts/step_traffic.py [--method simsiam] [--sync 8] [--json OUT]
 
-The step of `fastaugself bench step` is traced with tensors that have no memory, its graph is moved to a CUDA device
-that is pretended, and Inductor schedules it and generates its code. Each fused kernel counts what it reads and writes,
-each convolution and product its operands once. Needs no GPU, but Triton; a ResNet-50 takes some two minutes. The counts
-are those of this version of torch, and of memory alone: they do not say how near a GPU comes to its bandwidth.
+The step of `fastaugself bench step` is traced with fake tensors, its graph is moved to a simulated CUDA device, and
+Inductor schedules it and generates its code. A fused kernel counts the bytes it reads and writes, a convolution or
+matrix product each operand once. Needs Triton, but no GPU; a ResNet-50 takes about two minutes. The counts hold for
+the installed version of torch, and do not say how much of its bandwidth a GPU reaches.
 
-It pretends by replacing private parts of torch 2.13, and is no part of the package.
+The simulation replaces private functions of torch 2.13, so this is a script and not part of the package.
 """
 
 import argparse
@@ -54,7 +54,7 @@ PROPERTIES = types.SimpleNamespace(
 
 
 class Driver:
-    """What Inductor asks of Triton's driver."""
+    """The methods of Triton's driver that Inductor calls."""
 
     def get_current_target(self) -> GPUTarget:
         return GPUTarget("cuda", 90, 32)
@@ -64,7 +64,7 @@ class Driver:
 
 
 class Interface(device_interface.CudaInterface):
-    """What Inductor asks of the device."""
+    """The methods of the device that Inductor calls."""
 
     class Worker:
         set_device = staticmethod(lambda device: None)
@@ -82,13 +82,16 @@ class Interface(device_interface.CudaInterface):
 
 
 class Generated(Exception):
-    """Ends a compilation where its code would be loaded."""
+    """Ends a compilation before its code would be loaded."""
 
 
 @dataclasses.dataclass
 class Part:
-    """A graph of the step. moved: bytes by kind of kernel. launches: kernels. kept: bytes of each type of tensor that
-    the forward pass keeps for the backward pass, without parameters."""
+    """A graph of the step.
+
+    moved: bytes by kind of kernel. launches: number of kernels. kept: bytes by dtype of the activations that the
+    forward pass keeps for the backward pass.
+    """
 
     name: str
     moved: dict[str, int]
@@ -97,7 +100,7 @@ class Part:
 
 
 class Probe:
-    """A backend of torch.compile that generates code for the pretended device and runs nothing."""
+    """A backend of torch.compile that generates code for the simulated device without running it."""
 
     def __init__(self) -> None:
         self.parts: list[Part] = []
@@ -131,7 +134,7 @@ class Probe:
             raise Generated
 
         code = mock.patch.object(GraphLowering, "compile_to_module", capture)
-        with contextlib.suppress(Generated), _pretended(), code, DebugContext():
+        with contextlib.suppress(Generated), _simulated(), code, DebugContext():
             compile_fx._InProcessFxCompile().codegen_and_compile(moved, arguments, [], options)
 
         def call(arguments: list[Any]) -> Any:
@@ -175,17 +178,17 @@ def _no_copy(inp: torch.Tensor, src: torch.Tensor, view_ops: Any) -> torch.Tenso
 
 
 @contextlib.contextmanager
-def _pretended() -> Iterator[None]:
-    """A CUDA device that can be compiled for, and not be used."""
+def _simulated() -> Iterator[None]:
+    """Patches torch and Triton to compile for a CUDA device that does not exist."""
     triton.runtime.driver.set_active(Driver())
-    reinplace._inplace_generalized_scatter.__code__ = _no_copy.__code__  # a shape check, which would copy on the device
+    reinplace._inplace_generalized_scatter.__code__ = _no_copy.__code__  # its shape check would copy on the device
     properties = DeviceProperties(type="cuda", index=0, cc=90, **H100)
     patches = [
         mock.patch.dict(device_interface.device_interfaces, {"cuda": Interface}),
         mock.patch.object(DeviceProperties, "create", lambda device: properties),
         mock.patch("torch._C._conv_determine_backend_memory_format", lambda *_: torch.channels_last),  # cuDNN's
         mock.patch("torch._inductor.scheduler.has_triton", lambda *_: True),
-        mock.patch("torch.utils._triton.triton_hash_with_backend", lambda: "pretended"),
+        mock.patch("torch.utils._triton.triton_hash_with_backend", lambda: "simulated"),
         mock.patch("torch.cuda.get_device_properties", lambda *_: PROPERTIES),
         mock.patch("torch.cuda.get_device_capability", lambda *_: (9, 0)),
         mock.patch("torch.cuda.current_device", lambda: 0),
@@ -197,14 +200,17 @@ def _pretended() -> Iterator[None]:
         yield
 
 
-def step_parts(setup: Setup, *, sync: int = 0, joint: bool = True, augself: bool = True) -> list[Part]:
-    """The graphs of a step in bf16, channels last. sync: processes that synchronised batch norm spans, 0 for plain."""
+def step_parts(setup: Setup, *, sync: int = 0, batched_views: bool = True, augself: bool = True) -> list[Part]:
+    """The graphs of a step in bf16, channels-last.
+
+    sync: number of processes of synchronised batch norm, 0 for plain batch norm. batched_views: both views in one pass.
+    """
     config, B, S = setup.config(), setup.batch, setup.size
     if sync:
         config = dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, batch_norm="sync"))
     if not augself:
         config = dataclasses.replace(config, augself=AugSelf(crop=0, color=0))
-    learner, probe = build_learner(config, batched_views=joint).to(memory_format=torch.channels_last), Probe()  # type: ignore[call-overload]
+    learner, probe = build_learner(config, batched_views=batched_views).to(memory_format=torch.channels_last), Probe()  # type: ignore[call-overload]
     keep_in_graph()
     processes = max(1, sync)
     ranks = (
@@ -239,10 +245,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--method", choices=METHODS, default="moco")
     parser.add_argument("--backbone", default="resnet50")
-    parser.add_argument("--size", type=int, default=224, help="side of the views")
-    parser.add_argument("--batch", type=int, default=256, help="pairs of a process")
-    parser.add_argument("--sync", type=int, default=0, help="processes that batch norm spans (default: one)")
-    parser.add_argument("--views-one-by-one", action="store_true", help="as --batched-views off does")
+    parser.add_argument("--size", type=int, default=224, help="of the views in pixels")
+    parser.add_argument("--batch", type=int, default=256, help="local batch size in pairs")
+    parser.add_argument("--sync", type=int, default=0, help="processes of synchronised batch norm (default: plain)")
+    parser.add_argument("--views-one-by-one", action="store_true", help="like --batched-views off")
     parser.add_argument("--no-augself", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -250,15 +256,17 @@ def main() -> None:
         method=options.method, backbone=options.backbone, size=options.size, batch=options.batch, queue=65536,
         device="cpu",
     )  # fmt: skip
-    parts = step_parts(setup, sync=options.sync, joint=not options.views_one_by_one, augself=not options.no_augself)
+    parts = step_parts(
+        setup, sync=options.sync, batched_views=not options.views_one_by_one, augself=not options.no_augself
+    )
     mega = options.batch * 1e6
     for part in parts:
-        print(f"{part.name}: {sum(part.moved.values()) / mega:.1f} MB a pair, {part.launches} kernels")
+        print(f"{part.name}: {sum(part.moved.values()) / mega:.1f} MB per pair, {part.launches} kernels")
         for kind, size in sorted(part.moved.items(), key=lambda item: -item[1]):
             print(f"    {kind:26} {size / mega:7.1f}")
         for dtype, size in part.kept.items():
             print(f"    kept images in {dtype:11} {size / mega:7.1f}")
-    print(f"in all: {sum(sum(part.moved.values()) for part in parts) / mega:.1f} MB a pair")
+    print(f"total: {sum(sum(part.moved.values()) for part in parts) / mega:.1f} MB per pair")
     if options.json is not None:
         record = {"torch": torch.__version__, "triton": triton.__version__, "setup": dataclasses.asdict(setup)}
         record |= {"options": {k: str(v) for k, v in vars(options).items()}, "parts": [vars(part) for part in parts]}

@@ -1,1 +1,1 @@
-"""Benchmarks: all contestants in one run on one machine, checked to compute the same before they are timed."""
+"""Benchmarks: all contestants run in turn on one machine, after a check that they compute the same result."""

@@ -1,9 +1,10 @@
-"""Views per second of MoCo v2's augmentation, next to what people use today.
+"""Views per second of MoCo v2's augmentation, compared with other libraries.
 
-Every contestant makes 224 px views of the same real photos of 375 x 500 with random resized crop (antialiased where
-the library can), flip, colour jitter, grayscale, blur and normalisation at MoCo v2's ranges and probabilities,
-parameters drawn anew for every view. Before the timing, ours and the oracle's other forms are held to the oracle, and
-each peer's views to the statistics of ours; who does not pass is not timed. Then all take turns in one run.
+Every contestant makes 224 px views of the same real photos of 375 x 500 with random resized crop (antialiased if the
+library can), flip, colour jitter, grayscale, blur and normalisation at MoCo v2's ranges and probabilities, with new
+parameters for every view. Before the timing, our back-ends and the other forms of the oracle are compared with the
+oracle, and the statistics of each peer's views with ours; a contestant that fails the check is not timed. Then all
+take turns in one run.
 """
 
 import contextlib
@@ -36,10 +37,10 @@ from .harness import (
     check_outputs,
     deadline,
     measure,
+    median_and_range,
     paired,
     ratios,
     record,
-    spread,
     write_json,
 )
 from .limits import COPY, copy_contestant, launches
@@ -49,12 +50,12 @@ from .work import PHOTO, Maker, Ready, Work, natural_photos, photos_of, resized
 
 @dataclass(frozen=True)
 class Case:
-    """One way to work and who takes part in it. suffix: of the rows' names; the main case has none."""
+    """A workload and its contestants. suffix: of the names of its rows, empty for the main case."""
 
     suffix: str
     work: Work
     makers: Mapping[str, Maker]
-    checked: bool = False  # whether the peers' views are compared here; else it was done in an earlier case
+    checked: bool = False  # compare the peers' views with ours; other cases rely on an earlier check
 
 
 def augment_benchmark(
@@ -74,19 +75,19 @@ def augment_benchmark(
     """Views per second against the augmentation libraries that are installed.
 
     Args:
-        json: File for the result.
-        plot: PNG file for a picture of it.
-        size: Side of the views in pixels.
-        photos: Photos in a batch (64 on a CPU, or 32 with --quick; 512 on a GPU).
-        rounds: Rounds in which the contestants take turns.
-        seconds: Seconds of each contestant in a round.
-        device: cpu (one thread), cuda, or auto for CUDA where there is one.
-        source: A .beton file with the photos to use, resized to 375 x 500, instead of those of scikit-image.
-        quick: Fewer rounds and views to check, and without what takes long: less than a minute, and 15 s more the
-            first time, when the kernels are compiled.
-        without: Names of contestants to leave out.
-        limit: Seconds that setting a contestant up and checking it may take.
-        patience: Seconds for setting all of them up; whose turn comes later is left out.
+        json: Write the result to this file.
+        plot: Write a bar chart to this image file.
+        size: Size of the views in pixels.
+        photos: Batch size (default: 64 on a CPU, 32 with --quick, 512 on a GPU).
+        rounds: Number of rounds; in each, every contestant runs once.
+        seconds: Seconds per contestant and round.
+        device: cpu (one thread), cuda, or auto: CUDA if available.
+        source: A .beton file whose photos are used, resized to 375 x 500; default: photos of scikit-image.
+        quick: Fewer rounds, fewer checked views, and no slow contestants: less than a minute, and 15 s more the first
+            time, for compiling the kernels.
+        without: Names of contestants to skip.
+        limit: Time limit in seconds for setting up and checking one contestant.
+        patience: Time limit in seconds for setting up all contestants; the remaining ones are skipped.
     """
     check_outputs(json, plot)
     where = resolve_device(device)
@@ -152,7 +153,7 @@ def _cases(device: torch.device, size: int, batch: int, source: Path | None, qui
         return [Case("", main, peers.ON_CPU, True), Case(", 1 view", one_view, {} if quick else peers.ON_CPU)]
     small = min(32, batch)
     few = [resized(image, (size * 8 // 7,) * 2) for image in images[:64]]
-    # Its operations: a crop of 224 from 256, jitter without hue and always on, no blur.
+    # The operations of triton-augment: a crop of 224 from 256, jitter without hue and always on, no blur.
     fraction = (size / len(few[0])) ** 2
     policy = ViewPolicy(size, (fraction, fraction), (1, 1), hue=0, jitter=1, blur=0)
     return [
@@ -176,18 +177,18 @@ def _ours(device: torch.device) -> str:
 def _ready(
     cases: Sequence[Case], skipped: Mapping[str, str], limit: float, end: float, compared: int
 ) -> tuple[list[Contestant], dict[str, Record], list[LeftOut]]:
-    """Every contestant of every case that passes its check, what is known of each, and who is left out."""
+    """The contestants that pass their check, details of each by name, and those left out."""
     contestants: list[Contestant] = []
     details: dict[str, Record] = {}
     left_out: list[LeftOut] = []
     for case in cases:
         error = ours.check_fused(case.work)
-        own = ours.fused(case.work)
-        expected = statistics(some_views(own, 4 * compared)) if case.checked else None
-        gone = {peer.name for peer in left_out}
-        entrants: list[tuple[str, Ready | LeftOut, Record]] = [(_ours(case.work.device), own, {"max_error": error})]
+        fused = ours.fused(case.work)
+        expected = statistics(some_views(fused, 4 * compared)) if case.checked else None
+        failed = {peer.name for peer in left_out}
+        entrants: list[tuple[str, Ready | LeftOut, Record]] = [(_ours(case.work.device), fused, {"max_error": error})]
         for name, make in case.makers.items():
-            if name in gone:
+            if name in failed:
                 continue
             if name in skipped:
                 left_out.append(LeftOut(name, skipped[name]))
@@ -225,7 +226,7 @@ def _details(case: Case, ready: Ready) -> Record:
 def _set_up(
     make: Maker, work: Work, expected: dict[str, Any] | None, check: Record, compared: int, limit: float
 ) -> Ready:
-    """A contestant that has made its first views and passed its check of `compared` views, which goes to `check`."""
+    """Sets up a contestant and checks `compared` of its views; the statistics are added to `check`."""
     random.seed(0)
     torch.manual_seed(0)
     with deadline(limit):
@@ -244,10 +245,13 @@ def _set_up(
 
 
 def _speed(row: Row, copy: Row, known: Record) -> Record:
-    """The bytes a second that have to move for these views, and their share of the copy in the same round."""
+    """Bandwidth in GB/s if every byte moves once, and its percentage of the copy's in the same round."""
     moved = [rate * known["bytes_per_view"] for rate in row.rounds]
-    share = [100 * a / b for a, b in zip(moved, copy.rounds, strict=True)]
-    return {"gb_per_s": row.rate * known["bytes_per_view"] / 1e9, "percent_of_copy": spread(share)["median"]}
+    percent = [100 * a / b for a, b in zip(moved, copy.rounds, strict=True)]
+    return {
+        "gb_per_s": row.rate * known["bytes_per_view"] / 1e9,
+        "percent_of_copy": median_and_range(percent)["median"],
+    }
 
 
 EMISSIONS: dict[str, ours.Emission] = {
@@ -257,10 +261,7 @@ EMISSIONS: dict[str, ours.Emission] = {
 
 
 def _emission(cases: Sequence[Case], seconds: float) -> list[Record]:
-    """What it costs to have targets and descriptors as well, in percent of the time without them.
-
-    The parameters themselves cost nothing to have: they are what the views are made from.
-    """
+    """Additional time for targets and descriptors, in percent of the time without them."""
     found = []
     for case in cases:
         if case.work.views < 2 or case.suffix.startswith(", no"):
@@ -279,7 +280,7 @@ def _emission(cases: Sequence[Case], seconds: float) -> list[Record]:
 
 
 def _versions() -> dict[str, str]:
-    """Versions of the peers that are installed."""
+    """Versions of the installed peers."""
     found = {}
     for name in peers.DISTRIBUTIONS.values():
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

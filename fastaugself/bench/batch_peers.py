@@ -1,8 +1,8 @@
-"""What others do to batches: Kornia, and triton-augment with the operations it has.
+"""Peers that augment batches: Kornia, and triton-augment with the operations it has.
 
-Each maker imports its library (ImportError says what to install) and takes uint8 photos to normalised float32 views as
-`photo_peers` does; where a library differs, the docstring says so. triton-augment needs a GPU, and is called as its
-sources of version 0.3 say.
+Each maker imports its library (ImportError says what to install) and turns uint8 photos into normalised float32 views,
+like `photo_peers`; docstrings say where a library differs. triton-augment needs a GPU, and is called as in the source
+code of its version 0.3.
 """
 
 import os
@@ -19,7 +19,7 @@ KORNIA_BATCH = 32  # on a CPU: larger ones leave its caches
 
 
 def _per_view(work: Work, batch: int, transform: Callable[[Tensor], Tensor]) -> Ready:
-    """Every view of a batch of uint8 [B, 3, H, W] by a call of its own."""
+    """One call of `transform` per view of a batch of uint8 [B, 3, H, W]."""
     batches = work.pixels_BHWC.permute(0, 3, 1, 2).contiguous().split(min(batch, work.batch))
     position = 0
 
@@ -34,12 +34,12 @@ def _per_view(work: Work, batch: int, transform: Callable[[Tensor], Tensor]) -> 
 
 
 def kornia(work: Work) -> Ready:
-    """Its resize does not antialias, and one order of the jitter serves a whole batch."""
+    """Kornia. Its resize does not antialias, and all images of a batch share one order of the jitter."""
     return _per_view(work, _kornia_batch(work), _kornia(work))
 
 
 def kornia_compiled(work: Work) -> Ready:
-    """The same under torch.compile, which breaks its graph where values are read on the host."""
+    """Kornia under torch.compile, with a graph break wherever it reads values on the host."""
     return _per_view(work, _kornia_batch(work), torch.compile(_kornia(work), dynamic=False))
 
 
@@ -65,12 +65,12 @@ def _kornia(work: Work) -> Callable[[Tensor], Tensor]:
 
 
 def triton_augment(work: Work) -> Ready:
-    """Crop without a resize, flip, brightness, contrast (about 0.5) and saturation in this order, gray."""
+    """triton-augment: crop without resize, flip, brightness, contrast about 0.5, saturation in this order, gray."""
     return _per_view(work, work.batch, _triton_augment(work))
 
 
 def triton_augment_float(work: Work) -> Ready:
-    """The same from photos that are floats in [0, 1] already, as in its own benchmark."""
+    """triton-augment from photos that are floats in [0, 1] already, as in its own benchmark."""
     transform = _triton_augment(work)
     x = work.pixels_BHWC.permute(0, 3, 1, 2).contiguous().float().div_(255)
     return Ready(lambda: torch.cat([transform(x) for _ in range(work.views)]), work.views * work.batch)

@@ -1,7 +1,8 @@
-"""The oracle on a batch: its own functions under vmap, every branch computed and selected, nothing read on the host.
+"""The oracle on a batch: its functions under vmap; every branch is computed and then selected, without host sync.
 
-This is what plain PyTorch gives without kernels of one's own, and in this form it can be compiled and captured in a
-CUDA graph. Shape suffixes: B batch, C channels, H W, P parameter columns.
+This is plain PyTorch without custom kernels, in a form that can be compiled and captured in a CUDA graph.
+
+Shape suffixes: B batch, C channels, H W, P parameter columns.
 """
 
 import torch
@@ -54,7 +55,7 @@ def _crop(image_HWC: Tensor, row_P: Tensor, size: int) -> Tensor:
 
 
 def _taps(start: Tensor, length: Tensor, pixels: int, size: int) -> Tensor:
-    """[size, pixels]: the weights of every pixel of a side in every output, as F.interpolate's antialias has them."""
+    """Weights of the input pixels in the output pixels of one axis, [size, pixels], as F.interpolate with antialias."""
     scale = length / size
     at = torch.arange(pixels, device=start.device) + 0.5
     centre = start + (torch.arange(size, device=start.device) + 0.5) * scale
@@ -64,7 +65,7 @@ def _taps(start: Tensor, length: Tensor, pixels: int, size: int) -> Tensor:
 
 
 def _jitter(x_CHW: Tensor, row_P: Tensor) -> Tensor:
-    """The four adjustments in the row's order: at each place all four, one of them kept."""
+    """The four adjustments in the row's order: each step computes all four and selects one."""
     order = row_P[ORDER].long()
     for place in range(4):
         op = (order >> (2 * place)) & 3

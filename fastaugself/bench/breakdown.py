@@ -1,4 +1,4 @@
-"""Where the time of a step goes, and how fast the device could be."""
+"""Time of the parts of a step, and a bound from the device's bandwidth and arithmetic rate."""
 
 import statistics
 import time
@@ -20,18 +20,18 @@ from .setup import train_step
 BYTES = {"forward": 121e6, "train": 345e6}
 FLOP = {"forward": 2 * 4.09e9, "train": 6 * 4.09e9}
 FORWARD = "query, key and loss in one graph"
-NOT_HERE = "waiting for data and the device's idle time: bench e2e; all-reduce: bench scale"
+NOT_HERE = "data wait and device idle time: see bench e2e; all-reduce: see bench scale"
 
 
 class Stopwatch:
-    """Seconds between marks; on CUDA by events, so that nothing is waited for until the end."""
+    """Seconds between marks; on CUDA measured with events, without synchronisation until `read`."""
 
     def __init__(self, device: torch.device) -> None:
         self.cuda = device.type == "cuda"
         self._marks: list[tuple[str, Any]] = []
 
     def mark(self, name: str) -> None:
-        """What was done since the mark before was `name`."""
+        """Ends a section that began at the previous mark, and names it."""
         if self.cuda:
             event = torch.cuda.Event(enable_timing=True)
             event.record()
@@ -40,7 +40,7 @@ class Stopwatch:
             self._marks.append((name, time.perf_counter()))
 
     def read(self) -> dict[str, float]:
-        """Seconds by name, summed; the first mark only starts the watch."""
+        """Total seconds by name; the first mark only starts the watch."""
         if self.cuda:
             torch.cuda.synchronize()
         found: dict[str, float] = {}
@@ -53,7 +53,7 @@ class Stopwatch:
 
 def breakdown(
     config: Pretrain,
-    photos: RaggedBatch,
+    batch: RaggedBatch,
     device: torch.device,
     dtype: torch.dtype,
     *,
@@ -62,11 +62,11 @@ def breakdown(
     processes: int = 1,
     prepare: Callable[[Learner], Any] | None = None,
 ) -> dict[str, float]:
-    """Seconds of the parts of a step, medians over `repeats`.
+    """Seconds of each part of a step, medians over `repeats`.
 
-    compiled: of the compiled step, whose forward pass has no seams: the encoders, heads and losses are one graph.
-    processes: all of which call this. The gradients' all-reduce runs beside the backward pass: its part is what
-    backward passes with it take longer than those without. prepare: changes the learner.
+    compiled: measure the compiled step, where encoders, heads and losses are one graph and one part. processes: number
+    of ranks; all of them call this. The gradients' all-reduce overlaps with the backward pass: its time is the
+    difference between backward passes with and without it. prepare: modifies the learner first.
     """
     step = train_step(
         config, device, dtype=dtype, compile=compiled, batched_views=compiled, processes=processes, prepare=prepare
@@ -75,10 +75,10 @@ def breakdown(
     forward = FORWARD if compiled else "heads and loss"
     if not compiled:
         _watch_encoders(step.learner.method, watch)
-    source = RaggedBatch(*(t.cpu().pin_memory() for t in photos)) if device.type == "cuda" else photos
+    source = RaggedBatch(*(t.cpu().pin_memory() for t in batch)) if device.type == "cuda" else batch
     found: dict[str, list[float]] = {}
     for i in range(repeats * min(2, processes) + 2):
-        alone = processes > 1 and i % 2 == 1  # every other step keeps its gradients to itself
+        alone = processes > 1 and i % 2 == 1  # every other step skips the all-reduce
         watch.mark("start")
         moved = source.to(device, non_blocking=True) if device.type == "cuda" else source
         watch.mark("copy")
@@ -98,7 +98,7 @@ def breakdown(
             step.learner.method.update_queue(result.queue_update, 0.0)
             watch.mark("EMA and queue")
         seconds = watch.read()
-        if i > 1:  # the first of either kind warm up
+        if i > 1:  # one warm-up step with and one without all-reduce
             for name, value in seconds.items():
                 found.setdefault(name, []).append(value)
     parts = {name: statistics.median(values) for name, values in found.items()}
@@ -120,10 +120,10 @@ def _watch_encoders(method: nn.Module, watch: Stopwatch) -> None:
 
 
 def in_words(name: str, parts: dict[str, float]) -> str:
-    """The shares of a step in a line. name: of the kind of step."""
+    """One line with the fraction of each part. name: the kind of step."""
     total = sum(parts.values())
-    shares = "  ".join(f"{part} {seconds / total:.0%}" for part, seconds in parts.items())
-    return f"{name} step, {total * 1e3:,.1f} ms: {shares}"
+    fractions = "  ".join(f"{part} {seconds / total:.0%}" for part, seconds in parts.items())
+    return f"{name} step, {total * 1e3:,.1f} ms: {fractions}"
 
 
 def _around(module: nn.Module, watch: Stopwatch, before: str, name: str) -> None:
@@ -132,9 +132,9 @@ def _around(module: nn.Module, watch: Stopwatch, before: str, name: str) -> None
 
 
 def bound(config: Pretrain, device: torch.device) -> dict[str, float] | None:
-    """Pairs/s if memory and arithmetic of the encoders took as long as they must, one after the other.
+    """Upper bound in pairs/s: memory traffic and arithmetic of the encoders at full speed, without overlap.
 
-    For ResNet-50 at 224 px. The device's bandwidth (a copy) and bf16 rate (a matrix product) are measured.
+    For ResNet-50 at 224 px, else None. The device's bandwidth (a copy) and bf16 rate (a matrix product) are measured.
     """
     if config.backbone.name != "resnet50" or config.backbone.width != 64 or config.view.size != 224:
         return None
@@ -146,8 +146,8 @@ def bound(config: Pretrain, device: torch.device) -> dict[str, float] | None:
     if isinstance(config.method, MoCo):
         moved, computed = BYTES["train"] + BYTES["forward"], FLOP["train"] + FLOP["forward"]
     else:
-        follows = hasattr(config.method, "momentum")
-        moved, computed = (2 * (v["train"] + follows * v["forward"]) for v in (BYTES, FLOP))
+        has_ema = hasattr(config.method, "momentum")
+        moved, computed = (2 * (v["train"] + has_ema * v["forward"]) for v in (BYTES, FLOP))
     seconds = moved / bandwidth + computed / rate
     return {"samples_per_s": 1 / seconds, "bytes_per_s": bandwidth, "flop_per_s": rate}
 

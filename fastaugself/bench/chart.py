@@ -1,4 +1,4 @@
-"""A record of `bench augment` as a picture."""
+"""A bar chart of a `bench augment` record."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ OURS, THEIRS, LINE = "#1f6feb", "#9aa4af", "#d1242f"
 
 
 def draw(result: Record, path: Path) -> None:
-    """Bars of views per second of the main case on a logarithmic axis, whiskers over the rounds, the copy as a line."""
+    """Writes a bar chart of the main case: views per second (log axis), range over rounds, and the copy as a line."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -35,7 +35,7 @@ def draw(result: Record, path: Path) -> None:
     axes.set_xlim(0.6 * min(rates), 1.3 * bound)
     axes.spines[["top", "right"]].set_visible(False)
     side, (height, width) = result["config"]["size"], result["config"]["photos"]
-    axes.set_xlabel(f"views of {side} px a second, from photos of {height} x {width}")
+    axes.set_xlabel(f"views of {side} px per second, from photos of {height} x {width}")
     axes.set_title(machine(result).split(";")[0], fontsize=9, color="#57606a", loc="left")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)

@@ -1,4 +1,4 @@
-"""`fastaugself bench disk`: what the orders of an epoch cost on a disk, and what it costs to open many samples."""
+"""`fastaugself bench disk`: read speed of each sample order from a disk, and the cost of opening many samples."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from ..environment import environment
 from .harness import Record, check_outputs, write_json
 
 ORDERS: tuple[Order, ...] = ("random", "quasi-random", "sequential")
-_STORED = 1000  # bytes of a sample that is not there
+_STORED = 1000  # bytes of a sample in a hollow file
 
 
 def disk_benchmark(
@@ -36,17 +36,17 @@ def disk_benchmark(
     open_files: tuple[int, ...] = (1, 100),
     json: Path | None = None,
 ) -> None:
-    """Time reading `.beton` files in each order, from the disk and not from memory; and time opening.
+    """Measure reading `.beton` files in each order, uncached from disk, and opening files with many samples.
 
     Args:
-        paths: The files, or a pattern; larger than --batches times --batch-size samples, on the disk in question.
-        batch_size: Samples of a batch.
-        batches: Batches read in each round.
-        workers: Decoding threads; 0 = as many as there are cores.
-        rounds: Rounds, in which the orders take turns.
-        open_samples: Also open files that claim this many samples (their photos are holes).
-        open_files: Into how many files they are divided, one measurement each.
-        json: Write the record here.
+        paths: Files or a pattern, with more than --batches times --batch-size samples, on the disk to measure.
+        batch_size: Samples per batch.
+        batches: Batches per round.
+        workers: Decoding threads; 0 = one per core.
+        rounds: Number of rounds; in each, every order runs once.
+        open_samples: Also measure opening sparse files with this many samples.
+        open_files: Numbers of files to divide them into, one measurement each.
+        json: Write the result to this file.
     """
     check_outputs(json)
     rows: list[Record] = []
@@ -65,7 +65,7 @@ def disk_benchmark(
 
 
 def ratios(rows: list[Record]) -> dict[str, float]:
-    """Samples a second of each order over those of the random one."""
+    """Samples per second of each order, relative to the random order."""
     rates = {row["name"]: row["samples_per_s"] for row in rows if row["name"] in ORDERS}
     return {
         f"{name.replace('-', '_')}_vs_random": round(rate / rates["random"], 3)
@@ -75,13 +75,13 @@ def ratios(rows: list[Record]) -> dict[str, float]:
 
 
 def reading(paths: tuple[Path, ...], *, batch_size: int, batches: int, workers: int, rounds: int) -> list[Record]:
-    """Samples and megabytes a second of each order, wall clock, each time with nothing of the files in memory."""
+    """Samples and megabytes per second of each order, in wall time, with the files evicted from the page cache."""
     rates: dict[Order, list[float]] = {order: [] for order in ORDERS}
     with Dataset(paths) as data:
         stored = float(np.concatenate([shard.bytes_N for shard in data.shards]).mean())
         for round_ in range(rounds):
             for order in ORDERS:
-                _forget(data)
+                _evict(data)
                 rates[order].append(_rate(paths, order, round_, batch_size, batches, workers))
     return [
         {
@@ -98,19 +98,19 @@ def _rate(paths: tuple[Path, ...], order: Order, epoch: int, batch_size: int, ba
     with Loader(paths, batch_size=batch_size, order=order, workers=workers, source="native") as loader:
         began, seen = time.perf_counter(), 0
         with closing(loader.epoch(epoch)) as decoded:
-            for photos, _ in zip(decoded, range(batches), strict=False):
-                seen += len(photos.ids_B)
+            for batch, _ in zip(decoded, range(batches), strict=False):
+                seen += len(batch.ids_B)
         return seen / (time.perf_counter() - began)
 
 
-def _forget(data: Dataset) -> None:
-    """Takes the files out of the operating system's page cache."""
+def _evict(data: Dataset) -> None:
+    """Evicts the files from the operating system's page cache."""
     for shard in data.shards:
         os.posix_fadvise(shard.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def opening(samples: int, files: int, *, rounds: int) -> Record:
-    """Seconds and megabytes of a process that opens `samples` samples in `files` files; median over the rounds."""
+    """Time and memory of a process that opens `samples` samples in `files` files; medians over the rounds."""
     folder = Path(tempfile.mkdtemp(prefix="fastaugself-open-"))
     try:
         for i in range(files):
@@ -155,7 +155,7 @@ print(json.dumps(found))
 
 
 def write_hollow(path: Path, samples: int) -> None:
-    """A `.beton` file with the index of `samples` JPEGs of 375 x 500 whose bytes are a hole in the file."""
+    """Writes a sparse `.beton` file: the index of `samples` JPEGs of 375 x 500 without their bytes."""
     record = metadata_type([TYPE_IMAGE, TYPE_INT])
     header, fields = np.zeros(1, HEADER), np.zeros(2, FIELD)
     metadata, table = np.zeros(samples, record), np.zeros(samples, ALLOCATION)

@@ -1,6 +1,6 @@
-"""Training as it is, from a `.beton` file to the optimizer, beside the same steps on views that are ready.
+"""Whole training, from a `.beton` file to the optimizer step, compared with the same steps on ready views.
 
-The gap between the two is what reading, decoding, copying and augmenting cost on top of the step.
+The difference is the cost of reading, decoding, copying and augmenting.
 """
 
 import dataclasses
@@ -31,14 +31,14 @@ def e2e_benchmark(
     steps: int = 0,
     rounds: int = 5,
 ) -> None:
-    """Pairs of views per second of whole training, its wait for data, and the device's idle time.
+    """Pairs of views per second of whole training, the data wait, and the device's idle time.
 
     Args:
-        setup: What is trained, and where.
-        source: A .beton file or a folder of photos; the demo's photos by default.
-        json: File for the result.
-        steps: Steps of a round; 0 is 60 on CUDA and 8 on a CPU.
-        rounds: Rounds of each.
+        setup: Method, model and device.
+        source: A .beton file or a folder of photos; default: the photos of the demo.
+        json: Write the result to this file.
+        steps: Steps per round; 0 = 60 on CUDA and 8 on a CPU.
+        rounds: Number of rounds.
     """
     check_outputs(json)
     where, config = setup.where, setup.config()
@@ -58,14 +58,12 @@ def e2e_benchmark(
     rows = [Row("training", whole), Row("steps on ready views", ready)]
     ratio = [a / b for a, b in zip(whole, ready, strict=True)]
     kept = {"median": statistics.median(ratio), "min": min(ratio), "max": max(ratio)}
-    table = Table("", "pairs/s", "of ready views")
+    table = Table("", "pairs/s", "relative to ready views")
     table.add_row("training", f"{rows[0].rate:,.1f}", f"{kept['median']:.1%}")
     table.add_row("steps on ready views", f"{rows[1].rate:,.1f}", "")
     console = Console()
     console.print(table)
-    console.print(
-        f"waiting for data {statistics.median(waits):.1%}" + ("" if idle is None else f", device idle {idle:.1%}")
-    )
+    console.print(f"data wait {statistics.median(waits):.1%}" + ("" if idle is None else f", device idle {idle:.1%}"))
     if json is not None:
         described = {**settings(config, rounds, 0.0), "steps": steps, "source": trainer.loader.source}
         ratios: dict[str, Any] = {"training_vs_ready_views": kept}
@@ -84,7 +82,7 @@ def _photos(source: Path | None, folder: Path, batch: int) -> Path:
 
 
 def _measure(trainer: Trainer, steps: int, rounds: int) -> tuple[list[float], list[float], list[float], float | None]:
-    """Rates of whole training and of ready views in turn, the share of waiting, and the device's idle time."""
+    """By round: rates of whole training and of ready views, fraction of data wait; and the fraction of idle time."""
     size, device = trainer.config.batch_size, trainer.device
     batches = trainer.batches()
     whole, ready, waits = [], [], []
@@ -100,17 +98,17 @@ def _measure(trainer: Trainer, steps: int, rounds: int) -> tuple[list[float], li
             trainer.train_step(fresh)
         return waited
 
-    def again() -> None:
+    def on_ready_views() -> None:
         for _ in range(steps):
             trainer.step_fn(batch.views, batch.targets, global_step=trainer.global_step, progress=0.0)
 
     try:
-        training()  # warms up
+        training()  # warm-up
         for _ in range(rounds):
             seconds, waited = _timed(training, device)
             whole.append(steps * size / seconds)
             waits.append(waited / seconds)
-            ready.append(steps * size / _timed(again, device)[0])
+            ready.append(steps * size / _timed(on_ready_views, device)[0])
         idle = _idle(training, device) if device.type == "cuda" else None
     finally:
         batches.close()
@@ -128,17 +126,17 @@ def _timed(work: Any, device: torch.device) -> tuple[float, Any]:
 
 
 def _idle(work: Any, device: torch.device) -> float:
-    """Share of the time in which no kernel ran, from the profiler's intervals."""
+    """Fraction of the time without a running kernel, from the profiler's intervals."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         work()
         torch.cuda.synchronize(device)
-    return 1 - busy_share(
+    return 1 - busy_fraction(
         [(e.time_range.start, e.time_range.end) for e in profile.events() or () if e.device_type.name == "CUDA"]
     )
 
 
-def busy_share(intervals: list[tuple[float, float]]) -> float:
-    """The share of the time from the first start to the last end that at least one interval covers."""
+def busy_fraction(intervals: list[tuple[float, float]]) -> float:
+    """The fraction of the time between the first start and the last end that is covered by an interval."""
     if not intervals:
         return 0.0
     ordered = sorted(intervals)

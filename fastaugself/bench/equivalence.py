@@ -1,6 +1,6 @@
-"""Whether two augmentations make the same kind of views, from the views alone.
+"""Statistical comparison of the views of two augmentations.
 
-Peers draw their own parameters, so that pixels cannot be compared: what is compared is how the views are distributed.
+Peers draw their own parameters, so pixels cannot be compared; distributions of views can.
 """
 
 import math
@@ -12,14 +12,14 @@ from fastaugself_kernels.params import IMAGENET_MEAN, IMAGENET_STD
 
 from .work import Ready
 
-COMPARED = 256  # views of a peer; of ours there are four times as many behind the statistics
+COMPARED = 256  # views of a peer; ours has four times as many
 AT_ONCE = 8  # views that fit the cache
 TOLERANCES = {
     "mean": 0.12,  # of a channel, in normalised units; largest of three
-    "std": 0.12,  # the same
-    "gray": 0.12,  # share of views without colour; the standard error of a difference is 0.03
-    "detail": 0.25,  # mean difference of neighbouring pixels, as a fraction: antialiasing, or its lack
-    "blur": 0.22,  # share of views smooth from pixel to pixel: 0.37, without blur 0.01, and less by rounding to 8 bits
+    "std": 0.12,  # of a channel, in normalised units; largest of three
+    "gray": 0.12,  # fraction of views without colour; the standard error of a difference is 0.03
+    "detail": 0.25,  # mean difference of neighbouring pixels, as a fraction; shows missing antialiasing
+    "blur": 0.22,  # fraction of smooth views: 0.37, without blur 0.01; rounding to 8 bits lowers it
 }
 
 
@@ -29,7 +29,7 @@ def some_views(ready: Ready, count: int) -> Tensor:
 
 
 def statistics(views_NCHW: Tensor) -> dict[str, Tensor]:
-    """What `differences` compares, of normalised views."""
+    """The statistics of normalised views that `differences` compares."""
     means, stds = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     found: dict[str, list[Tensor]] = {name: [] for name in ("mean", "square", "gray", "detail", "blur")}
     for part_NCHW in views_NCHW.split(AT_ONCE):

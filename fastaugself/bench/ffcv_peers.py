@@ -1,9 +1,8 @@
-"""FFCV's ways to two views of a photo, all of which decode it twice: one decoder for each of two pipelines.
+"""Three FFCV pipelines for two views of a photo. All decode it twice, because each view has its own decoder.
 
-FFCV-SSL is the third of them: a crop decoder for each view, then one compiled operation after the other on uint8
-images. Its own operations could not stand here (its crops are square, its seeded flip always flips, its blur needs a
-function that SciPy has removed); these do what everybody else's in the benchmark do, written as FFCV's are. Imported
-only by who needs FFCV.
+The third is the design of FFCV-SSL: a crop decoder for each view, then compiled operations on uint8 images. FFCV-SSL's
+own operations cannot be used (its crops are square, its seeded flip always flips, its blur needs a function that SciPy
+has removed); those below compute the same as the other contestants', written like FFCV's. Needs FFCV to be imported.
 
 Shape suffixes: B images of a batch, H W, C channels, N bytes.
 """
@@ -28,16 +27,17 @@ from ffcv.transforms import NormalizeImage, RandomHorizontalFlip, ToTensor, ToTo
 from ..data.beton.format import JPEG
 from .photo_peers import MEAN, STD
 
-PHOTOS_IN_AN_EPOCH = 1 << 14  # FFCV allocates its buffers anew every epoch, so short ones would speak against it
+PHOTOS_IN_AN_EPOCH = 1 << 14  # FFCV allocates new buffers in every epoch, so short epochs would slow it down
 BLUR_KERNEL = 23
 _compiled = numba.njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
 _CALLBACK = numba.types.void(numba.types.CPointer(numba.uint8), numba.int64, numba.int64)
 
 
 def make_loader(path: Path, batch: int, workers: int, samples: int, pipeline: Callable[[], list[Any]]) -> Loader:
-    """A stock `ffcv.Loader` with two pipelines over the one image field, in the order of the file, again and again.
+    """A stock `ffcv.Loader` with two pipelines over one image field, in file order.
 
-    samples: of the file; an epoch repeats them. pipeline: makes the operations of one view, the decoder first.
+    samples: number of samples in the file; an epoch repeats them. pipeline: returns the operations of one view, decoder
+    first.
     """
     views = [pipeline() for _ in range(2)]
     return Loader(
@@ -57,7 +57,7 @@ def make_loader(path: Path, batch: int, workers: int, samples: int, pipeline: Ca
 
 
 def whole() -> list[Any]:
-    """The decoded photo and nothing else."""
+    """The decoded photo only."""
     return [WholeDecoder(), ToTensor()]
 
 
@@ -81,7 +81,7 @@ def views(size: int) -> list[Any]:
 
 
 class WholeDecoder(SimpleRGBImageDecoder):  # type: ignore[misc]
-    """FFCV operation: photos of any size, each at the start of its row; uint8 [B, N] with N bytes for the largest."""
+    """FFCV operation that decodes photos of any size into the rows of uint8 [B, N]; N bytes fit the largest."""
 
     def declare_state_and_memory(self, previous_state: State) -> tuple[State, AllocationQuery]:
         pixels = self.metadata["width"].astype(np.int64) * self.metadata["height"]
@@ -108,9 +108,9 @@ class WholeDecoder(SimpleRGBImageDecoder):  # type: ignore[misc]
 
 
 class PerImage(Operation):  # type: ignore[misc]
-    """FFCV operation that changes every uint8 image in place by a C callback (image [H, W, 3], H, W).
+    """FFCV operation that modifies every uint8 image in place with a C callback (image [H, W, 3], H, W).
 
-    Compiled apart, because FFCV has everything else of both pipelines compiled anew in every process.
+    The callback is compiled separately and cached; FFCV recompiles everything else in every process.
     """
 
     def __init__(self, change: Any):
@@ -179,7 +179,7 @@ def saturation(x_HWC, factor):  # type: ignore[no-untyped-def]
 
 @_compiled
 def hue(x_HWC, turns):  # type: ignore[no-untyped-def]
-    """torchvision's adjust_hue, in place: the hexcone's angle is turned, value and chroma stay."""
+    """torchvision's adjust_hue, in place: rotates the angle in the hexcone, keeps value and chroma."""
     flat = x_HWC.reshape(-1, 3)
     for i in range(len(flat)):
         r, g, b = np.float32(flat[i, 0]), np.float32(flat[i, 1]), np.float32(flat[i, 2])

@@ -1,9 +1,9 @@
-"""Timing of contestants in turn, and the record of it.
+"""Timing of contestants in turn, and the record.
 
-Shared machines drift and stall: contestants take turns round by round, a rate counts the processor time of this process
-on a CPU and the time between two synchronisations on a GPU, and what is reported is the median over the rounds and the
-spread of the ratios within rounds. A contestant that is not installed, computes something else or fails is left out
-with its reason and never ends the run.
+Shared machines drift and stall, so contestants take turns in every round. A rate is measured in processor time of this
+process on a CPU, and between two synchronisations on a GPU. Reported are the median over the rounds, and the range of
+the ratios within rounds. A contestant that is not installed, computes something else or fails is left out with the
+reason; the run continues.
 """
 
 import contextlib
@@ -29,12 +29,12 @@ from ..files import replace_file
 
 Record = dict[str, Any]
 T = TypeVar("T")
-PICTURES = (".png", ".svg", ".pdf", ".webp")  # what matplotlib draws
+PICTURES = (".png", ".svg", ".pdf", ".webp")  # formats of matplotlib
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """name: of the row. call: does the work once. units: how many views (or samples) a call makes."""
+    """name: of its row. call: does the work once. units: number of views (or samples) per call."""
 
     name: str
     call: Callable[[], Any]
@@ -56,14 +56,14 @@ class Row:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A contestant without a row. reason: for people, one line."""
+    """A contestant without a row. reason: one line for the table."""
 
     name: str
     reason: str
 
 
 def attempt(name: str, action: Callable[[], T]) -> T | LeftOut:
-    """The result of `action`, or why there is none: peers fail in ways of their own."""
+    """The result of `action`, or a LeftOut with its exception: peers may raise anything."""
     try:
         return action()
     except Exception as error:
@@ -71,14 +71,14 @@ def attempt(name: str, action: Callable[[], T]) -> T | LeftOut:
 
 
 def one_line(error: Exception) -> str:
-    """An error as a reason: its kind where that says something, and the first line of its text."""
+    """An exception as one line: type (except ImportError and ValueError) and first line of the message."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     return text if isinstance(error, ImportError | ValueError) else f"{type(error).__name__}: {text}"
 
 
 @contextlib.contextmanager
 def deadline(seconds: float) -> Iterator[None]:
-    """Ends what is inside with a TimeoutError after `seconds`, where Python gets to run (main thread, not Windows)."""
+    """Raises TimeoutError in the block after `seconds`, once Python code runs (main thread only, not on Windows)."""
 
     def stop(*_: Any) -> None:
         raise TimeoutError(f"took more than {seconds:g} s")
@@ -90,16 +90,16 @@ def deadline(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-        if outer:  # somebody else's alarm goes on
+        if outer:  # restore the alarm of an enclosing deadline
             signal.setitimer(signal.ITIMER_REAL, max(0.001, outer - (time.monotonic() - began)))
 
 
 def measure(
     contestants: Sequence[Contestant], *, device: torch.device, rounds: int = 7, seconds: float = 1.0
 ) -> tuple[list[Row], list[LeftOut]]:
-    """Times the contestants in turn, `rounds` times about `seconds` each, after one call each to warm up.
+    """Times the contestants in turn, about `seconds` each in every round, after one warm-up call each.
 
-    Returns the rows in the order of the contestants, and those that failed on the way.
+    Returns the rows in the order of the contestants, and the contestants that failed.
     """
     failed: list[LeftOut] = []
     racing: list[Contestant] = []
@@ -111,7 +111,7 @@ def measure(
             racing.append(contestant)
     rates: dict[str, list[float]] = {contestant.name: [] for contestant in racing}
     for round_ in range(rounds):
-        shift = round_ % max(1, len(racing))  # nobody always follows the same neighbour
+        shift = round_ % max(1, len(racing))  # rotate the order, so that neighbours change
         for contestant in (*racing[shift:], *racing[:shift]):
             if contestant.name not in rates:
                 continue
@@ -143,26 +143,28 @@ def _rate(contestant: Contestant, device: torch.device, seconds: float, at_least
 def paired(
     base: Callable[[], Any], other: Callable[[], Any], *, device: torch.device, seconds: float, calls: int = 1
 ) -> list[float]:
-    """How many times longer `other` takes than `base`, in eight or more neighbouring measurements of `calls` calls."""
+    """Time of `other` divided by that of `base`, in at least eight pairs of measurements of `calls` calls each."""
     first, second = Contestant("base", base, 1), Contestant("other", other, 1)
     found: list[float] = []
     began = time.perf_counter()
     while len(found) < 8 or time.perf_counter() - began < seconds:
-        pair = (first, second) if len(found) % 2 == 0 else (second, first)  # neither always comes first
+        pair = (first, second) if len(found) % 2 == 0 else (second, first)  # alternate the order
         rates = {contestant.name: _rate(contestant, device, 0.0, calls) for contestant in pair}
         found.append(rates["base"] / rates["other"])
     return found
 
 
 def ratios(rows: Sequence[Row], ours: str) -> dict[str, dict[str, float]]:
-    """How many times faster `ours` is than each other row: median, lowest and highest over the rounds."""
+    """Speed-up of `ours` over each other row: median, lowest and highest over the rounds."""
     mine = next(row for row in rows if row.name == ours)
     return {
-        row.name: spread([a / b for a, b in zip(mine.rounds, row.rounds, strict=True)]) for row in rows if row != mine
+        row.name: median_and_range([a / b for a, b in zip(mine.rounds, row.rounds, strict=True)])
+        for row in rows
+        if row != mine
     }
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
+def median_and_range(values: Sequence[float]) -> dict[str, float]:
     """Median, lowest and highest."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
@@ -177,9 +179,9 @@ def record(
     left_out: Sequence[LeftOut] = (),
     details: Mapping[str, Record] | None = None,
 ) -> Record:
-    """The benchmark as JSON values.
+    """The benchmark's record, as JSON values.
 
-    unit: such as views_per_s. details: further entries of a row, by its name.
+    unit: key of the rate, such as views_per_s. details: further entries of each row, by its name.
     """
     return {
         "date": datetime.date.today().isoformat(),
@@ -195,7 +197,7 @@ def record(
 
 
 def check_outputs(json: Path | None, plot: Path | None = None) -> None:
-    """Raises UsageError now rather than when the measuring is done: for places, kinds of picture, a missing package."""
+    """Raises UsageError for unwritable paths, unknown image formats or missing matplotlib, before measuring."""
     if plot is not None:
         if plot.suffix.lower() not in PICTURES:
             raise UsageError(f"--plot must end in {', '.join(PICTURES)}, got {plot}")
@@ -205,5 +207,5 @@ def check_outputs(json: Path | None, plot: Path | None = None) -> None:
 
 
 def write_json(path: Path, values: Record) -> None:
-    """Writes the record, making its folder."""
+    """Writes the record; creates its folder."""
     replace_file(path, (json.dumps(values, indent=2) + "\n").encode())

@@ -1,4 +1,4 @@
-"""What bounds an augmentation: the memory's speed, measured in the same run, and the launches of a call."""
+"""Limits of an augmentation: memory bandwidth, measured in the same run, and the number of kernel launches."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,9 +11,9 @@ COPY = "copy"  # the name of the contestant
 
 
 def copy_contestant(device: torch.device, size: int | None = None) -> Contestant:
-    """Copies memory to memory; its units are the bytes read and written.
+    """A contestant that copies memory; its units are bytes read and written.
 
-    size: bytes of the source, by default more than any cache holds.
+    size: bytes of the source; default: larger than any cache.
     """
     size = size or (1 << 31 if device.type == "cuda" else 1 << 28)
     source = torch.zeros(size, dtype=torch.uint8, device=device)
@@ -22,7 +22,7 @@ def copy_contestant(device: torch.device, size: int | None = None) -> Contestant
 
 
 def launches(call: Callable[[], Any], device: torch.device) -> int | None:
-    """Kernels, copies and fills that one call puts on the GPU; None on a CPU."""
+    """Number of kernels, copies and fills that one call launches on the GPU; None on a CPU."""
     if device.type != "cuda":
         return None
     call()

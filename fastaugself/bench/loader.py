@@ -1,8 +1,8 @@
-"""Photos per second from a .beton file to two views, next to FFCV, FFCV-SSL's design and PyTorch's DataLoader.
+"""Photos per second from a .beton file to two views, compared with FFCV, FFCV-SSL's design and PyTorch's DataLoader.
 
-All read the same photos. Before the timing, whole photos are compared bit by bit, and views by how they are
-distributed; who computes something else is not timed. Then all take turns in one run, each in a process of its own that
-may use as many cores as it has workers. A rate per core counts the processor time of all its threads and workers.
+All read the same photos. Before the timing, decoded photos are compared bit by bit and views by their statistics; a
+contestant that computes something else is not timed. Then all take turns, each in a separate process that may use one
+core per worker. A rate per core counts the processor time of all threads and worker processes.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from tyro.conf import Positional
 
 from ..data.cores import available_cores
 from ..errors import RunError
-from .harness import LeftOut, Record, Row, attempt, check_outputs, record, spread, write_json
+from .harness import LeftOut, Record, Row, attempt, check_outputs, median_and_range, record, write_json
 from .loader_peers import CONTESTANTS, Task, build
 from .loader_photos import Storage, write_photos
 from .remote import Remote, Round
@@ -36,12 +36,12 @@ TOLERANCES = {
     "pillow_error": 2.0,  # of 255, mean over a photo: Pillow has libjpeg's slow DCT
     "mean": 0.15,  # of a channel of the normalised views
     "std": 0.15,
-    "gray": 0.12,  # share of views without colour; the standard error of a difference is 0.035
+    "gray": 0.12,  # fraction of views without colour; the standard error of a difference is 0.035
     "detail": 0.25,  # as a fraction
 }
 OURS = {"decode": "fastaugself-ffcv, decoded", "views": "fastaugself-ffcv"}
 WITHOUT_FFCV = {"decode": "fastaugself-native, decoded", "views": "fastaugself-native"}
-# The ratios with their names: (job of ours, the other).
+# Ratios by name: (our job, the peer).
 RATIOS = {
     "decode_vs_ffcv_twice": ("decode", "ffcv-twice"),
     "decode_vs_ffcv_twice_with_crops": ("decode", "ffcv-twice, its crops"),
@@ -52,7 +52,7 @@ RATIOS = {
 
 
 class Entry(NamedTuple):
-    """A row: who, how the photos are stored, workers (and cores)."""
+    """A row: name of the contestant, storage of the photos, number of workers (and cores)."""
 
     name: str
     storage: Storage
@@ -76,21 +76,21 @@ def loader_benchmark(
     quick: bool = False,
     without: tuple[str, ...] = (),
 ) -> None:
-    """Photos per second from a .beton file to two views, against other loaders.
+    """Photos per second from a .beton file to two views, compared with other loaders.
 
     Args:
-        source: A folder of photos or a .beton file; by default crops of the photos of scikit-image.
-        json: File for the result.
-        plot: PNG file for a picture of it.
-        photos: Photos to use, evenly spaced over the source.
-        batch: Photos in a batch.
-        size: Side of the views in pixels.
-        workers: Numbers of workers, each on as many cores (1 and all cores).
+        source: A folder of photos or a .beton file; default: crops of scikit-image's photos.
+        json: Write the result to this file.
+        plot: Write a bar chart to this image file.
+        photos: Number of photos, evenly spaced over the source.
+        batch: Batch size.
+        size: Size of the views in pixels.
+        workers: Numbers of workers to measure, one core each (default: 1, and all cores).
         storage: How the photos are stored.
-        rounds: Rounds in which the contestants take turns, after one that does not count.
-        seconds: Seconds of each contestant in a round.
-        quick: JPEG alone, fewer photos and rounds; FFCV still compiles for some 20 s a row.
-        without: Names of contestants to leave out.
+        rounds: Number of rounds after a warm-up round; in each, every contestant runs once.
+        seconds: Seconds per contestant and round.
+        quick: JPEG only, fewer photos and rounds; FFCV still compiles for about 20 s per row.
+        without: Names of contestants to skip.
     """
     check_outputs(json, plot)
     if quick:
@@ -137,7 +137,7 @@ def loader_benchmark(
 
 
 def _entries(storage: Storage, workers: Sequence[int], quick: bool) -> list[Entry]:
-    """The rows to be had. FFCV compiles for up to 20 s a row, so that not everyone takes part in everything."""
+    """The rows to measure. FFCV compiles for up to 20 s per row, so not every contestant runs in every setting."""
     few, *more = workers
     rows = [Entry(name, storage, few) for name in CONTESTANTS]
     if storage == "jpeg":
@@ -146,10 +146,10 @@ def _entries(storage: Storage, workers: Sequence[int], quick: bool) -> list[Entr
 
 
 def _start(wanted: Sequence[Entry], task: Task, stack: ExitStack, left_out: list[LeftOut]) -> dict[Entry, Remote]:
-    """The contestants that can be built and compute what they should, ready to race."""
+    """Starts the contestants; returns those that can be built and pass their check."""
     started: dict[Entry, Remote] = {}
     ready: dict[Entry, Remote] = {}
-    for some in _chunks(wanted, available_cores() + 1):  # all at once would only take memory
+    for some in _chunks(wanted, available_cores() + 1):  # in groups, to save memory
         for entry in some:
             arguments = (entry.name, replace(task, workers=entry.workers))
             started[entry] = Remote(build, arguments, entry.workers)
@@ -161,7 +161,7 @@ def _start(wanted: Sequence[Entry], task: Task, stack: ExitStack, left_out: list
             else:
                 ready[entry] = started[entry]
 
-    def end_all() -> None:  # at once, before any is waited for
+    def end_all() -> None:  # before waiting for any of them
         for remote in started.values():
             remote.end()
 
@@ -174,7 +174,7 @@ def _chunks(values: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 
 
 def _checked(ready: dict[Entry, Remote], left_out: list[LeftOut]) -> dict[Entry, Remote]:
-    """Those whose photos and views are what they should be; ours is held to the oracle and to Pillow."""
+    """The contestants whose photos and views are correct; ours are compared with the oracle and with Pillow."""
     found: dict[Entry, Record] = {}
     for remote in ready.values():
         remote.start_check()
@@ -191,7 +191,9 @@ def _checked(ready: dict[Entry, Remote], left_out: list[LeftOut]) -> dict[Entry,
     }
     if native["decode"] is None or native["views"] is None:
         reasons = "; ".join(f"{peer.name}: {peer.reason}" for peer in left_out)
-        raise RunError(f"without our own reader there is nothing to compare with ({reasons or 'it was left out'})")
+        raise RunError(
+            f"fastaugself's native reader did not run, and all are compared with it ({reasons or 'it was skipped'})"
+        )
     passed = {}
     for entry, check in found.items():
         fault = difference(entry.name, check, native["decode"], native["views"])
@@ -205,7 +207,7 @@ def _checked(ready: dict[Entry, Remote], left_out: list[LeftOut]) -> dict[Entry,
 
 
 def difference(name: str, check: Record, decoded: Record, views: Record) -> str | None:
-    """What a contestant computes differently, None if nothing: checksums of photos, distributions of views."""
+    """How a contestant's photos (by checksum) or views (by their statistics) differ from ours; None if they do not."""
     job, _ = CONTESTANTS[name]
     for key in ("oracle_error", "pillow_error"):
         if check.get(key, 0.0) > TOLERANCES[key]:
@@ -213,10 +215,10 @@ def difference(name: str, check: Record, decoded: Record, views: Record) -> str 
     if job == "decode":
         for sample, expected in decoded["crc32"].items():
             if set(check["crc32"].get(sample, [None])) != set(expected):
-                return f"photo {sample} has other pixels than ours"
+                return f"photo {sample} has different pixels than ours"
         return None
     if "crc32" in check and check["crc32"] != views["crc32"]:
-        return "its views are not those of the other reader"
+        return "its views differ from those of the other reader"
     expected = decoded["crops"] if job == "crops" else views
     if tuple(check["shape"]) != tuple(expected["shape"]) or check["count"] != expected["count"]:
         return (
@@ -247,7 +249,7 @@ def _race(
             if isinstance(taken, LeftOut):
                 left_out.append(taken)
                 del results[entry]
-            elif round_ >= 0:  # the first touches memory that the others use again
+            elif round_ >= 0:  # the first round is a warm-up
                 results[entry].append(taken)
     return results
 
@@ -269,9 +271,9 @@ def _details(entry: Entry, taken: Sequence[Round], remote: Remote, bytes_per_pho
 
 
 def compare(details: dict[str, Record]) -> dict[str, Record]:
-    """The ratios of RATIOS, per core with one worker (of JPEG; `raw_` before the name for raw), and `second_core`.
+    """The ratios of RATIOS per core with one worker (raw storage: prefix `raw_`), and `second_core_*`.
 
-    `second_core_*`: how many times faster in wall time with two workers on two cores than with one on one.
+    `second_core_*`: speed-up in wall time of two workers on two cores over one worker on one core.
     """
     by_entry = {Entry(row["contestant"], row["storage"], row["workers"]): row for row in details.values()}
     found: dict[str, Record] = {}
@@ -293,11 +295,11 @@ def compare(details: dict[str, Record]) -> dict[str, Record]:
 
 def _ratio(ours: Record, theirs: Record, rounds: str) -> Record:
     values = [a / b for a, b in zip(ours[rounds], theirs[rounds], strict=True)]
-    return {"ours": ours["contestant"], "other": theirs["contestant"], **spread(values)}
+    return {"ours": ours["contestant"], "other": theirs["contestant"], **median_and_range(values)}
 
 
 def _versions() -> dict[str, str]:
-    """Versions of the peers that are installed."""
+    """Versions of the installed peers."""
     found = {}
     for name in ("FFCV", "pillow", "opencv-python-headless", "albumentationsx"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -1,4 +1,4 @@
-"""The record of `bench loader` as a picture: photos per second and core, one bar a contestant."""
+"""A bar chart of a `bench loader` record: photos per second and core, one bar per contestant."""
 
 from pathlib import Path
 
@@ -9,9 +9,9 @@ from .tables.table import machine
 
 
 def draw(result: Record, out: Path) -> None:
-    """Writes a PNG: medians with the lowest and highest round, a panel for each storage.
+    """Writes a bar chart: medians with the lowest and highest round, one panel per storage.
 
-    Raises UsageError where matplotlib is missing.
+    Raises UsageError without matplotlib.
     """
     try:
         import matplotlib
@@ -37,13 +37,13 @@ def draw(result: Record, out: Path) -> None:
     )
     for axis, (storage, rows) in zip(axes[:, 0], panels, strict=True):
         rates = [row["samples_per_s_per_core"] for row in rows]
-        spreads = [
+        ranges = [
             [rate - min(row["rounds_per_core"]) for rate, row in zip(rates, rows, strict=True)],
             [max(row["rounds_per_core"]) - rate for rate, row in zip(rates, rows, strict=True)],
         ]
         colours = [OURS if row["contestant"].startswith("fastaugself") else THEIRS for row in rows]
         names = [f"{row['contestant'].removesuffix(', decoded')} ({row['job']})" for row in rows]
-        bars = axis.barh(names, rates, xerr=spreads, color=colours, ecolor="#57606a", capsize=2)
+        bars = axis.barh(names, rates, xerr=ranges, color=colours, ecolor="#57606a", capsize=2)
         axis.bar_label(bars, [f" {rate:,.0f}" for rate in rates], padding=4)
         axis.set(title=f"{storage}: photos per second and core")
         axis.margins(x=0.12)

@@ -1,10 +1,10 @@
-"""Everyone who takes part in `bench loader`, each built in a process of its own from a name and a Task.
+"""The contestants of `bench loader`, each built in a separate process from a name and a Task.
 
-Three jobs: `decode` (whole photos, whatever two views need), `crops` (two random resized crops, uint8) and `views` (two
-views with all of MoCo v2's augmentation, float32 and normalised). All go through the file in its order, so that the
-photos that a check looks at are the same.
+Three jobs: `decode` (whole photos, once or twice as two views need), `crops` (two random resized crops, uint8) and
+`views` (two views with all of MoCo v2's augmentation, float32 and normalised). All read in file order, so that checks
+compare the same photos.
 
-Shape suffixes: N views, B photos of a batch, C channels, H W.
+Shape suffixes: N views, B batch, C channels, H W.
 """
 
 import io
@@ -29,15 +29,16 @@ from . import photo_peers
 from .photo_peers import MEAN, STD
 from .remote import Racer
 
-CHECKED = 128  # photos that a check looks at
-PREFETCH = 2  # batches a worker, PyTorch's default
-_REFERENCE_VIEWS = 4  # of photos that the oracle makes
+CHECKED = 128  # photos per check
+PREFETCH = 2  # batches per worker, PyTorch's default
+_REFERENCE_PHOTOS = 4  # photos whose views are compared with the oracle
 Job = Literal["decode", "crops", "views"]
 
 
 @dataclass(frozen=True)
 class Task:
-    """path: a .beton file. samples: in it, a multiple of `batch`. size: of views. workers: threads or processes."""
+    """path: a .beton file. samples: number of samples, a multiple of `batch`. size: of the views. workers: threads or
+    processes."""
 
     path: Path
     samples: int
@@ -47,7 +48,7 @@ class Task:
 
 
 def build(name: str, task: Task) -> Racer:
-    """The contestant of this name. Raises ImportError where a library is missing."""
+    """Builds the contestant with this name. Raises ImportError if a library is missing."""
     torch.set_num_threads(task.workers)
     _, make = CONTESTANTS[name]
     return make(task)
@@ -58,17 +59,17 @@ def _ours(source: Literal["ffcv", "native"], with_views: bool) -> Callable[[Task
         loader = Loader(task.path, batch_size=task.batch, source=source, workers=task.workers)
         policies = (ViewPolicy.moco_v2(task.size),) * 2
 
-        def views(photos: RaggedBatch, epoch: int, **exact: Any) -> tuple[Tensor, Tensor]:
-            params = sample_params(photos.ids_B, photos.sizes_B2, policies, seed=0, epoch=epoch)
+        def views(batch: RaggedBatch, epoch: int, **exact: Any) -> tuple[Tensor, Tensor]:
+            params = sample_params(batch.ids_B, batch.sizes_B2, policies, seed=0, epoch=epoch)
             size = task.size
-            return augment(photos.pixels, photos.offsets_B, photos.sizes_B2, params, size=size, **exact), params
+            return augment(batch.pixels, batch.offsets_B, batch.sizes_B2, params, size=size, **exact), params
 
         def batches() -> Iterator[Any]:
             first = np.arange(task.batch)
             ids = ((start + first) % task.samples for start in itertools.count(0, task.batch))
-            for n, photos in enumerate(loader.batches_of(ids)):  # no epoch ends, where nothing would be read ahead
-                yield views(photos, n * task.batch // task.samples) if with_views else photos
-                del photos
+            for n, batch in enumerate(loader.batches_of(ids)):  # endless: read-ahead would pause at an epoch's end
+                yield views(batch, n * task.batch // task.samples) if with_views else batch
+                del batch
 
         running = batches()
         if not with_views:
@@ -76,8 +77,8 @@ def _ours(source: Literal["ffcv", "native"], with_views: bool) -> Callable[[Task
 
         def check() -> dict[str, Any]:
             made = [x_VBCHW for x_VBCHW, _ in _some(running, task)]
-            photos = loader.take(np.arange(task.batch))
-            few = RaggedBatch(photos.pixels, *(t[:_REFERENCE_VIEWS] for t in photos[1:]))
+            batch = loader.take(np.arange(task.batch))
+            few = RaggedBatch(batch.pixels, *(t[:_REFERENCE_PHOTOS] for t in batch[1:]))
             exact: dict[str, Any] = {"rounding": "none", "mean": (0, 0, 0), "std": (1, 1, 1)}
             oracle, fast = (views(few, 0, backend=backend, **exact)[0] for backend in ("reference", "auto"))
             found = {"oracle_error": (oracle - fast).abs().max().item(), "crc32": [zlib.crc32(_bytes(x)) for x in made]}
@@ -107,7 +108,7 @@ def _ffcv(job: Job) -> Callable[[Task], Racer]:
             with Beton(task.path) as beton:
                 ids = itertools.cycle(range(task.samples))
                 for _ in range(task.batch):
-                    next(ids)  # the batch that was taken to warm up
+                    next(ids)  # skip the warm-up batch
                 for pair in _some(running, task):
                     for i, sample in zip(range(task.batch), ids, strict=False):
                         length = int(beton.sizes_N2[sample].astype(np.int64).prod()) * 3
@@ -123,7 +124,7 @@ def _ffcv(job: Job) -> Callable[[Task], Racer]:
 
 
 class _TwoViews(torch.utils.data.Dataset):
-    """Photos of a .beton file, decoded once each and made into two views, as MoCo's TwoCropsTransform does."""
+    """Decodes each photo of a .beton file once and makes two views of it, like MoCo's TwoCropsTransform."""
 
     def __init__(self, task: Task, library: Literal["pil", "albumentationsx"]):
         self._beton, self._library = Beton(task.path), library
@@ -146,10 +147,10 @@ def _dataloader(library: Literal["pil", "albumentationsx"]) -> Callable[[Task], 
         loader = torch.utils.data.DataLoader(
             dataset,
             batch_size=task.batch,
-            sampler=itertools.cycle(range(task.samples)),  # its workers would pause at the end of an epoch
+            sampler=itertools.cycle(range(task.samples)),  # endless: workers would pause at the end of an epoch
             num_workers=task.workers,
             prefetch_factor=PREFETCH,
-            multiprocessing_context="fork",  # this process was spawned, and would spawn in its turn
+            multiprocessing_context="fork",  # the default would be spawn, as this process was spawned
         )
         running = iter(loader)
         return Racer(running, task.batch, lambda: statistics(torch.cat(pair) for pair in _some(running, task)))
@@ -174,7 +175,7 @@ def _opencv_photo(beton: Beton, i: int) -> np.ndarray:
 
 
 def _some(batches: Iterator[Any], task: Task) -> Iterator[Any]:
-    """The next CHECKED photos, in whole batches."""
+    """The next whole batches, up to CHECKED photos."""
     return itertools.islice(batches, -(-min(CHECKED, task.samples) // task.batch))
 
 
@@ -183,24 +184,24 @@ def _bytes(x_VBCHW: Tensor) -> memoryview:
 
 
 def _decoded(batches: list[RaggedBatch], task: Task) -> dict[str, Any]:
-    """Of whole photos: their checksums, how far Pillow's are (mean difference, of 255); and of their crops."""
+    """Checksums of decoded photos, their mean difference from Pillow's (of 255), and the statistics of their crops."""
     found: dict[int, list[int]] = {}
     differences = []
     with Beton(task.path) as beton:
-        for photos in batches:
+        for batch in batches:
             for sample, start, (height, width) in zip(
-                photos.ids_B.tolist(), photos.offsets_B.tolist(), photos.sizes_B2.tolist(), strict=True
+                batch.ids_B.tolist(), batch.offsets_B.tolist(), batch.sizes_B2.tolist(), strict=True
             ):
-                pixels = photos.pixels[start : start + height * width * 3].numpy()
+                pixels = batch.pixels[start : start + height * width * 3].numpy()
                 found[sample] = [zlib.crc32(pixels.data)]
                 if beton.modes_N[sample] == JPEG:
                     other = np.asarray(_pil_photo(beton, sample)).reshape(-1)
                     differences.append(float(np.abs(pixels.astype(np.int16) - other).mean()))
     policy = ViewPolicy(task.size, flip=0, jitter=0, gray=0, blur=0)
 
-    def crops(photos: RaggedBatch) -> Tensor:
-        params = sample_params(photos.ids_B, photos.sizes_B2, (policy,) * 2, seed=0, epoch=0)
-        return augment(photos.pixels, photos.offsets_B, photos.sizes_B2, params, size=task.size).flatten(0, 1)
+    def crops(batch: RaggedBatch) -> Tensor:
+        params = sample_params(batch.ids_B, batch.sizes_B2, (policy,) * 2, seed=0, epoch=0)
+        return augment(batch.pixels, batch.offsets_B, batch.sizes_B2, params, size=task.size).flatten(0, 1)
 
     return {"crc32": found, "pillow_error": max(differences, default=0.0), "crops": statistics(map(crops, batches))}
 
@@ -213,10 +214,10 @@ def _normalised(crops_BHWC: Tensor) -> Tensor:
 
 
 def statistics(batches: Iterator[Tensor]) -> dict[str, Any]:
-    """How normalised views [N, 3, H, W] are distributed.
+    """Statistics of batches of normalised views [N, 3, H, W].
 
-    shape: of a view. mean, std: of each channel. gray: share of views without colour. detail: mean difference of
-    neighbouring pixels, which blur and the lack of antialiasing change. count: views.
+    shape: of a view. mean, std: of each channel. gray: fraction of views without colour. detail: mean difference of
+    neighbouring pixels, which depends on blur and antialiasing. count: number of views.
     """
     shape: tuple[int, ...] = ()
     count, means, squares, gray, detail = 0, np.zeros(3), np.zeros(3), 0, 0.0
@@ -239,7 +240,7 @@ def statistics(batches: Iterator[Tensor]) -> dict[str, Any]:
     }
 
 
-# By name: what it does, and how it is built. Ours first; of ours, the reader that is used where both can be.
+# Job and builder by name. Ours come first, and of ours the reader that is used if both are available.
 CONTESTANTS: dict[str, tuple[Job, Callable[[Task], Racer]]] = {
     "fastaugself-ffcv, decoded": ("decode", _ours("ffcv", False)),
     "fastaugself-native, decoded": ("decode", _ours("native", False)),

@@ -1,4 +1,4 @@
-"""The photos of `bench loader`: the same ones as JPEG and raw, in one random order.
+"""The photos of `bench loader`, as JPEG and raw, in the same random order.
 
 Shape suffixes: N samples, 2 = (height, width).
 """
@@ -18,7 +18,7 @@ from ..data.inputs.photo import load_photo
 from ..errors import UsageError
 from .harness import Record
 
-HEIGHT, WIDTH = 375, 500  # of the photos when none are given
+HEIGHT, WIDTH = 375, 500  # of the default photos
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
 Storage = Literal["jpeg", "raw"]
 
@@ -26,7 +26,7 @@ Storage = Literal["jpeg", "raw"]
 def write_photos(
     source: Path | None, folder: Path, photos: int, batch: int, storage: Sequence[Storage]
 ) -> tuple[dict[Storage, Path], Record]:
-    """The same photos, in one random order, as JPEG and raw; and what is to be known of them."""
+    """Writes the photos as JPEG and raw in the same random order; returns the files and a description."""
     import simplejpeg
 
     jpegs = list(_jpegs(source, photos))
@@ -55,7 +55,7 @@ def write_photos(
 
 
 def _jpegs(source: Path | None, count: int) -> Iterator[bytes]:
-    """JPEG bytes of `count` photos, or of all where there are fewer."""
+    """JPEG bytes of `count` photos, or of all if there are fewer."""
     if source is None:
         yield from _crops(count)
     elif source.is_dir():

@@ -1,6 +1,6 @@
-"""NVIDIA's libraries on batches: DALI and CV-CUDA, called as the documentation of DALI 2.4 and CV-CUDA 0.15 says.
+"""NVIDIA's libraries on batches: DALI and CV-CUDA, used as documented for DALI 2.4 and CV-CUDA 0.15.
 
-Neither has torchvision's colour jitter: a linear map of colours stands in its place. ImportError says what to install.
+Neither has torchvision's colour jitter; a linear map of colours replaces it. ImportError says what to install.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from .work import Ready, Work
 
 
 def dali(work: Work) -> Ready:
-    """color_twist in place of the jitter: one linear map of colours, contrast about 0.5, gray by saturation 0."""
+    """DALI with color_twist, a linear map, instead of the jitter; contrast about 0.5, gray as saturation 0."""
     try:
         from nvidia.dali import fn, pipeline_def, types
         from nvidia.dali.plugin.pytorch import feed_ndarray
@@ -34,7 +34,7 @@ def dali(work: Work) -> Ready:
         factors = [1 + jitter * fn.random.uniform(range=(-0.4, 0.4)) for _ in range(3)]
         hue = jitter * fn.random.uniform(range=(-36.0, 36.0))  # degrees
         x = fn.color_twist(x, brightness=factors[0], contrast=factors[1], saturation=factors[2] * (1 - gray), hue=hue)
-        sigma = blur * fn.random.uniform(range=(0.1, 2.0)) + (1 - blur) * 0.01  # 0 would mean its default
+        sigma = blur * fn.random.uniform(range=(0.1, 2.0)) + (1 - blur) * 0.01  # 0 would select its default
         x = fn.gaussian_blur(x, sigma=sigma, window_size=23)
         return fn.crop_mirror_normalize(
             x,
@@ -58,7 +58,7 @@ def dali(work: Work) -> Ready:
 
 
 def cvcuda(work: Work) -> Ready:
-    """Its resize does not antialias; color_twist, a linear map of colours, in place of the jitter in random order."""
+    """CV-CUDA with color_twist, a linear map of colours, instead of the jitter. Its resize does not antialias."""
     try:
         import cvcuda as cv
     except ImportError as error:
@@ -98,7 +98,7 @@ LUMA = (0.299, 0.587, 0.114)
 
 def color_matrices(count: int, device: torch.device) -> Tensor:
     """Jitter as linear maps of colours in 0..255, float32 [count, 3, 4]: brightness, contrast about 127.5, saturation,
-    hue as a turn about the gray axis, and gray, at MoCo v2's ranges and probabilities."""
+    hue as a rotation about the gray axis, and gray, at MoCo v2's ranges and probabilities."""
 
     def random(low: float, high: float) -> Tensor:
         return torch.rand(count, 1, 1, device=device) * (high - low) + low
@@ -122,7 +122,7 @@ def color_matrices(count: int, device: torch.device) -> Tensor:
 
 
 def _blurs(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Sigma (float64) and taps (int32) of each photo in both directions, [count, 2]; one tap where there is no blur."""
+    """Sigma (float64) and taps (int32) of each photo in both directions, [count, 2]; one tap means no blur."""
     blurred = torch.rand(count, 1, device=device) < 0.5
     sigma = (torch.rand(count, 1, device=device, dtype=torch.float64) * 1.9 + 0.1).expand(-1, 2).contiguous()
     return sigma, torch.where(blurred, 23, 1).to(torch.int32).expand(-1, 2).contiguous()

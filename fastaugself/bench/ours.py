@@ -1,4 +1,4 @@
-"""Our own contestants: the fused back-ends, and the oracle as shipped, on batches, and compiled."""
+"""Our contestants: the fused back-ends, and the oracle view by view, on batches, and compiled."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -15,12 +15,15 @@ from .work import Ready, Work
 
 Emission = Literal["views", "targets", "descriptors"]
 EXACT: dict[str, Any] = {"rounding": "none", "mean": (0, 0, 0), "std": (1, 1, 1)}
-SMALL_BATCH = 8  # photos a call of the oracle, whose time does not depend on how many there are on a CPU
+SMALL_BATCH = 8  # photos per call of the oracle; on a CPU its time per view does not depend on it
 
 
 def fused(work: Work, emit: Emission = "views") -> Ready:
-    """Draws the parameters and makes the views, which with "targets" also gives AugSelf's targets of both directions,
-    and with "descriptors" CASSLE's descriptors and the colour shift as well."""
+    """Parameters and views from the fused back-end.
+
+    emit: "targets" also computes AugSelf's targets in both directions, "descriptors" these, CASSLE's descriptors and
+    the colour shift.
+    """
     epoch = 0
 
     def call() -> Tensor:
@@ -42,7 +45,7 @@ def fused(work: Work, emit: Emission = "views") -> Ready:
 
 
 def graphed(work: Work) -> Ready:
-    """The fused views replayed as a CUDA graph on parameters drawn by an ordinary call."""
+    """The fused views as a CUDA graph; the parameters are drawn outside it."""
     params = sample_params(work.ids_B, work.sizes_B2, work.policies, seed=0, epoch=0)
 
     def make() -> Tensor:
@@ -62,7 +65,7 @@ def graphed(work: Work) -> Ready:
 
 
 def _capture(make: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-    """What replays `make`, and where its result stands then."""
+    """Captures `make` in a CUDA graph; returns its replay function and its static output."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -86,13 +89,13 @@ def check_fused(work: Work) -> float:
 
 
 def _oracle_of(work: Work, params_VBP: Tensor, **options: Any) -> Tensor:
-    """The oracle's views, made on the CPU: on a GPU cuDNN rounds the factors of a convolution to TF32."""
+    """The oracle's views, computed on the CPU: on a GPU, cuDNN would round to TF32."""
     args = (work.pixels_BHWC.cpu(), None, work.sizes_B2.cpu(), params_VBP.cpu())
     return augment(*args, size=work.size, backend="reference", **options)
 
 
 def oracle(work: Work) -> Ready:
-    """The readable specification, view by view."""
+    """The reference back-end, view by view."""
 
     def views(part: Work, params_VBP: Tensor) -> Tensor:
         args = (part.pixels_BHWC, None, part.sizes_B2, params_VBP)
@@ -107,7 +110,7 @@ def oracle_batched(work: Work) -> Ready:
 
 
 def oracle_compiled(work: Work) -> Ready:
-    """The same under torch.compile, on a GPU as a CUDA graph."""
+    """The oracle's functions on whole batches under torch.compile; on a GPU with CUDA graphs."""
     mode = "reduce-overhead" if work.device.type == "cuda" else None
     return _batched(work, torch.compile(augment_batched, dynamic=False, mode=mode))
 
@@ -116,7 +119,7 @@ def _batched(work: Work, function: Callable[..., Tensor]) -> Ready:
     mean, std = (torch.tensor(values, device=work.device) for values in (IMAGENET_MEAN, IMAGENET_STD))
 
     def views(part: Work, params_VBP: Tensor) -> Tensor:
-        # A CUDA graph's result lives in the graph's memory until the next replay.
+        # The next replay overwrites the output of a CUDA graph.
         made = [function(part.pixels_BHWC, rows, mean, std, size=part.size).clone() for rows in params_VBP.unbind()]
         return torch.cat(made)
 
@@ -124,8 +127,10 @@ def _batched(work: Work, function: Callable[..., Tensor]) -> Ready:
 
 
 def _in_parts(work: Work, batch: int, views: Callable[[Work, Tensor], Tensor]) -> Ready:
-    """A part of the photos after the other, checked against the oracle on the first: the mean error catches what is
-    wrong and forgives the few pixels on the edge of a rounding."""
+    """Processes the photos in parts, and compares the first part with the oracle.
+
+    The mean error is compared, because a few pixels may be rounded the other way.
+    """
     parts = [work.of(batch, start) for start in range(0, work.batch - batch + 1, batch)] or [work]
     first, epoch = parts[0], 0
     params = sample_params(first.ids_B, first.sizes_B2, first.policies, seed=1, epoch=0)

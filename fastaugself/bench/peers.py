@@ -1,4 +1,4 @@
-"""Who takes part in `bench augment`, by the kind of device."""
+"""The contestants of `bench augment`, by kind of device."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,11 +11,11 @@ from torch import Tensor
 from . import batch_peers, nvidia_peers, ours, photo_peers
 from .work import Maker, Ready, Work
 
-AT_ONCE = 8  # views a call of those that take one photo at a time
+AT_ONCE = 8  # views per call of peers that take one photo at a time
 
 
 def one_by_one(work: Work, photos: Sequence[Any], view: Callable[[Any], np.ndarray | Tensor]) -> Ready:
-    """The views of the photos in turn, 8 a call, all of a photo one after the other."""
+    """Makes the views one by one, AT_ONCE per call, all views of a photo in a row."""
     position = 0
 
     def call() -> Tensor:
@@ -36,7 +36,7 @@ def torchvision_v1(work: Work) -> Ready:
 
 
 def torchvision_v2(work: Work) -> Ready:
-    """Photo by photo, because it draws one set of parameters for a whole batch."""
+    """torchvision v2, photo by photo, because it draws one set of parameters for a whole batch."""
     photos = list(work.pixels_BHWC.permute(0, 3, 1, 2).contiguous())
     return one_by_one(work, photos, photo_peers.torchvision_v2(work.size))
 
@@ -46,12 +46,12 @@ def opencv(work: Work) -> Ready:
 
 
 def albumentationsx(work: Work) -> Ready:
-    """As it comes: its resize does not antialias."""
+    """AlbumentationsX with its defaults: its resize does not antialias."""
     return one_by_one(work, work.photos, photo_peers.albumentationsx(work.size))
 
 
 def albumentationsx_area(work: Work) -> Ready:
-    """With area_for_downscale="image", which averages areas where it shrinks a photo."""
+    """AlbumentationsX with area_for_downscale="image", which averages areas when it shrinks a photo."""
     return one_by_one(work, work.photos, photo_peers.albumentationsx(work.size, "image"))
 
 
@@ -83,10 +83,10 @@ WITHOUT_RESIZE: dict[str, Maker] = {
     "triton-augment": batch_peers.triton_augment,
     "triton-augment-float": batch_peers.triton_augment_float,
 }
-"""Those without a random resized crop, on the operations they have."""
+"""Peers without a random resized crop, with the operations they have."""
 
 SLOW = ("kornia-compiled", "oracle-compiled", "oracle-batched", "torchvision-v2")
-"""Those that take too long to compile, or to run, for a quick look."""
+"""Peers that take too long to compile or to run for --quick."""
 
 DISTRIBUTIONS = {
     "pil": "pillow",
@@ -98,4 +98,4 @@ DISTRIBUTIONS = {
     "dali": "nvidia-dali-cuda120",
     "cv-cuda": "cvcuda-cu12",
 }
-"""Where the versions are read."""
+"""Distributions whose versions are recorded."""

@@ -1,9 +1,9 @@
-"""What others do to one photo: MoCo v2's augmentation of PIL, torchvision, OpenCV and AlbumentationsX.
+"""MoCo v2's augmentation of one photo with PIL, torchvision, OpenCV and AlbumentationsX.
 
 Each maker imports its library (ImportError says what to install) and returns a function from one photo to one view,
 float32 [3, size, size], normalised with ImageNet's mean and standard deviation: random resized crop (scale 0.2 to 1),
 jitter (0.4, 0.4, 0.4, 0.1) in random order with probability 0.8, gray 0.2, blur (sigma 0.1 to 2) 0.5, flip 0.5.
-Parameters are drawn anew for every view. `pil` and `torchvision_v1` take PIL images, the others uint8 [H, W, 3].
+Every view has new parameters. `pil` and `torchvision_v1` take PIL images, the others uint8 [H, W, 3].
 """
 
 import importlib
@@ -23,7 +23,7 @@ from fastaugself_kernels.params import IMAGENET_MEAN, IMAGENET_STD
 
 MEAN, STD = np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_STD, np.float32)
 ArrayView = Callable[[np.ndarray], np.ndarray]
-_defined: list[torch.library.Library] = []  # operators live as long as what defined them
+_defined: list[torch.library.Library] = []  # operators live as long as their Library object
 
 
 def crop(height: int, width: int) -> tuple[int, int, int, int]:
@@ -39,7 +39,7 @@ def crop(height: int, width: int) -> tuple[int, int, int, int]:
 
 
 def pil(size: int) -> Callable[[Image.Image], np.ndarray]:
-    """MoCo's own pipeline on PIL images, without torchvision's wrappers around it."""
+    """MoCo's pipeline with PIL operations, without torchvision's wrappers."""
 
     def hue(picture: Image.Image, turns: float) -> Image.Image:
         h, s, v = picture.convert("HSV").split()
@@ -75,8 +75,8 @@ def pil(size: int) -> Callable[[Image.Image], np.ndarray]:
 def torchvision(module: str) -> ModuleType:
     """torchvision's `module`, such as "transforms.v2".
 
-    Beside a build of torch that is not torchvision's own, what defines its compiled operators does not load, and the
-    package does not import although the transforms need none of them: then the two it asks for are defined here.
+    With a build of torch that does not match, torchvision's compiled operators do not load and the import fails,
+    although the transforms need none of them. This defines the two operators that the import asks for.
     """
     try:
         return importlib.import_module(f"torchvision.{module}")
@@ -90,7 +90,7 @@ def torchvision(module: str) -> ModuleType:
 
 
 def torchvision_v1(size: int) -> Callable[[Image.Image], Tensor]:
-    """MoCo v2's recipe as published: torchvision's first transforms on PIL images, and PIL's blur."""
+    """MoCo v2's published recipe: torchvision's v1 transforms on PIL images, and PIL's blur."""
     T = torchvision("transforms")
 
     def blur(picture: Image.Image) -> Image.Image:
@@ -110,7 +110,7 @@ def torchvision_v1(size: int) -> Callable[[Image.Image], Tensor]:
 
 
 def torchvision_v2(size: int, device: torch.device | None = None) -> Callable[[Tensor], Tensor]:
-    """torchvision's second transforms on one uint8 tensor [3, H, W] of `device`."""
+    """torchvision's v2 transforms on one uint8 tensor [3, H, W] of `device`."""
     T = torchvision("transforms.v2")
     return T.Compose(
         [
@@ -126,7 +126,7 @@ def torchvision_v2(size: int, device: torch.device | None = None) -> Callable[[T
 
 
 def opencv(size: int) -> ArrayView:
-    """Hand-written uint8 code with look-up tables, about as fast as OpenCV goes."""
+    """Hand-optimised uint8 code with OpenCV and look-up tables."""
     try:
         import cv2
     except ImportError as error:
@@ -167,8 +167,8 @@ def opencv(size: int) -> ArrayView:
 
 
 def albumentationsx(size: int, area_for_downscale: str | None = None) -> ArrayView:
-    """AlbumentationsX; `area_for_downscale="image"` makes it antialias where it shrinks, its default does not."""
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network for its newest version otherwise
+    """AlbumentationsX; with `area_for_downscale="image"` it antialiases when it shrinks, by default it does not."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # disables its check for a newer version
     try:
         import albumentations as A
         import cv2

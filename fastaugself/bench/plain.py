@@ -1,7 +1,7 @@
-"""MoCo's step as research code often has it: the lowest rung of the ladder that `bench step` climbs.
+"""MoCo's step in the style of research code: the first rung of `bench step`.
 
-The loss is He 2019 (arXiv 1911.05722), eq. 1, written out: a copy of the queue, logits against all of it, a cross
-entropy. Networks and heads are the same as everywhere else.
+The loss is He 2019 (arXiv 1911.05722), eq. 1, written out: a copy of the queue, logits against all of it, cross
+entropy. Networks and heads are those of the trainer.
 """
 
 import torch
@@ -16,7 +16,7 @@ from ..methods.moco import MoCoMethod
 
 
 class PlainMoCoStep:
-    """One eager step. loops: parameter by parameter in Python, waiting for the loss and the queue's position."""
+    """One eager step. loops: update parameters one by one in Python, with a host sync for loss and queue position."""
 
     def __init__(self, learner: Learner, lr: float, *, loops: bool) -> None:
         assert isinstance(learner.method, MoCoMethod)
@@ -25,7 +25,7 @@ class PlainMoCoStep:
         self.optimizer = torch.optim.SGD(trained, lr=lr, momentum=0.9, weight_decay=1e-4, foreach=not loops)
 
     def __call__(self, views: Views, targets: tuple[Targets, Targets]) -> Tensor:
-        """The total loss of the step that was made."""
+        """Makes one step and returns its total loss."""
         method, config = self.method, self.method.config
         f1_BD = method.backbone(views.x_VBCHW[0])
         q_BE = F.normalize(method.projector(f1_BD, views.condition(0)), dim=1)
@@ -53,8 +53,8 @@ class PlainMoCoStep:
     def _update_in_a_loop(self, k_BE: Tensor) -> None:
         method = self.method
         pairs = ((method.key_backbone, method.backbone), (method.key_projector, method.projector))
-        for own, leader in pairs:
-            for p, q in zip(own.parameters(), leader.parameters(), strict=True):
+        for key, query in pairs:
+            for p, q in zip(key.parameters(), query.parameters(), strict=True):
                 p.data = p.data * method.config.momentum + q.data * (1 - method.config.momentum)
         first = int(method.pointer)
         method.queue_KE[first : first + len(k_BE)] = k_BE

@@ -1,8 +1,7 @@
-"""A contestant in a process of its own: what a library sets for its process, leaks or crashes stays there.
+"""Runs a contestant in a separate process, to contain global settings, leaks and crashes of libraries.
 
-The queues that loaders fill ahead make short measurements lie. Here a round begins and ends with them full: what was
-taken in between is exactly what was made in between, by all threads and worker processes, and until it is idle again a
-contestant has not finished its round.
+Prefetch queues distort short measurements. Here a round begins and ends when they are full and all threads and worker
+processes are idle, so the batches taken in a round are as many as were made in it.
 """
 
 import contextlib
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 
 from .harness import one_line
 
-IDLE_SECONDS = 0.05  # without a thread that works, after which nothing more is expected
+IDLE_SECONDS = 0.05  # without a running thread, after which the contestant counts as idle
 POLL_SECONDS = 0.005
 PATIENCE_SECONDS = 60
 _TICK = 1 / os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 0.01
@@ -25,7 +24,7 @@ _TICK = 1 / os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 0.01
 
 @dataclass(frozen=True)
 class Racer:
-    """batches: without end. check: takes the first epoch from `batches` and describes it for a comparison."""
+    """batches: an endless iterator. check: takes the first epoch from `batches` and returns values to compare."""
 
     batches: Iterator[Any]
     batch_size: int
@@ -33,7 +32,7 @@ class Racer:
 
 
 class Round(NamedTuple):
-    """samples made in `wall` seconds with `cpu` seconds of processor time."""
+    """Number of samples made in `wall` seconds of time and `cpu` seconds of processor time."""
 
     samples: int
     wall: float
@@ -41,11 +40,11 @@ class Round(NamedTuple):
 
 
 class ContestantError(ValueError):
-    """What went wrong in a contestant's process, as a reason."""
+    """A failure in a contestant's process, with its reason."""
 
 
 class Remote:
-    """The parent's end of a contestant that `make(*arguments)`, a picklable function, builds as a Racer."""
+    """The parent's handle of a contestant; the picklable `make(*arguments)` builds its Racer in the child process."""
 
     def __init__(self, make: Callable[..., Racer], arguments: tuple[Any, ...], cores: int):
         context = multiprocessing.get_context("spawn")
@@ -55,23 +54,23 @@ class Remote:
         theirs.close()
 
     def wait(self) -> None:
-        """Returns when it has been built. Raises ContestantError where it cannot be."""
+        """Waits until the contestant is built. Raises ContestantError if that fails."""
         self._receive()
 
     def start_check(self) -> None:
-        """Has it check itself, so that several do at once."""
+        """Starts the check without waiting, so that several contestants check in parallel."""
         self._connection.send(("check", None))
 
     def checked(self) -> dict[str, Any]:
-        """What Racer.check returned."""
+        """Waits for the result of Racer.check."""
         return self._receive()
 
     def round(self, seconds: float) -> Round:
-        """Lets it work for about `seconds`."""
+        """Runs one round of about `seconds`."""
         return Round(*self._ask("round", seconds))
 
     def memory(self) -> int:
-        """Bytes of anonymous and shared memory of the process and its workers; files that are mapped do not count."""
+        """Bytes of anonymous and shared memory of the process and its workers, without memory-mapped files."""
         return self._ask("memory", None)
 
     def _ask(self, what: str, argument: Any) -> Any:
@@ -89,11 +88,11 @@ class Remote:
         return value
 
     def end(self) -> None:
-        """Lets the process and its workers end, and does not wait for it."""
+        """Ends the process and its workers without waiting."""
         self._connection.close()
 
     def close(self) -> None:
-        """Returns when the process and its workers have ended."""
+        """Ends the process and its workers, and waits for them."""
         self.end()
         self._process.join(3)
         if self._process.is_alive():
@@ -102,7 +101,7 @@ class Remote:
 
 
 def _serve(connection: Connection, make: Callable[..., Racer], arguments: tuple[Any, ...], cores: int) -> None:
-    """The child's end: answers until the parent closes the connection."""
+    """The child process: answers requests until the parent closes the connection."""
     _quiet()
     try:
         racer = make(*arguments)
@@ -127,14 +126,14 @@ def _serve(connection: Connection, make: Callable[..., Racer], arguments: tuple[
 
 
 def _quiet() -> None:
-    """Silence on stdout and stderr: numba complains of every function that FFCV throws away."""
-    nothing = os.open(os.devnull, os.O_WRONLY)
+    """Discards stdout and stderr: numba warns about every function that FFCV discards."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
-        os.dup2(nothing, stream)
+        os.dup2(devnull, stream)
 
 
 def _pin(cores: int) -> None:
-    """Restricts all threads of this process and its workers to the first `cores` cores, where the system can."""
+    """Restricts all threads of this process and its workers to the first `cores` cores, on systems that support it."""
     if not hasattr(os, "sched_setaffinity"):
         return
     allowed = sorted(os.sched_getaffinity(0))[:cores]
@@ -157,11 +156,11 @@ def _round(racer: Racer, seconds: float) -> Round:
 
 
 def _wait_until_idle(workers: Sequence[int]) -> tuple[float, float]:
-    """Returns when nothing works any more: when that was, and `_elsewhere` then."""
+    """Waits until all threads are idle; returns the time of the last activity, and `_elsewhere` at that time."""
     began = progress = time.perf_counter()
     while time.perf_counter() - progress < IDLE_SECONDS:
         if time.perf_counter() - began > PATIENCE_SECONDS:
-            raise TimeoutError(f"still at work after {PATIENCE_SECONDS} s, although nothing was taken")
+            raise TimeoutError(f"still busy after {PATIENCE_SECONDS} s, although no batch was taken")
         time.sleep(POLL_SECONDS)
         if _busy(workers):
             progress = time.perf_counter()
@@ -169,7 +168,7 @@ def _wait_until_idle(workers: Sequence[int]) -> tuple[float, float]:
 
 
 def _busy(workers: Sequence[int]) -> bool:
-    """Whether another thread of this process or of its workers runs, or would if it were given a core."""
+    """Whether another thread of this process or of its workers is running or runnable."""
     this = threading.get_native_id()
     for process in (os.getpid(), *workers):
         for thread in os.listdir(f"/proc/{process}/task"):
@@ -196,7 +195,7 @@ def _elsewhere(workers: Sequence[int]) -> float:
 
 
 def _memory() -> int:
-    """Proportional shares, so that what processes have in common counts once. 0 where the system does not tell."""
+    """Proportional set size: memory that processes share counts once. 0 on systems that do not report it."""
     total = 0
     for process in (os.getpid(), *_workers()):
         with contextlib.suppress(OSError), open(f"/proc/{process}/smaps_rollup") as stream:

@@ -1,8 +1,8 @@
-"""Weak scaling: the same batch on every process, on one and more processes, with plain and synchronised batch norm.
+"""Weak scaling: a fixed local batch size on one or more processes, with plain and synchronised batch norm.
 
-Processes are started by torchrun on this machine: NCCL on CUDA, gloo on a CPU. Each takes steps on its own ready views,
-so that what is lost to one process is communication and waiting. On a CPU, every process has the threads that it has
-where there are most of them: one process does not get the cores of two.
+torchrun starts the processes on this machine, with NCCL on CUDA and gloo on a CPU. Each makes steps on ready views, so
+that the loss of efficiency is communication and waiting. On a CPU, the number of threads per process is that of the
+largest number of processes: a single process does not use the cores of the others.
 """
 
 import dataclasses
@@ -27,11 +27,11 @@ from ..errors import RunError, UsageError
 from ..models.norm import use_native_sync
 from .breakdown import breakdown, in_words
 from .harness import Record, Row, check_outputs, record, write_json
-from .setup import FlatSetup, Setup, inputs, noise_photos, settings, train_step
+from .setup import FlatSetup, Setup, inputs, noise_batch, settings, train_step
 
-HIDDEN = (
-    "all-reduce: what backward passes with it take longer than those without, in eager steps; the exchanges of "
-    "synchronised batch norm are inside encoders, heads and backward, and cannot be told from them"
+ALL_REDUCE_NOTE = (
+    "all-reduce: the time that it adds to backward passes in eager steps; the communication of synchronised batch "
+    "norm is part of encoders, heads and backward"
 )
 
 
@@ -43,22 +43,22 @@ def scale_benchmark(
     rounds: int = 3,
     seconds: float = 1.0,
 ) -> None:
-    """Pairs of views per second on several processes, and how much of the ideal rate they keep.
+    """Pairs of views per second on several processes, and the scaling efficiency.
 
     Args:
-        setup: What is trained, and where.
-        json: File for the result.
-        processes: Numbers of processes.
-        norms: Kinds of batch norm.
-        rounds: Rounds of each setting.
-        seconds: Seconds of a round.
+        setup: Method, model and device.
+        json: Write the result to this file.
+        processes: Numbers of processes to measure.
+        norms: Kinds of batch norm to measure.
+        rounds: Rounds per setting.
+        seconds: Seconds per round.
     """
     check_outputs(json)
     where = setup.where
     cuda = where.type == "cuda"
     most = torch.cuda.device_count() if cuda else max(processes)
     if min(processes) < 1 or max(processes) > most:
-        raise UsageError(f"--processes {' '.join(map(str, processes))} must be from 1 to {most}, the devices here")
+        raise UsageError(f"--processes {' '.join(map(str, processes))} must be from 1 to {most}, the number of devices")
     threads = torch.get_num_threads() if cuda else max(1, available_cores() // max(processes))
     rows, details = [], {}
     for norm in norms:
@@ -69,14 +69,14 @@ def scale_benchmark(
             rows.append(row)
             details[row.name] = {"breakdown": measured["breakdown"]}
     kept = _efficiencies(rows)
-    table = Table("processes x batch norm", "pairs/s", "of the ideal")
+    table = Table("processes x batch norm", "pairs/s", "efficiency")
     for row in rows:
         table.add_row(row.name, f"{row.rate:,.1f}", f"{kept[row.name]:.0%}")
     console = Console()
     console.print(table)
     for name, detail in details.items():
         console.print(in_words(f"{name}: eager", detail["breakdown"]), markup=False)
-    console.print(HIDDEN, markup=False)
+    console.print(ALL_REDUCE_NOTE, markup=False)
     if json is not None:
         described = {**settings(setup.config(), rounds, seconds), "threads": threads}
         write_json(
@@ -85,14 +85,14 @@ def scale_benchmark(
 
 
 def _efficiencies(rows: list[Row]) -> dict[str, float]:
-    """Each rate as a share of the first row's per process, times the processes."""
+    """Rate per process of each row, as a fraction of the first row's rate per process."""
     counts = {row.name: int(row.name.split(" x ")[0]) for row in rows}
     base = rows[0].rate / counts[rows[0].name]
     return {row.name: row.rate / (base * counts[row.name]) for row in rows}
 
 
 def _run(count: int, threads: int, job: Record) -> Record:
-    """Pairs per second of all processes together, by round, and where the time of a step goes."""
+    """Pairs per second of all processes together by round, and the breakdown of a step."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "measured.json"
         torchrun = ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}") if count > 1 else ()
@@ -106,7 +106,7 @@ def _run(count: int, threads: int, job: Record) -> Record:
 
 
 def _work(job: Record, out: Path) -> None:
-    """What each process does."""
+    """The job of each process."""
     setup = from_dict(Setup, job["setup"])
     world = distributed.start(setup.device)
     config = setup.config()
@@ -114,10 +114,10 @@ def _work(job: Record, out: Path) -> None:
     cuda = world.device.type == "cuda"
     options: dict[str, Any] = {"dtype": setup.dtype, "processes": world.size}
     rates = _rates(config, world, options, job)
-    batch = noise_photos(config, world.device)
+    batch = noise_batch(config, world.device)
     options["prepare"] = (
         use_native_sync if cuda and job["norm"] == "sync" and world.size > 1 else None
-    )  # as the trainer
+    )  # like the trainer
     parts = breakdown(config, batch, world.device, repeats=3 * job["rounds"] if cuda else 3, **options)
     if world.is_main:
         out.write_text(json_format.dumps({"rates": rates, "breakdown": parts}))
@@ -127,21 +127,21 @@ def _work(job: Record, out: Path) -> None:
 def _rates(config: Pretrain, world: distributed.World, options: dict[str, Any], job: Record) -> list[float]:
     cuda = world.device.type == "cuda"
     step = train_step(config, world.device, compile=cuda, **options)
-    views, targets = inputs(config, noise_photos(config, world.device), options["dtype"])
+    views, targets = inputs(config, noise_batch(config, world.device), options["dtype"])
     rates = []
     for round_ in range(job["rounds"] + 1):
         distributed.barrier()
-        began, steps, going = time.perf_counter(), 0, True
-        while going:
+        began, steps, running = time.perf_counter(), 0, True
+        while running:
             step(views, targets, global_step=0, progress=0.0)
             steps += 1
-            # All processes take as many steps: the longest-running one's clock decides, on CUDA every few steps.
+            # All processes stop at the same step, once one is over time; on CUDA this is checked every 4 steps.
             if steps % (4 if cuda else 1) == 0:
                 late = torch.tensor(float(time.perf_counter() - began > job["seconds"]), device=world.device)
-                going = not bool(distributed.max_over_processes(late))
+                running = not bool(distributed.max_over_processes(late))
         if cuda:
             torch.cuda.synchronize()
-        if round_:  # the first warms up
+        if round_:  # the first round is a warm-up
             rates.append(steps * config.batch_size * world.size / (time.perf_counter() - began))
     return rates
 

@@ -1,4 +1,4 @@
-"""What the benchmarks of training have in common: their options, the networks, the batch, the trainer's step."""
+"""Shared by the training benchmarks: options, networks, batch, and the trainer's step."""
 
 import dataclasses
 from collections.abc import Callable
@@ -31,31 +31,31 @@ MethodName = Literal["moco", "simsiam", "simclr", "byol"]
 
 @dataclass(frozen=True)
 class Setup:
-    """What is trained, and where. The defaults are ImageNet's on CUDA, and take seconds on a CPU."""
+    """Method, model, batch and device. The defaults are an ImageNet setting on CUDA, and a small one on a CPU."""
 
     method: MethodName = "moco"
     """Method to train."""
     backbone: str = "auto"
-    """ResNet; auto is resnet50 on CUDA and resnet18 on a CPU."""
+    """Name of the ResNet; auto = resnet50 on CUDA, resnet18 on a CPU."""
     width: int = 64
-    """Channels of its first stage."""
+    """Channels of the first stage of the ResNet."""
     size: int = 0
-    """Side of the views in pixels; 0 is 224 on CUDA and 64 on a CPU."""
+    """Size of the views in pixels; 0 = 224 on CUDA, 64 on a CPU."""
     batch: int = 0
-    """Pairs in a step of each process; 0 is 256 on CUDA and 16 on a CPU."""
+    """Local batch size (pairs per step and process); 0 = 256 on CUDA, 16 on a CPU."""
     queue: int = 0
-    """Keys in MoCo's queue; 0 is 65536 on CUDA and 4096 on a CPU."""
+    """Size of MoCo's queue; 0 = 65536 on CUDA, 4096 on a CPU."""
     device: DeviceName = "auto"
-    """Where; auto takes CUDA where there is one."""
+    """Device; auto = CUDA if available."""
 
     @property
     def where(self) -> torch.device:
-        """The device. Raises UsageError where CUDA is asked for and missing."""
+        """The device. Raises UsageError if CUDA is requested but not available."""
         found = resolve_device(self.device)
         return torch.device("cuda", 0) if found.type == "cuda" else found
 
     def resolved(self) -> "Setup":
-        """With numbers and names in place of `auto` and 0."""
+        """A copy with `auto` and 0 replaced by their values."""
         cuda = self.where.type == "cuda"
         return dataclasses.replace(
             self,
@@ -68,7 +68,7 @@ class Setup:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the activations, as the trainer has it by default."""
+        """dtype of the activations: the trainer's default."""
         return torch.bfloat16 if self.where.type == "cuda" else torch.float32
 
     def config(self) -> Pretrain:
@@ -89,8 +89,8 @@ class Setup:
 FlatSetup = Annotated[Setup, tyro.conf.arg(name="")]  # on the command line: --batch, not --setup.batch
 
 
-def noise_photos(config: Pretrain, device: torch.device, side: int = 0) -> RaggedBatch:
-    """A batch of noise as decoded photos of 375 x 500, or of `side` squared; smaller where views are."""
+def noise_batch(config: Pretrain, device: torch.device, side: int = 0) -> RaggedBatch:
+    """A batch of noise images of 375 x 500 (96 x 128 for views below 160 px), or of `side` x `side`."""
     height, width = (side, side) if side else (375, 500) if config.view.size >= 160 else (96, 128)
     B, random = config.batch_size, torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (B * height * width * 3,), dtype=torch.uint8, generator=random)
@@ -111,7 +111,7 @@ def train_step(
     processes: int = 1,
     prepare: Callable[[Learner], Any] | None = None,
 ) -> TrainStep:
-    """The trainer's step on a new learner at a learning rate that does not blow up on noise. prepare: changes it."""
+    """The trainer's step with a new learner; its learning rate is stable on noise. prepare: modifies the learner."""
     learner: Learner = build_learner(config, batched_views=batched_views).to(device)
     if channels_last:
         learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -126,15 +126,15 @@ def train_step(
 
 
 def inputs(
-    config: Pretrain, photos: RaggedBatch, dtype: torch.dtype, *, channels_last: bool = True
+    config: Pretrain, batch: RaggedBatch, dtype: torch.dtype, *, channels_last: bool = True
 ) -> tuple[Views, tuple[Targets, Targets]]:
-    """Views and targets of the batch; views in NCHW order without `channels_last`."""
-    views, targets, _ = make_batch(config, photos, 0, dtype)
+    """Views and targets of the batch; the memory format of the views is NCHW without `channels_last`."""
+    views, targets, _ = make_batch(config, batch, 0, dtype)
     return views if channels_last else views._replace(x_VBCHW=views.x_VBCHW.contiguous()), targets
 
 
 def settings(config: Pretrain, rounds: int, seconds: float) -> dict[str, Any]:
-    """What was measured, for the record."""
+    """Settings for the record."""
     return {
         "method": type(config.method).__name__, "backbone": config.backbone.name, "width": config.backbone.width,
         "size": config.view.size, "batch": config.batch_size, "queue": getattr(config.method, "queue", 0),

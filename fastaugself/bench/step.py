@@ -1,7 +1,7 @@
-"""Training steps per second: from research code's style, switch by switch, to this project's default.
+"""Training steps per second, from the style of research code to this project's default, one optimisation at a time.
 
-All rungs take steps on the same views with the same networks, in turn in one run. Before the timing, the rungs that
-compute the same are held to the same losses.
+All rungs of this ladder make steps on the same views with the same networks, in turn. Before the timing, the losses of
+the rungs that compute the same are compared.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from ..runs.build import build_learner
 from .breakdown import NOT_HERE, bound, breakdown, in_words
 from .harness import Contestant, Row, check_outputs, measure, ratios, record, write_json
 from .plain import PlainMoCoStep
-from .setup import LR, FlatSetup, inputs, noise_photos, settings, train_step
+from .setup import LR, FlatSetup, inputs, noise_batch, settings, train_step
 
 
 def step_benchmark(
@@ -34,20 +34,20 @@ def step_benchmark(
     compile: Literal["auto", "on", "off"] = "auto",
     everything: bool = False,
 ) -> None:
-    """Pairs of views per second of a training step, rung by rung, with AugSelf and CASSLE on and off.
+    """Pairs of views per second of a training step, rung by rung, with and without AugSelf and CASSLE.
 
     Args:
-        setup: What is trained, and where.
-        json: File for the result.
-        rounds: Rounds in which the rungs take turns.
-        seconds: Seconds of each rung in a round.
-        compile: Rungs with torch.compile; auto has them on CUDA.
-        everything: On CUDA also fp16, CUDA graphs and CASSLE at the default, each with a compilation of its own.
+        setup: Method, model, batch size and device.
+        json: Write the result to this file.
+        rounds: Number of rounds; in each, every rung runs once.
+        seconds: Seconds per rung and round.
+        compile: Include rungs with torch.compile; auto = on CUDA only.
+        everything: On CUDA, also measure fp16, CUDA graphs and CASSLE, each with its own compilation.
     """
     check_outputs(json)
     where, config = setup.where, setup.config()
     cuda = where.type == "cuda"
-    batch = noise_photos(config, where)
+    batch = noise_batch(config, where)
     compiled = compile == "on" or (compile == "auto" and cuda)
     rungs = ladder(config, batch, where, compiled=compiled, everything=everything or not compiled)
     check([rung for rung in rungs if rung.exact])
@@ -66,7 +66,7 @@ def step_benchmark(
         left_out=left_out,
     ) | {"breakdown": {}, "bound": None}
     if json is not None:
-        write_json(json, values)  # what is measured stays, whatever becomes of the rest
+        write_json(json, values)  # keep the rates if the breakdown fails
     if default is None:
         raise RunError(f"the default step failed: {left_out[0].reason}")
     repeats = 3 * rounds if cuda else rounds
@@ -83,7 +83,7 @@ def step_benchmark(
 
 @dataclasses.dataclass(frozen=True)
 class Rung:
-    """name: of the row. call: makes a step and gives its loss. exact: whether it computes what the first rung does."""
+    """name: of its row. call: makes a step and returns its loss. exact: whether its losses equal the first rung's."""
 
     name: str
     call: Callable[[], torch.Tensor]
@@ -93,7 +93,7 @@ class Rung:
 def ladder(
     config: Pretrain, batch: RaggedBatch, device: torch.device, *, compiled: bool, everything: bool = True
 ) -> list[Rung]:
-    """The rungs, from the slowest style to the default, and what AugSelf and CASSLE add to that."""
+    """The rungs from the slowest to the default, then the default without AugSelf and with CASSLE."""
     cuda = device.type == "cuda"
     rungs = []
     if isinstance(config.method, MoCo):
@@ -112,22 +112,22 @@ def ladder(
     for name, change in switches:
         options = {**options, **change}
         exact = options["dtype"] == torch.float32
-        rungs.append(Rung(name, _own(config, batch, device, **options), exact=exact))
+        rungs.append(Rung(name, _trainer_step(config, batch, device, **options), exact=exact))
     last = rungs.pop()
     rungs.append(dataclasses.replace(last, name="default"))
     if cuda and compiled and everything:
-        rungs.append(Rung("default, fp16", _own(config, batch, device, **{**options, "dtype": torch.float16})))
-        rungs.append(Rung("default, CUDA graphs", _own(config, batch, device, **options, graphs=True)))
+        rungs.append(Rung("default, fp16", _trainer_step(config, batch, device, **{**options, "dtype": torch.float16})))
+        rungs.append(Rung("default, CUDA graphs", _trainer_step(config, batch, device, **options, graphs=True)))
     if not isinstance(config.method, MoCo):
-        turned = {**options, "batched_views": not options["batched_views"]}
-        name = "default, views in one pass" if turned["batched_views"] else "default, views one by one"
-        rungs.append(Rung(name, _own(config, batch, device, **turned)))
+        other_views = {**options, "batched_views": not options["batched_views"]}
+        name = "default, views in one pass" if other_views["batched_views"] else "default, views one by one"
+        rungs.append(Rung(name, _trainer_step(config, batch, device, **other_views)))
     without = dataclasses.replace(config, augself=AugSelf(crop=0.0, color=0.0))
-    rungs.append(Rung("default, no AugSelf", _own(without, batch, device, **options)))
+    rungs.append(Rung("default, no AugSelf", _trainer_step(without, batch, device, **options)))
     if not everything:
         return rungs
     conditioned = dataclasses.replace(config, cassle=CASSLE(conditioning="concat"))
-    rungs.append(Rung("default, CASSLE", _own(conditioned, batch, device, **options)))
+    rungs.append(Rung("default, CASSLE", _trainer_step(conditioned, batch, device, **options)))
     return rungs
 
 
@@ -137,7 +137,7 @@ def _plain(config: Pretrain, batch: RaggedBatch, device: torch.device, *, loops:
     return lambda: step(views, targets)
 
 
-def _own(
+def _trainer_step(
     config: Pretrain,
     batch: RaggedBatch,
     device: torch.device,
@@ -162,7 +162,7 @@ def _own(
 
 
 def check(rungs: list[Rung]) -> None:
-    """Raises RunError where rungs that should compute the same have other losses in their first steps."""
+    """Raises RunError if the losses of the first steps differ between rungs that should compute the same."""
     first = [float(rungs[0].call()) for _ in range(2)]
     for rung in rungs[1:]:
         losses = [float(rung.call()) for _ in range(2)]
@@ -176,8 +176,8 @@ def show(
     parts: dict[str, dict[str, float]],
     limit: dict[str, float] | None,
 ) -> None:
-    """Prints the ladder and where a step's time goes."""
-    console, table = Console(), Table("", "pairs/s", "the default is faster by", "lowest", "highest")
+    """Prints the rates of the rungs and the breakdown of a step."""
+    console, table = Console(), Table("", "pairs/s", "speed-up of the default", "lowest", "highest")
     for row in rows:
         ratio = compared.get(row.name)
         cells = [f"{ratio[key]:.2f}x" for key in ("median", "min", "max")] if ratio else ["", "", ""]

@@ -1,4 +1,4 @@
-"""What the contestants of `bench augment` are given: photos, and how many views of which kind to make of them.
+"""The input of the contestants of `bench augment`: photos, and the number and kind of views to make.
 
 Shape suffixes: B batch, H W, C channels, P parameter columns.
 """
@@ -23,10 +23,10 @@ from ..data.demo import load_photos
 
 @dataclass(frozen=True)
 class Ready:
-    """A contestant at work.
+    """A contestant that has been set up.
 
-    call: makes some views, [units, 3, size, size]. error: its mean difference from the oracle in normalised units,
-    where it was given the same parameters.
+    call: makes some views, [units, 3, size, size]. error: mean difference from the oracle in normalised units, for
+    contestants that take our parameters.
     """
 
     call: Callable[[], Tensor]
@@ -35,14 +35,14 @@ class Ready:
 
 
 Maker = Callable[["Work"], Ready]
-"""Sets a contestant up; ImportError says what to install."""
+"""Sets up a contestant; ImportError says what to install."""
 
 PHOTO = (375, 500)  # (height, width), ImageNet's most frequent
 
 
 @dataclass(frozen=True)
 class Work:
-    """photos: uint8 [H, W, 3], all of one size. size: side of the views in pixels. views: of each photo in a call."""
+    """photos: uint8 [H, W, 3], all of the same size. size: of the views in pixels. views: number of views per photo."""
 
     photos: Sequence[np.ndarray]
     size: int
@@ -60,7 +60,7 @@ class Work:
         return (self.policy,) * self.views
 
     def of(self, batch: int, start: int = 0) -> "Work":
-        """The same for at most `batch` of the photos, from `start` on."""
+        """A copy with at most `batch` of the photos, from index `start`."""
         return replace(self, photos=self.photos[start : start + batch])
 
     @cached_property
@@ -76,7 +76,7 @@ class Work:
         return torch.arange(self.batch, device=self.device)
 
     def bytes_per_view(self) -> float:
-        """Bytes that must move for a view: its crop read once, itself written once; mean over the policy's draws."""
+        """Bytes to move per view: read the crop once, write the view once; mean over the policy's crops."""
         ids = torch.arange(4096)
         sizes = torch.tensor([self.photos[0].shape[:2]] * len(ids), dtype=torch.int32)
         params = sample_params(ids, sizes, (self.policy,), seed=0, epoch=0)
@@ -107,5 +107,5 @@ def photos_of(source: Path, count: int) -> list[np.ndarray]:
 
 
 def resized(photo: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A photo at (height, width)."""
+    """The photo resized to (height, width)."""
     return np.asarray(Image.fromarray(photo).resize(size[::-1], Image.Resampling.BICUBIC))

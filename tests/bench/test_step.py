@@ -8,9 +8,9 @@ import torch
 
 from fastaugself.bench import step as bench
 from fastaugself.bench.breakdown import FORWARD, Stopwatch, breakdown, in_words
-from fastaugself.bench.e2e import busy_share, e2e_benchmark
+from fastaugself.bench.e2e import busy_fraction, e2e_benchmark
 from fastaugself.bench.scale import scale_benchmark
-from fastaugself.bench.setup import Setup, noise_photos
+from fastaugself.bench.setup import Setup, noise_batch
 from fastaugself.errors import RunError
 from readme_tables import results_page
 
@@ -32,14 +32,14 @@ def test_the_ladder_goes_from_loops_to_the_default(tmp_path, method):
     assert set(result["ratios"]) == set(names) - {"default"}
     assert set(result["breakdown"]["eager"]) == (PARTS | {"key encoder"} if method == "moco" else PARTS)
     text = results_page(tmp_path)
-    assert "| backward |" in text and "resnet18 of width 4 at 16 px, 8 pairs in a step" in text
+    assert "| backward |" in text and "resnet18 of width 4 at 16 px, batches of 8 pairs" in text
     assert all(seconds >= 0 for seconds in result["breakdown"]["eager"].values()) and result["bound"] is None
 
 
 def test_all_exact_rungs_take_the_same_steps():
     """For more steps than the benchmark itself looks at, and to float32's precision."""
     config = TINY.config()
-    rungs = bench.ladder(config, noise_photos(config, TINY.where), TINY.where, compiled=False)
+    rungs = bench.ladder(config, noise_batch(config, TINY.where), TINY.where, compiled=False)
     losses = [[float(rung.call()) for _ in range(3)] for rung in rungs if rung.exact]  # then rounding has grown
     assert len(losses) == 4
     for found in losses[1:]:
@@ -87,16 +87,16 @@ def test_a_compiled_step_is_taken_apart_where_it_has_seams(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda m, **k: compile_(m, backend="eager", dynamic=False))
     torch._dynamo.reset()
     config = TINY.config()
-    parts = breakdown(config, noise_photos(config, TINY.where), TINY.where, torch.float32, repeats=2, compiled=True)
+    parts = breakdown(config, noise_batch(config, TINY.where), TINY.where, torch.float32, repeats=2, compiled=True)
     inside = {"query encoder", "key encoder", "heads and loss"}
     assert set(parts) == (PARTS | {"key encoder"} | {FORWARD}) - inside
     assert all(f"{name} " in in_words("compiled", parts) for name in parts)
 
 
 def test_busy_time_counts_overlaps_once():
-    assert busy_share([(0.0, 2.0), (1.0, 3.0), (5.0, 6.0)]) == pytest.approx(4 / 6)
-    assert busy_share([(0.0, 9.0), (1.0, 2.0)]) == 1.0
-    assert busy_share([]) == 0.0
+    assert busy_fraction([(0.0, 2.0), (1.0, 3.0), (5.0, 6.0)]) == pytest.approx(4 / 6)
+    assert busy_fraction([(0.0, 9.0), (1.0, 2.0)]) == 1.0
+    assert busy_fraction([]) == 0.0
 
 
 def test_a_stopwatch_sums_what_has_the_same_name(monkeypatch):

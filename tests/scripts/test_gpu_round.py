@@ -1,4 +1,4 @@
-"""The GPU round as far as it goes without one: time for each part, none that spoils another, options that exist."""
+"""The GPU round without a GPU: time limits, parts that fail, and the options of its commands."""
 
 import importlib.util
 import json
@@ -23,7 +23,7 @@ def round_():
     del sys.modules["gpu_round"]
 
 
-def test_the_benchmark_on_a_cpu_goes_through_and_leaves_its_record(beton, tmp_path):
+def test_the_benchmark_runs_on_a_cpu_and_writes_its_record(beton, tmp_path):
     command = [sys.executable, SCRIPT, beton, "--device", "cpu", "--out", tmp_path / "out", "--only", "augment", "tune"]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -63,12 +63,12 @@ def test_every_option_of_every_part_exists(round_, gpus, tmp_path, capsys):
         assert [word for word in words if word.startswith("--") and word not in helped] == []
 
 
-def test_a_part_that_takes_too_long_is_ended_with_what_it_started(round_, tmp_path):
+def test_a_part_over_its_time_limit_is_terminated_with_its_children(round_, tmp_path):
     sentinel = tmp_path / "alive"
     code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {CHILD!r}, {str(sentinel)!r}])"
     began = time.monotonic()
     outcome = round_.execute(round_.Part("slow", 1.0, ("-c", code)), sys.executable, tmp_path, 100.0)
-    assert outcome["state"] == "failed" and outcome["reason"] == "ended after 1 s"
+    assert outcome["state"] == "failed" and outcome["reason"] == "terminated after 1 s"
     assert time.monotonic() - began < 8
     seen = sentinel.read_text() if sentinel.exists() else ""
     time.sleep(0.3)
@@ -83,7 +83,7 @@ for i in range(200):
 """
 
 
-def test_a_part_that_fails_spoils_no_other_and_the_exit_status_says_so(round_, tmp_path, monkeypatch, capsys):
+def test_the_other_parts_run_after_a_failure_and_the_exit_status_is_1(round_, tmp_path, monkeypatch, capsys):
     planned = [
         round_.Part("bad", 9, ("-c", "raise SystemExit(3)")),
         round_.Part("good", 9, ("-c", "import os; print('fine', os.environ['TRITON_CACHE_DIR'], sep='\\n')")),
@@ -109,7 +109,7 @@ def test_a_part_that_fails_spoils_no_other_and_the_exit_status_says_so(round_, t
     assert "--only takes bad, good, none, got nothing" in capsys.readouterr().err
 
 
-def test_photos_that_are_not_there_are_named_with_where_to_read_on(round_, tmp_path, capsys):
+def test_missing_photos_are_named_with_the_instructions(round_, tmp_path, capsys):
     with pytest.raises(SystemExit):
         round_.main([str(tmp_path / "none.beton")])
     assert "none.beton; the head of scripts/gpu_round.py" in capsys.readouterr().err

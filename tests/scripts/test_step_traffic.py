@@ -1,4 +1,4 @@
-"""What torch.compile generates for a GPU that is not here, as scripts/step_traffic.py counts it."""
+"""scripts/step_traffic.py: the code that torch.compile generates for a simulated GPU, and its memory traffic."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(torch.__version__[:4] != "2.13", reason="it pretends a device by private parts of torch 2.13")
+@pytest.mark.skipif(torch.__version__[:4] != "2.13", reason="it replaces private functions of torch 2.13")
 def test_a_step_with_synchronised_norms_keeps_no_float32_images_and_moves_each_convolution_once(tmp_path):
     pytest.importorskip("triton")
     size, batch, out = 32, 4, tmp_path / "traffic.json"
@@ -37,5 +37,5 @@ def test_a_step_with_synchronised_norms_keeps_no_float32_images_and_moves_each_c
         if isinstance(module, nn.Conv2d):
             module.register_forward_hook(count)
     backbone(torch.randn(batch, 3, size, size))
-    expected = 2 * 2 * sum(operands)  # two encoders, two bytes a value
+    expected = 2 * 2 * sum(operands)  # two encoders, two bytes per value
     assert forward["moved"]["convolutions"] == pytest.approx(expected, rel=0.02)

@@ -1,1 +1,1 @@
-"""Tables of measured records: in the console, in results/<device>/README.md, and in marked blocks of the README."""
+"""Tables of benchmark records, for the console and for Markdown pages."""

@@ -5,7 +5,7 @@ from .table import Table, number, with_origin
 
 
 def rates_table(result: Record) -> Table:
-    """The rows of any benchmark: the rate, and the lowest and highest of the rounds."""
+    """The rows of any benchmark: the rate, with the lowest and highest of its rounds."""
     unit = next(key for key in result["rows"][0] if key.endswith("_per_s"))
     rows: list[tuple[str, ...]] = [
         (row["name"], number(row[unit]), f"{number(min(row['rounds']))} to {number(max(row['rounds']))}")
@@ -27,31 +27,31 @@ def ratios_table(result: Record) -> Table:
 
 
 def block(result: Record, path: str) -> str:
-    """See documents.Tables."""
+    """All tables, for README.md; path: of the record, from the repository's root."""
     return with_origin(page(result), result, path)
 
 
 def page(result: Record) -> str:
-    """See documents.Tables."""
+    """All tables of the record."""
     tables = [rates_table(result), ratios_table(result), *breakdown_tables(result)]
     return "\n".join([_setup(result), *(table.markdown() for table in tables if table.rows), *_sentences(result)])
 
 
 def _setup(result: Record) -> str:
-    """What was trained, and what the ratios are."""
+    """The setting, and the meaning of the ratios."""
     c = result["config"]
     if "bound" in result:
-        ratio = "how many times as fast as the row the default is"
+        ratio = "the speed-up of the default over the row"
     elif "data_wait" in result:
-        ratio = "how near whole training comes to its steps alone"
+        ratio = "the rate of whole training relative to its steps alone"
     else:
-        ratio = "the share that is kept of the first row's rate for each process"
-    trained = f"{c['method']}, {c['backbone']} of width {c['width']} at {c['size']} px, {c['batch']} pairs in a step"
+        ratio = "the rate per process relative to that of the first row"
+    trained = f"{c['method']}, {c['backbone']} of width {c['width']} at {c['size']} px, batches of {c['batch']} pairs"
     return f"{trained}. A ratio is {ratio}.\n"
 
 
 def breakdown_tables(result: Record) -> list[Table]:
-    """Where a step's time goes: of `bench step` by kind of step, of `bench scale` by number of processes."""
+    """The breakdown of a step: by kind of step for `bench step`, by number of processes for `bench scale`."""
     kinds = result.get("breakdown") or {row["name"]: row["breakdown"] for row in result["rows"] if "breakdown" in row}
     names = list(dict.fromkeys(part for parts in kinds.values() for part in parts))
     rows: list[tuple[str, ...]] = []
@@ -66,9 +66,11 @@ def _sentences(result: Record) -> list[str]:
     found = []
     if result.get("bound"):
         bound = result["bound"]
-        found.append(f"The default has {bound['share']:.0%} of the bound of {bound['samples_per_s']:,.0f} samples/s.\n")
+        found.append(
+            f"The default reaches {bound['share']:.0%} of the bound of {bound['samples_per_s']:,.0f} samples/s.\n"
+        )
     if "data_wait" in result:
         idle = result["device_idle"]
-        rest = "" if idle is None else f", and the device idle for {idle:.1%}"
+        rest = "" if idle is None else f", and the device was idle for {idle:.1%}"
         found.append(f"Training waited for data for {result['data_wait']:.1%} of the time{rest}.\n")
     return found

@@ -1,4 +1,4 @@
-"""What the tables of all benchmarks share."""
+"""Shared by the tables of all benchmarks."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ LIBRARIES = {
 
 @dataclass(frozen=True)
 class Table:
-    """head: names of the columns. rows: as many cells each; the first is a name, the others numbers or a reason."""
+    """head: names of the columns. rows: one cell per column; first a name, then numbers or a reason."""
 
     head: tuple[str, ...]
     rows: list[tuple[str, ...]]
@@ -35,18 +35,18 @@ class Table:
 
 
 def number(value: float) -> str:
-    """To three digits or so, and whole from 100 on."""
+    """About three significant digits; whole numbers from 100."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.1f}" if abs(value) >= 10 else f"{value:,.2f}"
 
 
-def feature_std(result: Record, name: str) -> str:
-    """A ratio with the lowest and the highest of its rounds, nothing where the record has none of this name."""
+def ratio_range(result: Record, name: str) -> str:
+    """A ratio with the lowest and highest of its rounds; empty if the record has no ratio of this name."""
     ratio = result["ratios"].get(name)
     return f"{ratio['median']:.1f}x ({ratio['min']:.1f} to {ratio['max']:.1f})" if ratio else ""
 
 
 def machine(result: Record) -> str:
-    """What a record was measured on, in a sentence without its full stop."""
+    """Machine, date, commit and versions of a record, in one line."""
     environment = result["environment"]
     versions = {**environment["versions"], **result["config"].get("peers", {})}
     named = [f"{name} {versions[key]}" for key, name in LIBRARIES.items() if versions.get(key)]
@@ -58,6 +58,6 @@ def machine(result: Record) -> str:
 
 
 def with_origin(text: str, result: Record, path: str) -> str:
-    """Tables for the README, and below them what they were measured on and where the rest is."""
+    """Adds a line below a table for README.md: machine, date, commit, and a link to all rows."""
     where = machine(result).split(";")[0]
     return f"{text}\n<sub>{where}. All rows and versions: [{Path(path).parent}]({Path(path).parent}/README.md).</sub>\n"
