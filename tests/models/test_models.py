@@ -46,7 +46,7 @@ def test_feature_map_of_the_imagenet_stem_is_a_32nd():
 
 
 def test_unknown_backbone_is_refused_with_the_nearest_name():
-    with pytest.raises(UsageError, match="'resnet5' is unknown .*; pass --backbone.name resnet50"):
+    with pytest.raises(UsageError, match=r"'resnet5' is unknown .*; pass --backbone.name resnet50"):
         build_backbone(Backbone(name="resnet5"))
 
 
