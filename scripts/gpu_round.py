@@ -3,7 +3,7 @@
 
     scripts/gpu_round.py PHOTOS.beton [--out results/DEVICE]
 
-Needs torch with CUDA, numba, simplejpeg, tyro, rich and pytest; nothing of this project has to be installed, and peers
+Needs torch with CUDA, numba, simplejpeg, tyro, rich and pytest; the project need not be installed, and peers
 are included if they are installed. To write the photos (31 MB) from fastai's Imagenette or another folder of photos:
 
     fastaugself write imagenette2/train photos.beton --max-side 96 --quality 80

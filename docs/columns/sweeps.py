@@ -115,7 +115,7 @@ class Plan(NamedTuple):
 
 
 def identity_row(height: int, width: int) -> Row:
-    """The row that resizes the whole photo and does nothing else."""
+    """The row that only resizes the whole photo."""
     row = dict.fromkeys(COLUMNS, 0.0)
     row |= {"height": float(height), "width": float(width), "order": float(IDENTITY_ORDER)}
     return row | {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "solarize": SOLARIZE_OFF}

@@ -1,4 +1,4 @@
-"""The benchmarks' record and tables, and that they refuse to time what does not compute the same."""
+"""`bench augment`: its record and tables, and that contestants which compute something else are not timed."""
 
 import json
 import signal
@@ -28,7 +28,7 @@ FEW = {"pil": peers.pil, "torchvision-v1": peers.torchvision_v1, "oracle": ours.
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """A small copy and a few views: of four small photos, their statistics scatter more than those of a real run."""
+    """A small copy and few views; their statistics vary more than those of a real run, so the tolerances are larger."""
     before = torch.get_num_threads()  # the benchmark sets torch to one thread
     monkeypatch.setattr(bench, "copy_contestant", lambda device: copy_contestant(device, 1 << 16))
     monkeypatch.setattr(equivalence, "COMPARED", 64)
@@ -73,7 +73,7 @@ def test_record_has_the_machine_the_rounds_and_the_ratios(result):
     assert result["config"]["threads"] == 1 and len(result["environment"]["load_average"]) == 3
 
 
-def test_one_view_of_a_photo_is_a_case_of_its_own(result):
+def test_one_view_of_a_photo_is_a_separate_case(result):
     rows = {row["name"]: row for row in result["rows"]}
     assert {f"{name}, 1 view" for name in ("fastaugself-numba", *FEW)} <= rows.keys()
     assert rows["fastaugself-numba"]["views_per_call"] == 8 and rows["fastaugself-numba, 1 view"]["views_per_call"] == 4
@@ -85,12 +85,12 @@ def test_bandwidth_is_that_of_the_bytes_that_must_move_beside_a_measured_copy(re
     # Crops of 20 to 100 % of 375 x 500 (those that fit are smaller on average), and 32 x 32 float32 of three channels.
     assert 3 * 375 * 500 * 0.4 < row["bytes_per_view"] - 3 * 4 * 32**2 < 3 * 375 * 500 * 0.6
     assert row["gb_per_s"] == pytest.approx(row["views_per_s"] * row["bytes_per_view"] / 1e9)
-    shares = [100 * r * row["bytes_per_view"] / c for r, c in zip(row["rounds"], copy["rounds"], strict=True)]
-    assert min(shares) <= row["percent_of_copy"] <= max(shares)
+    percents = [100 * r * row["bytes_per_view"] / c for r, c in zip(row["rounds"], copy["rounds"], strict=True)]
+    assert min(percents) <= row["percent_of_copy"] <= max(percents)
     assert len(copy["rounds"]) == 2 and row["launches"] is None  # kernels are counted on a GPU
 
 
-def test_the_cost_of_targets_and_descriptors_has_rows_of_its_own(result):
+def test_the_cost_of_targets_and_descriptors_has_separate_rows(result):
     names = [row["name"] for row in result["emission"]]
     assert names == ["AugSelf's targets", "targets, CASSLE's descriptors, colour shift"]
     for row in result["emission"]:
@@ -107,14 +107,14 @@ def test_the_picture_has_ours_in_its_own_colour(result):
 
 
 def test_ours_is_several_times_faster_than_pil(tmp_path, monkeypatch):
-    """It is fifteen times; what a compiler's change of mind costs shows here."""
+    """About fifteen times: a regression of the compiled code shows here."""
     monkeypatch.setattr(peers, "ON_CPU", {"pil": peers.pil})
     out = tmp_path / "augment.json"
     bench.augment_benchmark(json=out, photos=4, rounds=3, seconds=0.05, device="cpu", quick=True)
     assert json.loads(out.read_text())["ratios"]["pil"]["max"] > 4
 
 
-# --- who is left out --------------------------------------------------------------------------------------------------
+# --- contestants left out ---------------------------------------------------------------------------------------------
 
 
 def left_out(result):
@@ -149,7 +149,7 @@ def test_a_peer_that_computes_something_else_is_not_timed(tmp_path, monkeypatch,
 
 
 def test_views_that_differ_from_ours_are_told_apart():
-    """The real tolerances, on photos of natural size: what passes is the same augmentation and nothing less."""
+    """With the real tolerances, on photos of natural size, only the same augmentation passes."""
     work = Work(natural_photos(32), 64, 2, ViewPolicy.moco_v2(64), CPU)
     expected = equivalence.statistics(equivalence.some_views(ours.fused(work), 1024))
 
@@ -170,7 +170,7 @@ def test_views_that_differ_from_ours_are_told_apart():
 REAL = dict(equivalence.TOLERANCES)
 
 
-def test_ours_is_held_to_the_oracle(monkeypatch):
+def test_ours_is_compared_with_the_oracle(monkeypatch):
     work = Work(natural_photos(4), 32, 2, ViewPolicy(32, blur=0), CPU)
     assert ours.check_fused(work) <= 1e-5
     real = ours.augment
@@ -183,7 +183,7 @@ def test_ours_is_held_to_the_oracle(monkeypatch):
         ours.check_fused(work)
 
 
-def test_another_form_of_the_oracle_is_held_to_it_too():
+def test_other_forms_of_the_oracle_are_compared_with_it():
     work = Work(natural_photos(9), 48, 2, ViewPolicy(48), CPU)
     ready = ours.oracle_batched(work)
     assert ready.units == 16 and ready.error < 1e-4 and ready.call().shape == (16, 3, 48, 48)
@@ -201,7 +201,7 @@ def test_the_oracle_on_batches_makes_the_oracles_views():
     assert (got - expected).abs().max() <= 1e-4
 
 
-def test_linear_maps_of_colours_leave_gray_gray_and_have_the_right_shares():
+def test_linear_maps_of_colours_leave_gray_gray_and_have_the_right_probabilities():
     torch.manual_seed(0)
     maps = color_matrices(4000, CPU)
     assert maps.shape == (4000, 3, 4) and maps.is_contiguous()
@@ -214,7 +214,7 @@ def test_linear_maps_of_colours_leave_gray_gray_and_have_the_right_shares():
 
 
 def test_photos_can_come_from_a_beton(beton):
-    photos = photos_of(beton, 70)  # more than it holds: they come round again
+    photos = photos_of(beton, 70)  # more than it holds: they repeat
     assert [photo.shape for photo in photos] == [(375, 500, 3)] * 70
     assert np.array_equal(photos[0], photos[64]) and not np.array_equal(photos[0], photos[1])
 
@@ -257,14 +257,14 @@ def test_kernels_copies_and_fills_are_the_launches(monkeypatch):
     monkeypatch.setattr(limits.torch.profiler, "profile", lambda **_: Profile())
     monkeypatch.setattr(limits.torch.cuda, "synchronize", lambda device: calls.append("wait"))
     assert limits.launches(lambda: calls.append("call"), torch.device("cuda")) == 3
-    assert calls == ["call", "wait", "profile", "call", "wait"]  # the first call, which may compile, is not counted
+    assert calls == ["call", "wait", "profile", "call", "wait"]  # the first call may compile and is not counted
     assert limits.launches(lambda: None, CPU) is None
 
 
 # --- timing -----------------------------------------------------------------------------------------------------------
 
 
-def test_every_contestant_has_its_turn_in_every_round():
+def test_every_contestant_runs_in_every_round():
     calls = []
     contestants = [Contestant(name, lambda name=name: calls.append(name), 1) for name in "abc"]
     rows, failed = measure(contestants, device=CPU, rounds=3, seconds=0.0)
@@ -274,7 +274,7 @@ def test_every_contestant_has_its_turn_in_every_round():
     assert [len(row.rounds) for row in rows] == [3, 3, 3]
 
 
-def test_a_contestant_that_fails_is_left_out_with_its_reason_and_ends_nothing():
+def test_a_contestant_that_fails_is_left_out_and_the_others_continue():
     def fail():
         raise RuntimeError("no kernel image\nand more lines")
 
@@ -297,7 +297,7 @@ def test_ratios_are_round_by_round():
     assert ratios(rows, "ours") == {"peer": {"median": 4.0, "min": 2.0, "max": 6.0}}
 
 
-def test_neighbouring_measurements_tell_twice_the_work():
+def test_paired_measurements_detect_twice_the_work():
     def work(n):
         return lambda: sum(i * i for i in range(n))
 
@@ -305,14 +305,14 @@ def test_neighbouring_measurements_tell_twice_the_work():
     assert len(times) == 8 and 1.5 < sorted(times)[4] < 2.7
 
 
-def test_a_deadline_ends_what_takes_too_long_and_nothing_else():
+def test_a_deadline_interrupts_its_own_block_only():
     with pytest.raises(TimeoutError, match="took more than"), deadline(0.05):
         time.sleep(5)
     with deadline(9):
         with deadline(0.05):
             pass
         time.sleep(0.08)
-        assert 8 < signal.getitimer(signal.ITIMER_REAL)[0] <= 9  # the outer one goes on
+        assert 8 < signal.getitimer(signal.ITIMER_REAL)[0] <= 9  # the outer one is restored
 
 
 def test_an_output_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path, monkeypatch):

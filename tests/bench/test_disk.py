@@ -1,4 +1,4 @@
-"""`fastaugself bench disk`: it measures what it says, on little."""
+"""`fastaugself bench disk` on small files."""
 
 import json
 
@@ -21,7 +21,7 @@ def test_opening_imagenet_sized_data_costs_a_second_and_100_mb_at_most(tmp_path)
     assert row["cpu_seconds"] < 2  # 0.2 s on an idle machine
 
 
-def test_hollow_files_have_a_whole_index(tmp_path):
+def test_hollow_files_have_a_complete_index(tmp_path):
     write_hollow(tmp_path / "hollow.beton", 100)
     with Beton(tmp_path / "hollow.beton") as beton:
         assert (len(beton), beton.sizes_N2[99].tolist(), beton.bytes_N[99]) == (100, [375, 500], 1000)

@@ -1,4 +1,4 @@
-"""The loader's benchmark: nothing is timed that computes something else, and a round counts all of its work."""
+"""`bench loader`: contestants that compute something else are not timed, and a round counts all of its work."""
 
 import importlib.util
 import json
@@ -23,12 +23,12 @@ linux = pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="counts
 DECODED, VIEWS = "fastaugself-native, decoded", "fastaugself-native"
 
 
-# --- the whole --------------------------------------------------------------------------------------------------------
+# --- a small run ------------------------------------------------------------------------------------------------------
 
 
 @linux
 def test_record_has_rows_checked_and_timed_in_rounds(tmp_path, monkeypatch, beton, capsys):
-    few = {"mean": 0.5, "std": 0.5, "gray": 0.5, "detail": 0.5}  # 32 views scatter
+    few = {"mean": 0.5, "std": 0.5, "gray": 0.5, "detail": 0.5}  # statistics of 32 views vary
     monkeypatch.setattr(bench, "TOLERANCES", bench.TOLERANCES | few)
     compiled = [name for name in CONTESTANTS if "ffcv" in name]
     bench.loader_benchmark(
@@ -104,7 +104,7 @@ def views_of(factor):
         ("ffcv-twice, its crops", views_of(1), "mean of its views differs from ours"),
     ],
 )
-def test_who_computes_something_else_is_found_out(name, changes, reason):
+def test_a_contestant_that_computes_something_else_is_found(name, changes, reason):
     decoded = {"crc32": {0: [1], 1: [2]}, "crops": views_of(3)}
     found = bench.difference(name, changes, decoded, views_of(1) | {"crc32": [7]})
     assert found is None if reason is None else re.search(reason, found)
@@ -116,7 +116,7 @@ def test_who_computes_something_else_is_found_out(name, changes, reason):
     ("name", "value"), [("brightness", 1.3), ("contrast", 0.6), ("saturation", 1.4), ("hue", -0.08), ("sigma", 1.3)]
 )
 def test_operations_in_ffcvs_design_are_the_oracles(name, value):
-    """Held to one step of uint8, which FFCV's operations hand on."""
+    """To one uint8 step: FFCV's operations pass uint8 images on."""
     from skimage import data
 
     from fastaugself.bench import ffcv_peers
@@ -171,8 +171,8 @@ def burn(seconds):
 
 
 @linux
-def test_a_round_counts_what_was_made_and_not_what_lay_ready():
-    """Batches of 20 ms of work, four of them made ahead before the round begins."""
+def test_a_round_counts_the_batches_made_in_it_and_not_prefetched_ones():
+    """Batches of 20 ms of work, four of them prefetched before the round begins."""
 
     def batches():
         while True:
@@ -189,7 +189,7 @@ def test_a_round_counts_what_was_made_and_not_what_lay_ready():
     assert found.wall > 0.9 * found.cpu
 
 
-def test_what_goes_wrong_in_a_process_is_its_reason():
+def test_a_failure_in_a_process_is_reported_as_its_reason():
     for make, arguments, reason in ((os._exit, (3,), "exit code 3"), (build, ("nobody", None), "nobody|workers")):
         remote = Remote(make, arguments, 1)
         with pytest.raises(ContestantError, match=reason):

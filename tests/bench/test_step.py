@@ -1,4 +1,4 @@
-"""The training benchmarks, tiny: their records, and that rungs which compute something else are not timed."""
+"""The training benchmarks at a tiny size: their records, and that rungs which compute something else are not timed."""
 
 import dataclasses
 import json
@@ -26,8 +26,8 @@ def test_the_ladder_goes_from_loops_to_the_default(tmp_path, method):
     names = [row["name"] for row in result["rows"]]
     lowest = ["loops", "+lists of tensors, no waits"] if method == "moco" else []
     middle = ["+loss without logits", "default"]
-    turned = [] if method == "moco" else ["default, views in one pass"]
-    assert names == [*lowest, *middle, *turned, "default, no AugSelf", "default, CASSLE"]
+    other_views = [] if method == "moco" else ["default, views in one pass"]
+    assert names == [*lowest, *middle, *other_views, "default, no AugSelf", "default, CASSLE"]
     assert all(len(row["rounds"]) == 2 and row["samples_per_s"] > 0 for row in result["rows"])
     assert set(result["ratios"]) == set(names) - {"default"}
     assert set(result["breakdown"]["eager"]) == (PARTS | {"key encoder"} if method == "moco" else PARTS)
@@ -37,10 +37,10 @@ def test_the_ladder_goes_from_loops_to_the_default(tmp_path, method):
 
 
 def test_all_exact_rungs_take_the_same_steps():
-    """For more steps than the benchmark itself looks at, and to float32's precision."""
+    """For more steps than the benchmark checks, and to float32 precision."""
     config = TINY.config()
     rungs = bench.ladder(config, noise_batch(config, TINY.where), TINY.where, compiled=False)
-    losses = [[float(rung.call()) for _ in range(3)] for rung in rungs if rung.exact]  # then rounding has grown
+    losses = [[float(rung.call()) for _ in range(3)] for rung in rungs if rung.exact]  # later steps amplify rounding
     assert len(losses) == 4
     for found in losses[1:]:
         assert found == pytest.approx(losses[0], abs=2e-3)
@@ -55,7 +55,7 @@ def test_a_rung_that_computes_something_else_is_not_timed():
         bench.check([same, other])
 
 
-def test_training_end_to_end_stands_beside_ready_views(tmp_path, beton):
+def test_training_end_to_end_is_compared_with_ready_views(tmp_path, beton):
     out = tmp_path / "e2e.json"
     e2e_benchmark(TINY, source=beton, json=out, steps=1, rounds=2)
     result = json.loads(out.read_text())
@@ -67,7 +67,7 @@ def test_training_end_to_end_stands_beside_ready_views(tmp_path, beton):
     assert "| training |" in text and "Training waited for data for" in text
 
 
-def test_scaling_on_two_processes_with_what_the_gradients_exchange_costs(tmp_path):
+def test_scaling_on_two_processes_with_the_cost_of_all_reduce(tmp_path):
     out = tmp_path / "x" / "scale.json"
     tiny = dataclasses.replace(TINY, batch=4, queue=8)
     scale_benchmark(tiny, json=out, processes=(1, 2), norms=("sync",), rounds=1, seconds=0.01)
@@ -82,7 +82,7 @@ def test_scaling_on_two_processes_with_what_the_gradients_exchange_costs(tmp_pat
     assert "| 2 x sync |" in text and "| all-reduce | |" in text
 
 
-def test_a_compiled_step_is_taken_apart_where_it_has_seams(monkeypatch):
+def test_the_breakdown_of_a_compiled_step_has_one_part_for_its_graph(monkeypatch):
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", lambda m, **k: compile_(m, backend="eager", dynamic=False))
     torch._dynamo.reset()
@@ -99,7 +99,7 @@ def test_busy_time_counts_overlaps_once():
     assert busy_fraction([]) == 0.0
 
 
-def test_a_stopwatch_sums_what_has_the_same_name(monkeypatch):
+def test_a_stopwatch_sums_sections_of_the_same_name(monkeypatch):
     times = iter([0.0, 1.0, 3.0, 3.5])
     monkeypatch.setattr("fastaugself.bench.breakdown.time.perf_counter", lambda: next(times))
     watch = Stopwatch(torch.device("cpu"))
