@@ -3,6 +3,8 @@
 Shape suffixes: V views, B batch, C channels, H W, P parameter columns, N photos.
 """
 
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import fields
 from typing import Any, NamedTuple
 
@@ -15,6 +17,7 @@ from fastaugself_kernels import Targets, augment, augself_targets, descriptors, 
 
 from ..aware.augself import AugSelfLoss
 from ..config.schema import Pretrain
+from ..data.loader import Loader
 from ..data.ragged import RaggedBatch
 from ..methods.base import Views
 
@@ -28,6 +31,26 @@ class Batch(NamedTuple):
     views: Views
     targets: tuple[Targets, Targets]
     ids_B: Tensor
+
+
+class Decoded(NamedTuple):
+    """Decoded photos of one step. corrupt: number of corrupt photos so far in the epoch, on this process."""
+
+    epoch: int
+    photos: RaggedBatch
+    corrupt: int
+
+
+def decoded_photos(loader: Loader, step: int, last_step: int) -> Generator[Decoded]:
+    """The photos of every step from `step` to before `last_step`, decoded ahead by the threads of `loader`."""
+    while step < last_step:
+        epoch, start = divmod(step, loader.batches)
+        with closing(loader.epoch(epoch, start)) as batches:
+            for photos in batches:
+                yield Decoded(epoch, photos, loader.corrupt)
+                step += 1
+                if step >= last_step:
+                    return
 
 
 class BatchMaker:

@@ -7,9 +7,8 @@ import logging
 import time
 from collections.abc import Generator
 from contextlib import AbstractContextManager, closing, nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
@@ -20,13 +19,12 @@ from ..config.checks import check_processes
 from ..config.schema import Pretrain
 from ..config.serialize import to_dict
 from ..data.background import Background
-from ..data.ragged import RaggedBatch
 from ..distributed import World
 from ..errors import RunError, UsageError
 from ..methods.base import Views
 from ..runs import checkpoint
 from . import micro_batches
-from .batch import Batch, BatchMaker, baseline_losses
+from .batch import Batch, BatchMaker, Decoded, baseline_losses, decoded_photos
 from .compile import Compile, compiles, keep_compiled_code, probe, wrap
 from .logs import RunLog
 from .metrics import Metrics, memory
@@ -34,7 +32,7 @@ from .online import OnlineEvaluation
 from .optim import learning_rate, load_state, make_optimizer, set_learning_rate
 from .prefetch import CudaStream, prefetch
 from .profile import Profiler
-from .setup import activation_dtype, learner_on_device, open_loader
+from .setup import activation_dtype, learner_on_device, open_loader, seed_step
 from .signals import StopConsensus, Stopped, StopRequest
 from .startup import check_same_start, check_same_step, write_environment
 from .tracker import make_tracker
@@ -43,14 +41,6 @@ from .watch import CollapseAlarm, LossWatch, all_finite
 log = logging.getLogger(__name__)
 
 NONFINITE = 255  # stands for "weights are NaN or Inf" in place of a signal number
-
-
-class Decoded(NamedTuple):
-    """Decoded photos of one step. corrupt: number of corrupt photos so far in the epoch, on this process."""
-
-    epoch: int
-    photos: RaggedBatch
-    corrupt: int
 
 
 class TrainStep:
@@ -281,30 +271,18 @@ class Trainer:
     def batches(self) -> Generator[Batch]:
         """The batches from the current step to the last one; on CUDA, augmented during the previous step."""
         maker = BatchMaker(self.config, self.dtype)
+        photos = decoded_photos(self.loader, self.global_step, self.last_step)
 
         def make(item: Decoded) -> Batch:
             self._corrupt = item.corrupt
             return maker(item.photos, item.epoch)
 
         if self.device.type == "cuda":
-            with closing(prefetch(self._decoded(), make, CudaStream(self.device))) as batches:
+            with closing(prefetch(photos, make, CudaStream(self.device))) as batches:
                 yield from batches
-        else:  # a thread decodes ahead, also across epochs
-            with closing(Background(self._decoded(), depth=1, name="decode-ahead", about="photos")) as decoded:
-                for item in decoded:
-                    yield make(item)
-
-    def _decoded(self) -> Generator[Decoded]:
-        """The decoded photos from the current step to the last one."""
-        step = self.global_step
-        while step < self.last_step:
-            epoch, start = divmod(step, self.steps_per_epoch)
-            with closing(self.loader.epoch(epoch, start)) as batches:
-                for photos in batches:
-                    yield Decoded(epoch, photos, self.loader.corrupt)
-                    step += 1
-                    if step >= self.last_step:
-                        return
+        else:  # a thread reads ahead, also across the end of an epoch
+            with closing(Background(photos, depth=1, name="decode-ahead", about="photos")) as decoded:
+                yield from map(make, decoded)
 
     def _log_metrics(self, metrics: Metrics, run_log: RunLog, lr: float) -> None:
         means = metrics.read(self.global_step, self._corrupt)
@@ -419,8 +397,3 @@ class Trainer:
         kept = checkpoint.checkpoints(self.config.run / "checkpoints")
         newest = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
         return f"{what}; {newest}; try a lower --optim.lr, a longer --optim.warmup-epochs or --precision bf16"
-
-
-def seed_step(seed: int, global_step: int, rank: int) -> None:
-    """Seeds dropout and stochastic depth of a step, so that a resumed run draws the same numbers."""
-    torch.manual_seed(int(np.random.SeedSequence((seed, global_step, rank)).generate_state(1, np.uint64)[0] >> 1))

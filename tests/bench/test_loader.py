@@ -26,6 +26,7 @@ DECODED, VIEWS = "fastaugself-native, decoded", "fastaugself-native"
 # --- a small run ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @linux
 def test_record_has_rows_checked_and_timed_in_rounds(tmp_path, monkeypatch, beton, capsys):
     few = {"mean": 0.5, "std": 0.5, "gray": 0.5, "detail": 0.5}  # statistics of 32 views vary
@@ -110,6 +111,7 @@ def test_a_contestant_that_computes_something_else_is_found(name, changes, reaso
     assert found is None if reason is None else re.search(reason, found)
 
 
+@pytest.mark.slow
 @needs_ffcv
 @pytest.mark.xdist_group("ffcv")
 @pytest.mark.parametrize(

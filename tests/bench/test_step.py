@@ -67,6 +67,7 @@ def test_training_end_to_end_is_compared_with_ready_views(tmp_path, beton):
     assert "| training |" in text and "Training waited for data for" in text
 
 
+@pytest.mark.slow
 def test_scaling_on_two_processes_with_the_cost_of_all_reduce(tmp_path):
     out = tmp_path / "x" / "scale.json"
     tiny = dataclasses.replace(TINY, batch=4, queue=8)

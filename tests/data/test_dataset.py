@@ -207,6 +207,7 @@ def test_quasi_random_ranks_divide_an_epoch_and_resume_on_a_different_number(wor
     assert batches(world, 2) == expected[2:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("source", "cycles"), [("native", 1000), pytest.param("ffcv", 300, marks=needs_ffcv)])
 def test_a_thousand_interrupted_epochs_leave_no_thread_and_no_memory(source, cycles, shards):
     def rss():

@@ -234,6 +234,7 @@ def test_an_exception_in_a_thread_reaches_the_consumer(source, varied, monkeypat
         list(loader.epoch(0))
 
 
+@pytest.mark.slow
 @needs_ffcv
 def test_using_ffcv_does_not_change_the_threads_of_torch_and_numba(varied):
     """Importing FFCV sets torch to one thread; each of its loaders sets another number."""
@@ -250,6 +251,7 @@ def test_using_ffcv_does_not_change_the_threads_of_torch_and_numba(varied):
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_process_may_end_in_the_middle_of_an_epoch(source, varied):
     script = (

@@ -55,6 +55,7 @@ def test_seed_and_epoch_change_the_order():
             assert np.count_nonzero(a == b) < 12
 
 
+@pytest.mark.slow
 def test_every_permutation_of_few_samples_occurs_equally_often():
     for n in (2, 3, 4):
         draws = 100 * math.factorial(n)

@@ -55,6 +55,7 @@ def code_of(text):
     return blocks + re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
 
 
+@pytest.mark.slow
 def test_the_pages_build_without_a_warning(tmp_path):
     pytest.importorskip("sphinx", reason='pip install "fastaugself[docs]"')
     command = [sys.executable, "-P", "-m", "sphinx", "-W", "--keep-going", "-q", str(ROOT / "docs"), str(tmp_path)]

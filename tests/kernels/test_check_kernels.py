@@ -52,7 +52,7 @@ def test_the_main_path_is_shipped_without_a_fault(check, cuda):
 
 
 def test_a_whole_96_px_view_in_one_program_is_refused_for_its_spills(check, cuda):
-    (launch,) = check.launches(replace(cuda, local=((96, 16),)), 96, torch.float16)
+    (launch,) = check.launches(replace(cuda, small=((96, 16),)), 96, torch.float16)
     found, report = verdict(check, launch)
     assert report.spilled > 0 and any("spills" in fault for fault in found)
 
@@ -144,7 +144,7 @@ def test_the_search_finds_what_is_fastest_and_writes_what_can_be_read(check, cud
 def test_what_there_is_no_time_for_stays_as_it_was(check, cuda):
     from fastaugself_kernels import tune
 
-    start = replace(cuda, local=((64, 8),), small_float32=((32, 4),))
+    start = replace(cuda, small=((64, 8),), small_float32=((32, 4),))
     untouched, measured = tune.search(start, tune.Limited(lambda launch: 1.0, -1), torch.device("meta"))
     assert untouched == start and measured == {}
     calls = iter(range(len(tune.RESIZE)))

@@ -350,6 +350,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 4])
 def test_losses_over_processes_equal_the_loss_of_the_whole_batch(world, tmp_path):
     random = torch.Generator().manual_seed(0)

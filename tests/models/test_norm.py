@@ -219,6 +219,7 @@ torch.save(features, f"{folder}/{world}-{rank}.pt")
 """
 
 
+@pytest.mark.slow
 def test_shuffling_among_processes_is_shuffling_among_groups(tmp_path):
     """Two processes with 6 samples each, against one process with two groups of 6."""
     commands = [[sys.executable, "-c", SHUFFLED, str(tmp_path), str(r), str(w)] for r, w in ((0, 1), (0, 2), (1, 2))]

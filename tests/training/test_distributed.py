@@ -105,6 +105,7 @@ def alone(beton, tmp_path_factory):
     return losses(run)
 
 
+@pytest.mark.slow
 def test_no_step_is_lost_when_ranks_are_killed_and_one_is_signalled(beton, tmp_path, alone):
     """torchrun restarts all ranks after each kill; the signal stops all at one step; one process finishes the run."""
     run, log = tmp_path / "run", tmp_path / "log"
@@ -173,6 +174,7 @@ def test_compiled_steps_on_two_processes_are_the_eager_ones_in_one_graph_cut_at_
         assert events.index("bucket") < last, f"no all-reduce of gradients overlaps with the backward pass: {events}"
 
 
+@pytest.mark.slow
 def test_a_compiler_failure_on_one_rank_only_ends_the_run_on_all(tmp_path):
     forked_ranks("compile-one", tmp_path)
     messages = [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)]
@@ -182,6 +184,7 @@ def test_a_compiler_failure_on_one_rank_only_ends_the_run_on_all(tmp_path):
     assert "no compiler here" in messages[1] and "pass --compile off" in messages[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "message"),
     [
@@ -228,6 +231,7 @@ def two_nodes():
             ip("netns", "del", name)
 
 
+@pytest.mark.slow
 def test_two_nodes_with_one_killed_give_the_results_of_one_process(beton, tmp_path, alone, two_nodes):
     run = tmp_path / "run"
     master = two_nodes[0][1]

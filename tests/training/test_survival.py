@@ -38,6 +38,7 @@ def messages(caplog, monkeypatch):
     return lambda: [r.getMessage() for r in caplog.records if r.name.startswith("fastaugself")]
 
 
+@pytest.mark.slow
 def test_kills_at_random_moments_lose_nothing(beton, tmp_path):
     """FASTAUGSELF_KILLS sets the number of kills (for example 60); the run is long enough for it."""
     epochs = 4 * KILLS
