@@ -219,7 +219,7 @@ def _announce(trainer: Trainer) -> None:
         parameters / 1e6,
         str(trainer.dtype).removeprefix("torch."),
         where,
-        ", compiled" if trainer.compiled else "",
+        ", compiled" if trainer.step_fn.compiled else "",
     )
     log.info(
         "schedule  %d epochs of %d steps, batch %d (%d per process), lr %g = %g x %d/256",

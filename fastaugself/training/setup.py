@@ -1,6 +1,5 @@
 """Set-up of a training run on each process: dtype, loader and learner."""
 
-import numpy as np
 import torch
 
 from ..aware.learner import Learner
@@ -84,8 +83,3 @@ def learner_on_device(config: Pretrain, world: World, *, num_classes: int, resum
         elif not compiled:  # torch's SyncBatchNorm waits for the device in every layer, and breaks graphs
             use_native_sync(learner)
     return learner
-
-
-def seed_step(seed: int, global_step: int, rank: int) -> None:
-    """Seeds dropout and stochastic depth of a step, so that a resumed run draws the same numbers."""
-    torch.manual_seed(int(np.random.SeedSequence((seed, global_step, rank)).generate_state(1, np.uint64)[0] >> 1))

@@ -9,6 +9,7 @@ from collections.abc import Generator
 from contextlib import AbstractContextManager, closing, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
@@ -32,7 +33,7 @@ from .online import OnlineEvaluation
 from .optim import learning_rate, load_state, make_optimizer, set_learning_rate
 from .prefetch import CudaStream, prefetch
 from .profile import Profiler
-from .setup import activation_dtype, learner_on_device, open_loader, seed_step
+from .setup import activation_dtype, learner_on_device, open_loader
 from .signals import StopConsensus, Stopped, StopRequest
 from .startup import check_same_start, check_same_step, write_environment
 from .tracker import make_tracker
@@ -168,11 +169,6 @@ class Trainer:
         check_same_step(self.global_step, config.run)
         self.loss_watch, self.collapse_alarm = LossWatch(world), CollapseAlarm()
         self._baseline_losses: dict[str, float] = {}
-
-    @property
-    def compiled(self) -> bool:
-        """Whether steps run compiled code."""
-        return self.step_fn.compiled
 
     def fit(self) -> None:
         """Trains to the last step, with logs, online evaluations and checkpoints.
@@ -364,7 +360,7 @@ class Trainer:
         return minutes > self.config.checkpoint.minutes or bool(milestone and self.global_step % milestone == 0)
 
     def _probe_compiler(self) -> None:
-        if self.compiled and self.global_step < self.last_step:
+        if self.step_fn.compiled and self.global_step < self.last_step:
             with closing(self.batches()) as batches:
                 batch = next(batches)
                 self.step_fn.probe(batch.views, batch.targets)
@@ -397,3 +393,8 @@ class Trainer:
         kept = checkpoint.checkpoints(self.config.run / "checkpoints")
         newest = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
         return f"{what}; {newest}; try a lower --optim.lr, a longer --optim.warmup-epochs or --precision bf16"
+
+
+def seed_step(seed: int, global_step: int, rank: int) -> None:
+    """Seeds dropout and stochastic depth of a step, so that a resumed run draws the same numbers."""
+    torch.manual_seed(int(np.random.SeedSequence((seed, global_step, rank)).generate_state(1, np.uint64)[0] >> 1))

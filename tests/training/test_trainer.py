@@ -103,7 +103,7 @@ def test_compiled_step_equals_the_eager_one(beton, tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda m, **k: compile_(m, backend="aot_eager", fullgraph=True, **k))
     eager = train(config(beton, tmp_path / "eager", max_steps=3))
     compiled = train(config(beton, tmp_path / "compiled", max_steps=3, compile="on"))
-    assert compiled.compiled
+    assert compiled.step_fn.compiled
     for a, b in zip(metrics(eager.config.run), metrics(compiled.config.run), strict=True):
         assert b["loss"] == pytest.approx(a["loss"], abs=1e-4)
 
