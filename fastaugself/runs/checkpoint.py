@@ -3,13 +3,13 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from ..config.serialize import differences
 from ..environment import versions
-from ..errors import UsageError
+from ..errors import RunError, UsageError
 from ..files import partial_file, remove_leftovers
 
 FORMAT = 1
@@ -68,37 +68,61 @@ def load(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any]:
     return content
 
 
+class Readable(NamedTuple):
+    """The newest checkpoint of a folder that can be read. damaged: newer ones, each with the reason."""
+
+    path: Path
+    content: dict[str, Any]
+    damaged: list[tuple[Path, str]]
+
+    def warnings(self) -> list[str]:
+        """A line for the log about each damaged checkpoint."""
+        return [f"checkpoint {path} cannot be read ({reason}); trying the one before" for path, reason in self.damaged]
+
+
+def newest_readable(folder: Path, *, device: torch.device | str = "cpu") -> Readable | None:
+    """The newest checkpoint that can be read, or None in a folder without any.
+
+    Raises UsageError for another checkpoint format, RunError if there are checkpoints and none can be read.
+    """
+    damaged: list[tuple[Path, str]] = []
+    for path in reversed(checkpoints(folder)):
+        try:
+            return Readable(path, load(path, device=device), damaged)
+        except UsageError:
+            raise
+        except Exception as error:
+            damaged.append((path, type(error).__name__ + (f": {error}".splitlines()[0] if str(error) else "")))
+    if damaged:
+        path, reason = damaged[0]
+        raise RunError(f"no checkpoint in {folder} can be read ({path.name}: {reason})")
+    return None
+
+
 def latest(folder: Path, config: dict[str, Any], *, device: torch.device) -> tuple[dict[str, Any] | None, list[str]]:
     """Returns the newest readable checkpoint, or None, and warnings about damaged ones and other package versions.
 
     Raises UsageError, with the differing option, if it belongs to another configuration, and if none is readable.
     """
-    warnings: list[str] = []
-    for path in reversed(checkpoints(folder)):
-        try:
-            content = load(path, device=device)
-        except UsageError:
-            raise
-        except Exception as error:
-            warnings.append(f"checkpoint {path} cannot be read ({type(error).__name__}); trying the one before")
-            continue
-        changed = differences(content["config"], config)
-        if changed:
-            option, old, new = changed[0]
-            more = f" (and {len(changed) - 1} more options)" if len(changed) > 1 else ""
-            raise UsageError(
-                f"{folder.parent} holds a run with --{option} {old}, this command has {new}{more}; "
-                "pass the same options to resume it, or another --run"
-            )
-        here, there = versions(), content.get("versions", {})
-        other = [
-            f"{name} {there[name]} (here {here[name]})"
-            for name in NUMERICAL_PACKAGES
-            if there.get(name, "") != here[name]
-        ]
-        if there and other:
-            warnings.append(f"{path} was written with {', '.join(other)}; training resumes, equal up to rounding")
-        return content, warnings
-    if warnings:
-        raise UsageError(f"no checkpoint in {folder} can be read; pass another --run to start over")
-    return None, warnings
+    try:
+        found = newest_readable(folder, device=device)
+    except RunError as error:
+        raise UsageError(f"{error}; pass another --run to start over") from None
+    if found is None:
+        return None, []
+    warnings = found.warnings()
+    changed = differences(found.content["config"], config)
+    if changed:
+        option, old, new = changed[0]
+        more = f" (and {len(changed) - 1} more options)" if len(changed) > 1 else ""
+        raise UsageError(
+            f"{folder.parent} holds a run with --{option} {old}, this command has {new}{more}; "
+            "pass the same options to resume it, or another --run"
+        )
+    here, there = versions(), found.content.get("versions", {})
+    other = [
+        f"{name} {there[name]} (here {here[name]})" for name in NUMERICAL_PACKAGES if there.get(name, "") != here[name]
+    ]
+    if there and other:
+        warnings.append(f"{found.path} was written with {', '.join(other)}; training resumes, equal up to rounding")
+    return found.content, warnings

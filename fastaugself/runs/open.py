@@ -11,7 +11,7 @@ from ..config.schema import Pretrain
 from ..errors import RunError, UsageError
 from ..models.build import build_backbone
 from .build import build_learner
-from .checkpoint import checkpoints, load
+from .checkpoint import newest_readable
 from .folder import read_pretrain
 
 log = logging.getLogger("fastaugself")
@@ -84,17 +84,12 @@ def load_state(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
 def _newest(run: Path) -> tuple[Path, dict[str, Any]]:
     """The newest readable checkpoint of a run and its content, on the CPU."""
     folder = run / "checkpoints"
-    reason = ""
-    for path in reversed(checkpoints(folder)):
-        try:
-            content = load(path)
-        except UsageError:  # another format
-            raise
-        except Exception as error:
-            reason = reason or f"{path.name}: {type(error).__name__}: {error}"
-            log.warning("checkpoint %s cannot be read (%s); trying the one before", path, type(error).__name__)
-            continue
-        return path, content
-    if reason:
-        raise RunError(f"no checkpoint in {folder} can be read ({reason}); copy the run again, or train it again")
-    raise UsageError(f"{folder} holds no checkpoint yet: train it first")
+    try:
+        found = newest_readable(folder)
+    except RunError as error:
+        raise RunError(f"{error}; copy the run again, or train it again") from None
+    if found is None:
+        raise UsageError(f"{folder} holds no checkpoint yet: train it first")
+    for warning in found.warnings():
+        log.warning("%s", warning)
+    return found.path, found.content
