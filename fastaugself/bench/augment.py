@@ -99,7 +99,7 @@ def augment_benchmark(
     if quick:
         skipped |= dict.fromkeys(peers.SLOW, "not with --quick")
     batch = photos or (512 if where.type == "cuda" else 32 if quick else 64)
-    cases = _cases(where, size, batch, source, quick)
+    cases = peer_cases(where, size, batch, source, quick)
     contestants, details, left_out = _ready(
         cases, skipped, limit, time.monotonic() + patience, 128 if quick else equivalence.COMPARED
     )
@@ -145,7 +145,8 @@ def augment_benchmark(
         draw(result, plot)
 
 
-def _cases(device: torch.device, size: int, batch: int, source: Path | None, quick: bool) -> list[Case]:
+def peer_cases(device: torch.device, size: int, batch: int, source: Path | None, quick: bool) -> list[Case]:
+    """The cases of the benchmark: the main one and its variants, each with its contestants' work."""
     images = natural_photos(batch) if source is None else photos_of(source, batch)
     main = Work(images, size, 2, ViewPolicy.moco_v2(size), device)
     one_view = replace(main, views=1)

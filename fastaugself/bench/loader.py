@@ -166,14 +166,14 @@ def _start(wanted: Sequence[Entry], task: Task, stack: ExitStack, left_out: list
             remote.end()
 
     stack.callback(end_all)
-    return _checked(ready, left_out)
+    return check_contestants(ready, left_out)
 
 
 def _chunks(values: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     return (values[i : i + size] for i in range(0, len(values), size))
 
 
-def _checked(ready: dict[Entry, Remote], left_out: list[LeftOut]) -> dict[Entry, Remote]:
+def check_contestants(ready: dict[Entry, Remote], left_out: list[LeftOut]) -> dict[Entry, Remote]:
     """The contestants whose photos and views are correct; ours are compared with the oracle and with Pillow."""
     found: dict[Entry, Record] = {}
     for remote in ready.values():

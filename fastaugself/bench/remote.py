@@ -113,7 +113,7 @@ def _serve(connection: Connection, make: Callable[..., Racer], arguments: tuple[
     connection.send(("ready", None))
     actions: dict[str, Callable[[Any], Any]] = {
         "check": lambda _: racer.check(),
-        "round": lambda seconds: _round(racer, seconds),
+        "round": lambda seconds: time_round(racer, seconds),
         "memory": lambda _: _memory(),
     }
     with contextlib.suppress(EOFError, ConnectionError):
@@ -143,7 +143,8 @@ def _pin(cores: int) -> None:
                 os.sched_setaffinity(int(thread), allowed)
 
 
-def _round(racer: Racer, seconds: float) -> Round:
+def time_round(racer: Racer, seconds: float) -> Round:
+    """One round of a contestant: batches for so many seconds, begun and ended with full queues."""
     workers = _workers()
     _wait_until_idle(workers)
     began, here, elsewhere, batches = time.perf_counter(), time.thread_time(), _elsewhere(workers), 0

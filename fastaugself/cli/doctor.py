@@ -56,7 +56,7 @@ def diagnose(config: Pretrain | None = None, checks: Sequence[Check] | None = No
         try:
             findings += check(config)
         except Exception as error:
-            part = check.__name__.strip("_")
+            part = check.__name__.removeprefix("check_")
             findings.append(Finding(part, "fault", f"the check itself failed: {type(error).__name__}: {error}"))
     return findings
 
@@ -79,7 +79,8 @@ def as_json(findings: list[Finding]) -> list[dict[str, str]]:
     return [dataclasses.asdict(f) for f in findings]
 
 
-def _system(_: Pretrain) -> Iterator[Finding]:
+def check_system(_: Pretrain) -> Iterator[Finding]:
+    """Operating system, Python, cores and memory."""
     python = f"Python {platform.python_version()} at {sys.executable}"
     if (3, 11) <= sys.version_info[:2] <= (3, 13):
         yield Finding("python", "ok", python)
@@ -88,7 +89,8 @@ def _system(_: Pretrain) -> Iterator[Finding]:
     yield Finding("system", "ok", f"{platform.platform()}, {cpu_name()}")
 
 
-def _packages(_: Pretrain) -> Iterator[Finding]:
+def check_packages(_: Pretrain) -> Iterator[Finding]:
+    """Versions of the packages that are used."""
     found = []
     for name in PACKAGES:
         try:
@@ -98,7 +100,8 @@ def _packages(_: Pretrain) -> Iterator[Finding]:
     yield Finding("packages", "ok", ", ".join(found))
 
 
-def _device(config: Pretrain) -> Iterator[Finding]:
+def check_device(config: Pretrain) -> Iterator[Finding]:
+    """CUDA devices, and whether `--device` can be met."""
     if torch.cuda.is_available():
         for i in range(torch.cuda.device_count()):
             p = torch.cuda.get_device_properties(i)
@@ -136,7 +139,8 @@ def _driver() -> str:
         return ""
 
 
-def _augmentation(config: Pretrain) -> Iterator[Finding]:
+def check_augmentation(config: Pretrain) -> Iterator[Finding]:
+    """The fused augmentation kernels against the reference."""
     from fastaugself_kernels import ViewPolicy, augment, sample_params
     from fastaugself_kernels.backends import INSTALLED
 
@@ -171,7 +175,8 @@ def _augmentation(config: Pretrain) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def _reader(config: Pretrain) -> Iterator[Finding]:
+def check_reader(config: Pretrain) -> Iterator[Finding]:
+    """Which reader of .beton files is used, and why."""
     from ..data.readers.ffcv import why_not
 
     why = why_not()
@@ -183,7 +188,8 @@ def _reader(config: Pretrain) -> Iterator[Finding]:
         yield Finding("reader", "ok", "FFCV")
 
 
-def _compiler(config: Pretrain) -> Iterator[Finding]:
+def check_compiler(config: Pretrain) -> Iterator[Finding]:
+    """Whether torch.compile finds what it needs."""
     wanted = config.compile == "on" or (config.compile == "auto" and torch.cuda.is_available())
     found = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
     if not wanted:
@@ -197,7 +203,8 @@ def _compiler(config: Pretrain) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _optimizer(config: Pretrain) -> Iterator[Finding]:
+def check_optimizer(config: Pretrain) -> Iterator[Finding]:
+    """Whether the optimizer of the configuration can be built."""
     from ..training.apex import apex_optimizers
 
     try:
@@ -212,7 +219,8 @@ def _optimizer(config: Pretrain) -> Iterator[Finding]:
             yield Finding("apex", "ok", "not installed; torch's fused optimizers are used")
 
 
-def _distributed(_: Pretrain) -> Iterator[Finding]:
+def check_distributed(_: Pretrain) -> Iterator[Finding]:
+    """Back-ends of torch.distributed."""
     import torch.distributed as dist
 
     if not dist.is_available():
@@ -225,7 +233,8 @@ def _distributed(_: Pretrain) -> Iterator[Finding]:
         yield Finding("distributed", "ok", ", ".join(backends))
 
 
-def _threads(_: Pretrain) -> Iterator[Finding]:
+def check_threads(_: Pretrain) -> Iterator[Finding]:
+    """Settings of threads that slow a CPU down."""
     cores, threads = available_cores(), torch.get_num_threads()
     found = f"{cores} of {os.cpu_count()} cores for this process, torch uses {threads} threads"
     if threads > cores:
@@ -234,7 +243,8 @@ def _threads(_: Pretrain) -> Iterator[Finding]:
         yield Finding("threads", "ok", found)
 
 
-def _memory(config: Pretrain) -> Iterator[Finding]:
+def check_memory(config: Pretrain) -> Iterator[Finding]:
+    """Memory that the configuration needs against what there is."""
     available = _available_bytes()
     if available is None:
         yield Finding("memory", "note", "the amount of free memory is unknown on this system")
@@ -256,7 +266,8 @@ def _memory(config: Pretrain) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _disk(config: Pretrain) -> Iterator[Finding]:
+def check_disk(config: Pretrain) -> Iterator[Finding]:
+    """Disk space and access of the run folder and the photos."""
     need = (config.checkpoint.keep + 1) * training_bytes(config)
     folder = config.run.absolute()
     while not folder.exists():
@@ -302,8 +313,17 @@ def _available_bytes() -> int | None:
     return min(found) if found else None
 
 
-NEEDS: tuple[Check, ...] = (_memory, _disk)
+NEEDS: tuple[Check, ...] = (check_memory, check_disk)
 """Checks of what a run needs; the others check what the machine has."""
 CHECKS: tuple[Check, ...] = (
-    _system, _packages, _device, _augmentation, _reader, _compiler, _optimizer, _distributed, _threads, *NEEDS,
-)  # fmt: skip
+    check_system,
+    check_packages,
+    check_device,
+    check_augmentation,
+    check_reader,
+    check_compiler,
+    check_optimizer,
+    check_distributed,
+    check_threads,
+    *NEEDS,
+)

@@ -134,7 +134,9 @@ def parse(recipe: Recipe, presets: dict[str, Recipe], arguments: Sequence[str]) 
             raise UsageError(unboxed(complaint.getvalue())) from None
         raise
     if unknown:
-        near = difflib.get_close_matches(unknown[0].split("=")[0], list(_options(to_dict(default))), n=1, cutoff=0.5)
+        near = difflib.get_close_matches(
+            unknown[0].split("=")[0], list(option_names(to_dict(default))), n=1, cutoff=0.5
+        )
         hint = f"; did you mean {near[0]}?" if near else "; --help lists all options"
         if not unknown[0].startswith("-"):
             hint = f"; if it is the photos, pass --data.train {unknown[0]}"
@@ -151,12 +153,12 @@ def _without(prefix: str, arguments: Sequence[str]) -> Iterator[str]:
             yield argument
 
 
-def _options(values: dict[str, Any], prefix: str = "--") -> Iterator[str]:
+def option_names(values: dict[str, Any], prefix: str = "--") -> Iterator[str]:
     """The names of all options of a configuration given as nested dictionaries."""
     for name, value in values.items():
         option = prefix + name.replace("_", "-")
         if isinstance(value, dict):
-            yield from _options(value, option + ".")
+            yield from option_names(value, option + ".")
         else:
             yield option
 

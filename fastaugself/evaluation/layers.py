@@ -79,7 +79,7 @@ def measure(
                 continue
             clean, changed = (_activations(module, batch, v, project) for v in (0, 1))
             for layer in clean:
-                parts.setdefault(layer, []).append(_compare(clean[layer], changed[layer]).cpu())
+                parts.setdefault(layer, []).append(compare_features(clean[layer], changed[layer]).cpu())
         columns = {layer: torch.cat(values, 1).double() for layer, values in parts.items()}
         found[name] = {
             layer: dict(zip(("same", "other", "infonce"), value, strict=True)) for layer, value in columns.items()
@@ -120,7 +120,7 @@ def _stages(module: nn.Module) -> list[tuple[str, nn.Module]]:
     return stages
 
 
-def _compare(a_BD: Tensor, b_BD: Tensor) -> Tensor:
+def compare_features(a_BD: Tensor, b_BD: Tensor) -> Tensor:
     """(same, other, infonce) of each row, [3, B], as in `measure`."""
     a_BD, b_BD = F.normalize(a_BD, dim=1), F.normalize(b_BD, dim=1)
     scores_BB = a_BD @ b_BD.T

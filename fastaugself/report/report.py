@@ -111,7 +111,7 @@ class Report:
             waits = [m["data_wait"] for m in self.metrics if is_number(m.get("data_wait"))]
             wait = f", {median(waits):.0%} of the time waiting for data" if waits else ""
             tiles.append(("speed", f"{median(rates):,.0f} pairs/s", f"on {self._machine()}{wait}"))
-            tiles.append(("training time", duration(self._seconds()), f"{self.trainer.global_step:,} steps"))
+            tiles.append(("training time", duration(self.training_seconds()), f"{self.trainer.global_step:,} steps"))
         cells = "".join(
             f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>"
             for name, value, note in tiles[:6]
@@ -136,7 +136,7 @@ class Report:
         cores = f"{env.get('cores', '?')} CPU cores"
         return f"{processes} processes on {cores}" if processes > 1 else cores
 
-    def _seconds(self) -> float:
+    def training_seconds(self) -> float:
         """Training time in seconds from the logged rates; pauses before a resume do not count."""
         seconds, before = 0.0, 0
         for m in self.metrics:

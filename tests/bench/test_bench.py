@@ -220,7 +220,7 @@ def test_photos_can_come_from_a_beton(beton):
 
 
 def test_the_cases_of_a_gpu_are_the_batches_and_types_of_the_goals():
-    cases = {case.suffix: case.work for case in bench._cases(torch.device("cuda"), 224, 512, None, quick=False)}
+    cases = {case.suffix: case.work for case in bench.peer_cases(torch.device("cuda"), 224, 512, None, quick=False)}
     assert {suffix: (work.batch, work.views) for suffix, work in cases.items()} == {
         "": (512, 2),
         ", batch 32": (32, 2),
@@ -316,7 +316,7 @@ def test_a_deadline_interrupts_its_own_block_only():
 
 
 def test_an_output_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path, monkeypatch):
-    monkeypatch.setattr(bench, "_cases", lambda *_: pytest.fail("measured first"))
+    monkeypatch.setattr(bench, "peer_cases", lambda *_: pytest.fail("measured first"))
     (tmp_path / "file").write_text("")
     for out in (tmp_path, tmp_path / "file" / "augment.json"):
         with pytest.raises(UsageError, match="cannot be written"):

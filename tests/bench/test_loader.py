@@ -13,7 +13,7 @@ import torch
 from fastaugself.bench import loader as bench
 from fastaugself.bench.loader_peers import CONTESTANTS, Task, build, statistics
 from fastaugself.bench.loader_photos import write_photos
-from fastaugself.bench.remote import ContestantError, Racer, Remote, _round
+from fastaugself.bench.remote import ContestantError, Racer, Remote, time_round
 from fastaugself.data.background import Background
 from fastaugself.errors import RunError, UsageError
 from fastaugself_kernels import COLUMNS, ViewPolicy, augment, sample_params
@@ -183,7 +183,7 @@ def test_a_round_counts_the_batches_made_in_it_and_not_prefetched_ones():
 
     background = Background(batches(), depth=4, name="batches")
     try:
-        found = _round(Racer(iter(background), 8, dict), 0.1)
+        found = time_round(Racer(iter(background), 8, dict), 0.1)
     finally:
         background.close()
     assert found.samples >= 5 * 8
@@ -208,4 +208,4 @@ def test_without_our_own_reader_nothing_is_timed(monkeypatch):
             raise ContestantError("broken")
 
     with pytest.raises(RunError, match=r"native reader did not run, .*broken"):
-        bench._checked({bench.Entry(DECODED, "jpeg", 1): Broken()}, [])
+        bench.check_contestants({bench.Entry(DECODED, "jpeg", 1): Broken()}, [])

@@ -18,7 +18,7 @@ def run(checks, config, monkeypatch):
 
 
 def test_it_prints_the_back_end_of_each_part(tmp_path, capsys, monkeypatch):
-    quick = [check for check in doctor.CHECKS if check.__name__ != "_reader"]  # compiles FFCV's decoder
+    quick = [check for check in doctor.CHECKS if check.__name__ != "check_reader"]  # compiles FFCV's decoder
     monkeypatch.setattr(doctor, "CHECKS", quick)
     path = tmp_path / "config.json"
     path.write_text(json.dumps(to_dict(Pretrain(run=tmp_path))))
@@ -47,16 +47,16 @@ def test_wrong_augmentation_is_a_fault(monkeypatch):
     monkeypatch.setattr(reference, "solarize", lambda x, threshold: x)
     right = reference.gaussian_blur
     monkeypatch.setattr(reference, "gaussian_blur", lambda x, sigma, kernel: right(x, sigma, kernel) + 0.01)
-    (finding,) = run([doctor._augmentation], Pretrain(), monkeypatch)
+    (finding,) = run([doctor.check_augmentation], Pretrain(), monkeypatch)
     assert finding.state == "fault" and "differs from the reference" in finding.found and finding.remedy
 
 
 @pytest.mark.parametrize(
     ("check", "config", "words"),
     [
-        (doctor._optimizer, Pretrain(optim=Optim(implementation="apex")), "NVIDIA"),
-        (doctor._memory, Pretrain(method=SimSiam(), batch_size=10**7), "without activations"),
-        (doctor._device, Pretrain(device="cuda"), "asks for --device cuda"),
+        (doctor.check_optimizer, Pretrain(optim=Optim(implementation="apex")), "NVIDIA"),
+        (doctor.check_memory, Pretrain(method=SimSiam(), batch_size=10**7), "without activations"),
+        (doctor.check_device, Pretrain(device="cuda"), "asks for --device cuda"),
     ],
     ids=["apex", "memory", "device"],
 )
@@ -72,14 +72,14 @@ def test_a_check_that_raises_is_a_fault_and_the_others_continue(monkeypatch):
     def broken(config):
         raise OSError("no such thing")
 
-    findings = run([broken, doctor._system], Pretrain(), monkeypatch)
+    findings = run([broken, doctor.check_system], Pretrain(), monkeypatch)
     assert findings[0] == doctor.Finding("broken", "fault", "the check itself failed: OSError: no such thing")
     assert [finding.part for finding in findings[1:]] == ["python", "system"]
 
 
 def test_a_folder_that_cannot_be_written_is_a_fault(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor.os, "access", lambda *_: False)
-    fault = run([doctor._disk], Pretrain(run=tmp_path / "runs" / "mine"), monkeypatch)[0]
+    fault = run([doctor.check_disk], Pretrain(run=tmp_path / "runs" / "mine"), monkeypatch)[0]
     assert fault.state == "fault" and f"{tmp_path} cannot be written to" in fault.found
 
 
@@ -88,7 +88,7 @@ def test_photos_that_do_not_fit_in_memory_are_noted(tmp_path, monkeypatch):
     with photos.open("wb") as file:
         file.truncate(1 << 42)  # sparse
     config = dataclasses.replace(Pretrain(), data=Data(train=photos))
-    assert any("quasi-random" in finding.remedy for finding in run([doctor._memory], config, monkeypatch))
+    assert any("quasi-random" in finding.remedy for finding in run([doctor.check_memory], config, monkeypatch))
 
 
 def test_another_file_is_no_configuration(tmp_path, capsys):

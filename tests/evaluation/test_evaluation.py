@@ -295,7 +295,7 @@ def test_layers_compare_an_image_with_its_augmented_version(run, photos):
     flipped = found["flip"]["input"]["same"]
     assert flipped.shape == (16,) and float(flipped.max()) < 0.999
     assert float(found["blur"]["input"]["same"].mean()) > float(found["blur"]["input"]["other"].mean())
-    same = layers._compare(torch.eye(4), torch.eye(4))
+    same = layers.compare_features(torch.eye(4), torch.eye(4))
     assert torch.equal(same[0], torch.ones(4)) and torch.equal(same[1], torch.zeros(4))
     expected = 2 * 0.2 * -math.log(math.exp(5) / (math.exp(5) + 3))
     torch.testing.assert_close(same[2], torch.full((4,), expected))

@@ -11,7 +11,7 @@ TIMEOUT = 1.0  # seconds until cancelled work must have left the queues
 
 def working():
     """Names of the running threads, without idle threads of FFCV's pools, which are kept for the next epoch."""
-    pools = [pool for kept in ffcv_source._pools.values() for pool in kept]
+    pools = [pool for kept in ffcv_source.idle_pools.values() for pool in kept]
     until = time.monotonic() + TIMEOUT
     while not all(pool._work_queue.empty() for pool in pools) and time.monotonic() < until:
         time.sleep(0.001)

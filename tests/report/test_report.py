@@ -107,7 +107,7 @@ def test_a_resumed_run_counts_each_step_once(beton, tmp_path):
     found = Report(tmp_path, trainer)
     assert [m["step"] for m in found.metrics] == list(range(1, 9))
     by_hand = sum(16 / m["pairs_per_s"] for m in found.metrics)
-    assert found._seconds() == pytest.approx(by_hand)
+    assert found.training_seconds() == pytest.approx(by_hand)
     assert "is missing" not in written(trainer)
 
 

@@ -11,7 +11,7 @@ from .stl10 import open_stl10
 from .tables import open_tables
 
 # Tried in this order; open_folder accepts any folder.
-_KINDS = (open_shards, open_tables, open_listing, open_stl10, open_folder)
+KINDS = (open_shards, open_tables, open_listing, open_stl10, open_folder)
 _KNOWN = (
     "a folder of photos or of one folder per class, .tar shards, .parquet files, a .txt list of paths, stl10_binary"
 )
@@ -25,7 +25,7 @@ def open_samples(source: str | os.PathLike[str], columns: Columns | None = None)
     Raises UsageError if there is nothing at `source` or its kind is unknown, RunError for a damaged collection.
     """
     source = os.fspath(source)
-    for open_kind in _KINDS:
+    for open_kind in KINDS:
         found = open_kind(source, columns or Columns())
         if found is not None:
             return found

@@ -25,9 +25,9 @@ from ..ragged import RaggedBatch
 from .pooled import PooledSource
 
 # Idle pools by their number of threads. A forked process inherits the pools, but not their threads.
-_pools: defaultdict[int, list[ThreadPoolExecutor]] = defaultdict(list)
+idle_pools: defaultdict[int, list[ThreadPoolExecutor]] = defaultdict(list)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pools.clear)
+    os.register_at_fork(after_in_child=idle_pools.clear)
 
 
 def why_not() -> str | None:
@@ -35,7 +35,7 @@ def why_not() -> str | None:
     if importlib.util.find_spec("ffcv") is None:
         return "ffcv is not installed (`make setup` builds it)"
     try:
-        with _threads_kept():
+        with threads_kept():
             from . import ffcv_decoder  # noqa: F401
     except (ImportError, OSError) as error:
         return f"ffcv cannot be imported ({error}; `make setup` installs what it needs)"
@@ -54,7 +54,7 @@ class FfcvSource(PooledSource):
         if reason := why_not():
             raise UsageError(f"FFCV cannot be used: {reason}; `native` reads the same files without it")
         super().__init__(dataset, workers=workers)
-        with _threads_kept():
+        with threads_kept():
             from .ffcv_decoder import compiled_decoder
 
             self._decode = compiled_decoder(dataset.shards[0])
@@ -62,7 +62,7 @@ class FfcvSource(PooledSource):
     @contextmanager
     def _threads(self) -> Iterator[ThreadPoolExecutor]:
         """A pool that is kept for later epochs: FFCV creates a decoder per thread and never frees it."""
-        kept = _pools[self._workers]
+        kept = idle_pools[self._workers]
         pool = kept.pop() if kept else ThreadPoolExecutor(self._workers, thread_name_prefix="fastaugself-ffcv")
         try:
             yield pool
@@ -88,7 +88,7 @@ class FfcvSource(PooledSource):
 
 
 @contextmanager
-def _threads_kept() -> Iterator[None]:
+def threads_kept() -> Iterator[None]:
     """Restores the number of threads of torch and numba, which FFCV changes on import and with every Loader."""
     import numba
 

@@ -147,7 +147,7 @@ def test_stock_ffcv_loader_reads_it(photo_folder, beton):
     from ffcv.fields.decoders import CenterCropRGBImageDecoder
     from ffcv.loader import Loader, OrderOption
 
-    with ffcv_source._threads_kept():
+    with ffcv_source.threads_kept():
         for os_cache in (True, False):
             pipelines = {"image": [CenterCropRGBImageDecoder((24, 24), ratio=1)]}
             options = {"order": OrderOption.SEQUENTIAL, "num_workers": 1, "os_cache": os_cache}

@@ -85,7 +85,7 @@ def test_a_new_kind_needs_samples_alone(tmp_path):
     from functools import partial
 
     from fastaugself.data import inputs
-    from fastaugself.data.inputs import _KINDS, samples
+    from fastaugself.data.inputs import KINDS, samples
 
     pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 9, 3), np.uint8)
 
@@ -97,7 +97,7 @@ def test_a_new_kind_needs_samples_alone(tmp_path):
                 yield samples.Sample(f"{i}", 0, f"random {i}", partial(np.copy, pixels[i]))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inputs, "_KINDS", (lambda source, columns: Random() if source == "random" else None, *_KINDS))
+        patch.setattr(inputs, "KINDS", (lambda source, columns: Random() if source == "random" else None, *KINDS))
         data, labels, names, classes, _ = written("random", tmp_path)
     assert data == [image.tobytes() for image in pixels]
     assert (labels, names, classes) == ([0] * 5, list("01234"), ["a"])
