@@ -5,7 +5,7 @@
 Plain `python` runs it on one device, and `--preset demo` on a laptop in minutes, on photos that come with
 scikit-image and scikit-learn. MoCo v2's own setting (Chen 2020, arXiv 2003.04297; 67.5 % linear without AugSelf) with
 AugSelf's ImageNet-100 weights (Lee 2021, arXiv 2111.09613): the AugSelf authors published no ImageNet-1k setting.
-The full recipe has not been run yet; the README shows a run of the demo.
+The full recipe has not been run yet; `make pretrain` runs the demo.
 """
 
 from pathlib import Path
