@@ -72,7 +72,7 @@ class BatchMaker:
         """Views, conditions and targets of decoded photos in an epoch (counted from 0)."""
         config, sizes_B2 = self.config, photos.sizes_B2
         params_VBP = sample_params(photos.ids_B, sizes_B2, self.policies, seed=config.seed, epoch=epoch)
-        x_VBCHW, shift_VB3 = self._augment(photos, params_VBP[:2], self._global)
+        x_VBCHW, shift_VB3 = self.global_views(photos, params_VBP[:2])
         local_LBCHW = condition_VBn = None
         if config.num_local_crops:
             local_LBCHW, shift_LB3 = self._augment(photos, params_VBP[2:], self._local)
@@ -83,6 +83,10 @@ class BatchMaker:
         # Copies: on CUDA all tensors of `photos` share one buffer, so keeping labels or ids would keep the pixels.
         views = Views(x_VBCHW, photos.labels_B.clone(), condition_VBn, local_LBCHW)
         return Batch(views, targets, photos.ids_B.clone())
+
+    def global_views(self, photos: RaggedBatch, params_VBP: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The two global views [2, B, C, H, W] of these parameters, and their colour shift if `conditioned`."""
+        return self._augment(photos, params_VBP, self._global)
 
     def _augment(
         self, photos: RaggedBatch, params_VBP: Tensor, options: dict[str, Any]
@@ -101,7 +105,7 @@ def make_batch(config: Pretrain, photos: RaggedBatch, epoch: int, dtype: torch.d
 def make_views(config: Pretrain, photos: RaggedBatch, epoch: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Both global views [2, B, C, H, W] of decoded photos in an epoch, and their parameters [2, B, P]."""
     params_VBP = sample_params(photos.ids_B, photos.sizes_B2, config.policies, seed=config.seed, epoch=epoch)
-    return make_batch(config, photos, epoch, dtype).views.x_VBCHW, params_VBP
+    return BatchMaker(config, dtype).global_views(photos, params_VBP)[0], params_VBP
 
 
 def baseline_losses(config: Pretrain, sizes_N2: NDArray[np.int32], augself: AugSelfLoss) -> dict[str, float]:
