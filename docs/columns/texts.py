@@ -116,7 +116,7 @@ TARGETS = {
     "hue": "turns / width of the range, 0 if jitter is off, difference",
     "flip": "1 if both flips are equal, else 0",
     "sigma": 'sigma in pixels, difference; mode="fixed" divides it by the largest sigma, to a range of −1 to 1',
-    "rotation": "(first − second) mod 4: one of four classes",
+    "rotation": "(first − second) mod 4, each negated where its view is flipped: one of four classes",
     "solarize": "threshold (1 if off), difference",
 }
 DESCRIPTOR_TEXTS = {  # of CASSLE's condition, omega in the paper

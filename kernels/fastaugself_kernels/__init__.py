@@ -13,3 +13,4 @@ from .targets import DESCRIPTORS as DESCRIPTORS
 from .targets import Targets as Targets
 from .targets import augself_targets as augself_targets
 from .targets import descriptors as descriptors
+from .targets import visible_rotation as visible_rotation

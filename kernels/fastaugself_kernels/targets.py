@@ -37,7 +37,7 @@ class Targets(NamedTuple):
     color_B4: brightness, contrast, saturation, hue, a - b, each divided by the width of its range; not jittered = 0.
     flip_B1: 1 where both views have the same flip, else 0.
     blur_B1: difference of sigma, a - b, pixels ("published"), or divided by the largest sigma ("fixed").
-    rotation_B: int64 class (k_a - k_b) mod 4, quarter turns.
+    rotation_B: int64 class (r_a - r_b) mod 4, quarter turns of the rotations that are visible (`visible_rotation`).
     solarize_B1: difference of thresholds, a - b, 1 where off.
     """
 
@@ -76,6 +76,18 @@ def augself_targets(
     return a.minus(b, blur_unit), b.minus(a, blur_unit)
 
 
+def visible_rotation(params_VBP: Tensor) -> Tensor:
+    """Quarter turns counter-clockwise by which the content of each view is turned, 0 to 3: int64 [V, B].
+
+    `augment` rotates by k and then flips, which equals a flip and then a rotation by -k. The published order is the
+    latter, and there the direction of "up" in a view shows its rotation whether or not it is flipped. So this is the
+    column "rotation", or its negative mod 4 where the view is flipped.
+    params_VBP: float32 [V, B, 16]; rows of any other shape [..., 16] give [...].
+    """
+    turns = params_VBP[..., ROTATION].to(torch.int64)
+    return torch.where(params_VBP[..., FLIP] > 0.5, -turns, turns) % 4
+
+
 def _in_one_launch(params_VBP: Tensor) -> bool:
     """Whether to launch the Triton kernel: on CUDA, except under torch.compile, which fuses the formulas itself."""
     return params_VBP.is_cuda and not torch.compiler.is_compiling()
@@ -106,7 +118,7 @@ class _Absolute(NamedTuple):
             color_B4=_color(row_BP, policy),
             flip_B=row_BP[:, FLIP],
             sigma_B=row_BP[:, SIGMA],
-            rotation_B=row_BP[:, ROTATION],
+            rotation_B=visible_rotation(row_BP),
             threshold_B=row_BP[:, SOLARIZE].clamp(max=1),
         )
 
@@ -119,7 +131,7 @@ class _Absolute(NamedTuple):
             color_B4=self.color_B4 - other.color_B4,
             flip_B1=(self.flip_B == other.flip_B).to(torch.float32)[:, None],
             blur_B1=((self.sigma_B - other.sigma_B) / blur_unit)[:, None],
-            rotation_B=(self.rotation_B - other.rotation_B).to(torch.int64) % 4,
+            rotation_B=(self.rotation_B - other.rotation_B) % 4,
             solarize_B1=(self.threshold_B - other.threshold_B)[:, None],
         )
 

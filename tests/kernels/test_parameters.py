@@ -217,7 +217,8 @@ def test_targets_are_the_published_differences_row_by_row():
             assert targets.color_B4[i].tolist() == pytest.approx(color, abs=1e-5)
             assert targets.flip_B1[i].item() == (a["flip"] == b["flip"])
             assert targets.blur_B1[i].item() == pytest.approx(a["sigma"] - b["sigma"], abs=1e-6)
-            assert targets.rotation_B[i].item() == (a["rotation"] - b["rotation"]) % 4
+            turns = [-r["rotation"] if r["flip"] else r["rotation"] for r in (a, b)]  # the flip comes after it
+            assert targets.rotation_B[i].item() == (turns[0] - turns[1]) % 4
             thresholds = [min(r["solarize"], 1.0) for r in (a, b)]
             assert targets.solarize_B1[i].item() == pytest.approx(thresholds[0] - thresholds[1], abs=1e-6)
     torch.testing.assert_close(fixed.blur_B1, ab.blur_B1 / 2)

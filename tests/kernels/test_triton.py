@@ -182,7 +182,7 @@ def test_no_samples_have_no_parameters():
 def rows_of_all_kinds():
     """Parameters, sizes and policies whose targets and descriptors take every branch."""
     sizes = torch.randint(1, 700, (150, 2), generator=torch.Generator().manual_seed(1))
-    policies = (replace(TURNED, solarize=0.5), replace(EVERYTHING, brightness=0.0, sigma=(0.1, 3.0)))
+    policies = (replace(TURNED, solarize=0.5), replace(TURNED, brightness=0.0, sigma=(0.1, 3.0)))
     return sample_params(torch.arange(150), sizes, policies, seed=4, epoch=0), sizes, policies
 
 

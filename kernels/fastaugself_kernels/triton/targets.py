@@ -122,6 +122,13 @@ def _factor(p_row, p_policy, i: tl.constexpr, valid):
     return tl.div_rn(offset, width + offset * 0.0) * tl.load(p_row + JITTER, mask=valid, other=0.0)
 
 
+@triton.jit
+def _visible_rotation(p_row, flip, valid):
+    """Quarter turns of the view as it is seen, up to multiples of 4: the flip comes after the rotation."""
+    turns = tl.load(p_row + ROTATION, mask=valid, other=0.0).to(tl.int64)
+    return tl.where(flip > 0.5, -turns, turns)
+
+
 @triton.jit(do_not_specialize=["B"])
 def targets_kernel(
     p_params,  # float32 [V, B, P]
@@ -164,8 +171,8 @@ def targets_kernel(
         largest = tl.maximum(tl.load(p_policies + LARGEST_SIGMA), tl.load(p_policies + POLICY_COLUMNS + LARGEST_SIGMA))
         sigma = tl.div_rn(sigma, largest.to(tl.float32) + sigma * 0.0)
     tl.store(p_blur + out, sigma, mask=valid)
-    turns = tl.load(p_a + ROTATION, mask=valid, other=0.0) - tl.load(p_b + ROTATION, mask=valid, other=0.0)
-    tl.store(p_rotation + out, (turns.to(tl.int64) + 4) % 4, mask=valid)
+    turns = _visible_rotation(p_a, flip_a, valid) - _visible_rotation(p_b, flip_b, valid)
+    tl.store(p_rotation + out, turns & 3, mask=valid)  # mod 4, of negative numbers too
     threshold_a = tl.minimum(tl.load(p_a + SOLARIZE, mask=valid, other=0.0), 1.0)
     threshold_b = tl.minimum(tl.load(p_b + SOLARIZE, mask=valid, other=0.0), 1.0)
     tl.store(p_solarize + out, threshold_a - threshold_b, mask=valid)
