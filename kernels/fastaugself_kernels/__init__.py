@@ -1,7 +1,8 @@
 """Fused augmentation of image batches with explicit, exact parameters.
 
-`sample_params` draws one row per view and sample, `augment` applies rows to decoded uint8 images, `augself_targets`
-and `descriptors` turn rows into what augmentation-aware methods learn. Importing needs torch and numpy only.
+`sample_params` draws one row per view and sample, `share_params` makes samples share parts of their rows, `augment`
+applies rows to decoded uint8 images, `augself_targets` and `descriptors` turn rows into what augmentation-aware methods
+learn. Importing needs torch and numpy only.
 """
 
 from .augment import augment as augment
@@ -9,6 +10,8 @@ from .infonce import infonce as infonce
 from .params import COLUMNS as COLUMNS
 from .params import ViewPolicy as ViewPolicy
 from .sampling import sample_params as sample_params
+from .sharing import same_across_views as same_across_views
+from .sharing import share_params as share_params
 from .targets import DESCRIPTORS as DESCRIPTORS
 from .targets import Targets as Targets
 from .targets import augself_targets as augself_targets
