@@ -11,7 +11,16 @@ from torch import Tensor
 from fastaugself.report.pairs import Pair, describe, to_uint8
 from fastaugself.report.samples import Sample, pack
 from fastaugself.report.words import Policies, signed
-from fastaugself_kernels import COLUMNS, DESCRIPTORS, Targets, augment, augself_targets, descriptors, sample_params
+from fastaugself_kernels import (
+    CASSLE_PARTS,
+    COLUMNS,
+    DESCRIPTORS,
+    Targets,
+    augment,
+    augself_targets,
+    descriptors,
+    sample_params,
+)
 from fastaugself_kernels.params import SOLARIZE_OFF, default_blur_kernel
 from sweeps import row_text
 from texts import DESCRIPTOR_TEXTS, TARGETS
@@ -88,7 +97,7 @@ def target_entries(targets: tuple[Targets, Targets]) -> list[Entry]:
 
 def descriptor_entries(condition_VBn: Tensor) -> list[Entry]:
     """CASSLE's descriptors of the first sample, all 14 columns."""
-    groups = [part for part, width in DESCRIPTORS.items() for _ in range(width)]
+    groups = [part for part in CASSLE_PARTS for _ in range(DESCRIPTORS[part])]
     return _entries(groups, condition_VBn[:, 0].tolist(), DESCRIPTOR_TEXTS)
 
 

@@ -12,6 +12,7 @@ from .params import ViewPolicy as ViewPolicy
 from .sampling import sample_params as sample_params
 from .sharing import same_across_views as same_across_views
 from .sharing import share_params as share_params
+from .targets import CASSLE_PARTS as CASSLE_PARTS
 from .targets import DESCRIPTORS as DESCRIPTORS
 from .targets import Targets as Targets
 from .targets import augself_targets as augself_targets

@@ -28,7 +28,7 @@ from triton.compiler import ASTSource
 
 from .backends import Options
 from .params import POLICY_COLUMNS, P
-from .targets import DESCRIPTORS, columns_of_parts
+from .targets import CASSLE_PARTS, columns_of_parts
 from .triton.augment import augment_launches
 from .triton.configs import Config, shipped
 from .triton.launch import Launch
@@ -166,7 +166,7 @@ def cases(shapes: Config) -> Iterator[Case]:
         targets = empty_targets(B, ids_B.device)
         rows = (torch.empty(V, B, P), sizes_B2, policies_V32)
         yield Case("any size", targets_launch(*rows, targets, fixed=True), False)
-        starts, width = columns_of_parts(DESCRIPTORS)
+        starts, width = columns_of_parts(CASSLE_PARTS)
         omega_VBn, shift_VB3 = torch.empty(V, B, width), torch.empty(V, B, 3)
         yield Case("any size", descriptors_launch(*rows, shift_VB3, omega_VBn, starts), False)
 

@@ -1,4 +1,4 @@
-"""What methods learn from the parameters: AugSelf's targets of a pair of views, CASSLE's descriptors of each view.
+"""What methods learn from the parameters: AugSelf's targets of a pair of views, and descriptors of each view.
 
 Shape suffixes: V views, B batch, P parameter columns, 2 = (height, width).
 """
@@ -15,8 +15,10 @@ from .params import (
     GRAY,
     HEIGHT,
     HUE,
+    IDENTITY_ORDER,
     JITTER,
     LEFT,
+    ORDER,
     ROTATION,
     SIGMA,
     SOLARIZE,
@@ -144,8 +146,25 @@ def _color(row_BP: Tensor, policy: ViewPolicy) -> Tensor:
     return torch.stack(columns, 1) * row_BP[:, JITTER, None]
 
 
-DESCRIPTORS: dict[str, int] = {"blur": 1, "color": 4, "color_diff": 3, "crop": 4, "flip": 1, "grayscale": 1}
-"""Parts of CASSLE's omega and their widths, in the order in which they are concatenated (alphabetical)."""
+DESCRIPTORS: dict[str, int] = {
+    "blur": 1,
+    "color": 4,
+    "color_diff": 3,
+    "crop": 4,
+    "flip": 1,
+    "grayscale": 1,
+    "jitter": 1,
+    "order": 4,
+    "rotation": 2,
+    "solarize": 1,
+}
+"""Parts of the descriptors and their widths, in the order in which they are concatenated (alphabetical)."""
+
+CASSLE_PARTS = ("blur", "color", "color_diff", "crop", "flip", "grayscale")
+"""Parts of CASSLE's omega, which are the default."""
+
+TRITON_PARTS = frozenset(CASSLE_PARTS)
+"""Parts that the Triton kernel makes; with any other, CUDA runs the formulas in PyTorch."""
 
 
 def descriptors(
@@ -156,19 +175,23 @@ def descriptors(
     *,
     include: Sequence[str] | None = None,
 ) -> Tensor:
-    """CASSLE's omega: each view's own parameters, the condition of its projector.
+    """Each view's own parameters, as methods are conditioned on them: CASSLE's omega, and parts that others add.
 
     params_VBP: float32 [V, B, 16]. sizes_B2: (height, width) of the decoded images. policies: one per view.
     shift_VB3: the colour shift that `augment(..., color_shift=True)` returns; needed for "color_diff".
-    include: parts of `DESCRIPTORS`; default all, without "color_diff" where no shift is given. The published command
-        uses every part but "flip" (13 columns).
-    Returns omega_VBn, float32, parts in alphabetical order: sigma in pixels, colour in [-0.5, 0.5] and 0 where off,
-        colour shift in [0, 1] units, crop (cy, cx, h, w) as fractions with cx mirrored where the view is flipped.
+    include: parts of `DESCRIPTORS`; default `CASSLE_PARTS`, without "color_diff" where no shift is given. CASSLE's
+        published command uses every one of these but "flip" (13 columns).
+    Returns float32 [V, B, n], parts in alphabetical order:
+        blur: sigma in pixels. color: in [-0.5, 0.5], 0 where the jitter is off. color_diff: in [0, 1] units.
+        crop: (cy, cx, h, w) as fractions, cx mirrored where the view is flipped. flip, grayscale, jitter: 0 or 1.
+        order: ids of the jitter's operations from the first applied to the last (0 brightness, 1 contrast, 2
+        saturation, 3 hue); 0, 1, 2, 3 where the jitter is off.
+        rotation: cosine and sine of the `visible_rotation`. solarize: threshold in [0, 1], 1 where off.
     Raises ValueError for an unknown part, or "color_diff" without a shift.
     Source: Przewiezlikowski et al. 2024, "Augmentation-aware self-supervised learning with conditioned projector".
     """
     if include is None:
-        include = [name for name in DESCRIPTORS if name != "color_diff" or shift_VB3 is not None]
+        include = [name for name in CASSLE_PARTS if name != "color_diff" or shift_VB3 is not None]
     unknown = sorted(set(include) - set(DESCRIPTORS))
     if unknown or not include:
         raise ValueError(f"include must name parts of {sorted(DESCRIPTORS)}, got {list(include)}")
@@ -176,7 +199,7 @@ def descriptors(
         raise ValueError('"color_diff" needs shift_VB3: call augment with color_shift=True')
     if len(policies) != params_VBP.shape[0]:
         raise ValueError(f"policies must be one per view, got {len(policies)} for {params_VBP.shape[0]} views")
-    if _in_one_launch(params_VBP):
+    if TRITON_PARTS.issuperset(include) and _in_one_launch(params_VBP):
         from .triton.targets import descriptors_triton
 
         starts, n = columns_of_parts(include)
@@ -192,15 +215,34 @@ def descriptors(
             "crop": torch.stack([own.y_B, x_B, own.h_B, own.w_B], 1),
             "flip": own.flip_B[:, None],
             "grayscale": row_BP[:, GRAY, None],
+            "jitter": row_BP[:, JITTER, None],
+            "solarize": own.threshold_B[:, None],
         }
         if shift_VB3 is not None:
             parts["color_diff"] = shift_VB3[v]
+        if "order" in include:
+            parts["order"] = _order(row_BP)
+        if "rotation" in include:
+            parts["rotation"] = _cosine_and_sine(own.rotation_B)
         views.append(torch.cat([parts[name] for name in DESCRIPTORS if name in include], 1))
     return torch.stack(views)
 
 
+def _order(row_BP: Tensor) -> Tensor:
+    """Ids of the jitter's operations in the order in which they are applied, the identity order where off, [B, 4]."""
+    packed_B = torch.where(row_BP[:, JITTER] > 0.5, row_BP[:, ORDER].to(torch.int64), IDENTITY_ORDER)
+    shifts_4 = torch.arange(0, 8, 2, device=row_BP.device)
+    return (packed_B[:, None] >> shifts_4 & 3).to(torch.float32)
+
+
+def _cosine_and_sine(turns_B: Tensor) -> Tensor:
+    """Of quarter turns 0 to 3, exactly, [B, 2]."""
+    angle = torch.stack([(turns_B == 0).int() - (turns_B == 2).int(), (turns_B == 1).int() - (turns_B == 3).int()], 1)
+    return angle.to(torch.float32)
+
+
 def columns_of_parts(include: Collection[str]) -> tuple[dict[str, int], int]:
-    """The first column of each part of omega that is included, and the number of all columns."""
+    """The first column of each part that is included, and the number of all columns."""
     starts, n = {}, 0
     for name, width in DESCRIPTORS.items():
         if name in include:

@@ -19,7 +19,7 @@ from content import make_content
 from draw import draw, main
 from fastaugself.report.policies import named_policies
 from fastaugself.report.samples import Sample, read_samples
-from fastaugself_kernels import COLUMNS, DESCRIPTORS, augment, augself_targets, descriptors, sample_params
+from fastaugself_kernels import CASSLE_PARTS, COLUMNS, DESCRIPTORS, augment, augself_targets, descriptors, sample_params
 from fastaugself_kernels.params import default_blur_kernel
 from sweeps import PUBLISHED, packed
 
@@ -161,7 +161,9 @@ def test_targets_and_descriptors_are_those_of_the_kernels(sample, content):
     policies, learned = named_policies("byol", SIZE), content.learned
     sizes_B2 = torch.tensor([sample.pixels_HWC.shape[:2]])
     params_VBP = torch.tensor([[float(v) for v in row] for row in learned.rows])[:, None]
-    assert [entry.group for entry in learned.descriptors] == [name for name, n in DESCRIPTORS.items() for _ in range(n)]
+    assert [entry.group for entry in learned.descriptors] == [
+        part for part in CASSLE_PARTS for _ in range(DESCRIPTORS[part])
+    ]
     for side, targets in enumerate(augself_targets(params_VBP, sizes_B2, policies)):
         flat = torch.cat([getattr(targets, name)[0].reshape(-1).float() for name in targets._fields]).tolist()
         assert value_of(learned.targets, side) == pytest.approx(flat, abs=5.1e-4)

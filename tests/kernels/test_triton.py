@@ -36,7 +36,7 @@ from fastaugself_kernels.params import (
     packed,
 )
 from fastaugself_kernels.sampling import sample_params_torch
-from fastaugself_kernels.targets import DESCRIPTORS
+from fastaugself_kernels.targets import CASSLE_PARTS, TRITON_PARTS
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton: pip install triton"),
@@ -199,7 +199,7 @@ def test_targets_have_the_bits_of_the_plain_formulas(mode):
 
 
 @interpreted
-@pytest.mark.parametrize("include", [None, ["crop", "color"], sorted(set(DESCRIPTORS) - {"flip"})], ids=str)
+@pytest.mark.parametrize("include", [None, ["crop", "color"], sorted(set(CASSLE_PARTS) - {"flip"})], ids=str)
 def test_descriptors_have_the_bits_of_the_plain_formulas(include, monkeypatch):
     from fastaugself_kernels import targets
 
@@ -208,6 +208,24 @@ def test_descriptors_have_the_bits_of_the_plain_formulas(include, monkeypatch):
     expected = targets.descriptors(params, sizes, policies, shift, include=include)
     monkeypatch.setattr(targets, "_in_one_launch", lambda params_VBP: True)
     assert torch.equal(targets.descriptors(params, sizes, policies, shift, include=include), expected)
+
+
+@interpreted
+def test_the_kernel_serves_its_own_parts_and_the_formulas_all_others(monkeypatch):
+    from fastaugself_kernels import targets
+    from fastaugself_kernels.triton import targets as triton_targets
+
+    params, sizes, policies = rows_of_all_kinds()
+    launched = []
+    monkeypatch.setattr(targets, "_in_one_launch", lambda params_VBP: True)
+    monkeypatch.setattr(triton_targets, "run", lambda launches, device: launched.extend(launches))
+    assert set(triton_targets.PARTS.values()) == TRITON_PARTS and set(targets.DESCRIPTORS) > TRITON_PARTS
+    shift = torch.zeros(2, 150, 3)
+    for part in targets.DESCRIPTORS:
+        launched.clear()
+        made = targets.descriptors(params, sizes, policies, shift, include=["crop", part])
+        assert len(launched) == (part in TRITON_PARTS), part
+        assert part in TRITON_PARTS or not made.isnan().any(), part
 
 
 def test_a_batch_on_a_gpu_takes_few_launches_and_reads_nothing(monkeypatch):

@@ -68,7 +68,7 @@ def targets_launch(
 def descriptors_triton(
     params_VBP: Tensor, sizes_B2: Tensor, packed_V32: Tensor, shift_VB3: Tensor | None, starts: dict[str, int], n: int
 ) -> Tensor:
-    """CASSLE's omega [V, B, n]. starts: the first column of each part that is wanted."""
+    """CASSLE's omega [V, B, n]. starts: the first column of each part of `TRITON_PARTS` that is wanted."""
     require_device(params_VBP, descriptors_kernel)
     V, B, _ = params_VBP.shape
     omega_VBn = torch.empty(V, B, n, device=params_VBP.device)
