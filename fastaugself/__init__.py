@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from .aware.augself import AugSelf as AugSelf
     from .aware.cassle import CASSLE as CASSLE
+    from .aware.essl import ESSL as ESSL
     from .cli.pretrain import run as run
     from .config.optim import Optim as Optim
     from .config.schema import Augment as Augment
@@ -32,6 +33,7 @@ _MODULES = {
     "ViewPolicy": "fastaugself_kernels",
     "AugSelf": "fastaugself.aware.augself",
     "CASSLE": "fastaugself.aware.cassle",
+    "ESSL": "fastaugself.aware.essl",
     "run": "fastaugself.cli.pretrain",
     "Optim": "fastaugself.config.optim",
     **dict.fromkeys(("Augment", "Checkpoint", "Data", "Log", "Pretrain"), "fastaugself.config.schema"),
@@ -45,7 +47,22 @@ _MODULES = {
     "SwAV": "fastaugself.methods.swav",
     "Backbone": "fastaugself.models.build",
 }
-__all__ = [*_MODULES, "__version__"]
+__all__ = [*_MODULES, "__version__", "list_aware", "list_methods"]
+
+
+def list_methods() -> tuple[str, ...]:
+    """Names of the base methods, as in config.json; also those that `register` added."""
+    from .methods import METHODS
+
+    return tuple(METHODS)
+
+
+def list_aware() -> tuple[str, ...]:
+    """Names of everything that learns from augmentation parameters, as on the command line: objectives, and what
+    conditions a part of the base method; also those that `register_aware` added."""
+    from .aware import AWARE, CONDITIONS
+
+    return (*AWARE, *CONDITIONS)
 
 
 def __getattr__(name: str) -> Any:  # called for what is not there yet (PEP 562)

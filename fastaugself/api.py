@@ -1,8 +1,18 @@
-"""Everything that the author of a method needs, in one module (docs/new-method.md)."""
+"""Everything that the author of a method or of an aware objective needs, in one module."""
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .aware.base import AwareConfig as AwareConfig
+    from .aware.base import AwareContext as AwareContext
+    from .aware.base import AwareInputs as AwareInputs
+    from .aware.base import AwareObjective as AwareObjective
+    from .aware.base import AwareOutput as AwareOutput
+    from .aware.base import Setting as Setting
+    from .aware.base import Share as Share
+    from .aware.base import ViewRequest as ViewRequest
+    from .aware.base import register_aware as register_aware
+    from .aware.descriptors import Descriptors as Descriptors
     from .distributed import all_gather as all_gather
     from .distributed import gather_with_gradient as gather_with_gradient
     from .distributed import rank as rank
@@ -21,14 +31,32 @@ if TYPE_CHECKING:
     from .models.ema import cosine_momentum as cosine_momentum
     from .models.ema import ema_copy as ema_copy
     from .models.ema import ema_update as ema_update
+    from .models.heads import Predictor as Predictor
     from .models.heads import Projector as Projector
     from .models.heads import mlp as mlp
+    from .models.inner import pooled as pooled
 
 _MODULES = {
+    **dict.fromkeys(
+        (
+            "AwareConfig",
+            "AwareContext",
+            "AwareInputs",
+            "AwareObjective",
+            "AwareOutput",
+            "Setting",
+            "Share",
+            "ViewRequest",
+            "register_aware",
+        ),
+        "aware.base",
+    ),
+    "Descriptors": "aware.descriptors",
     **dict.fromkeys(("BuildContext", "Method", "MethodConfig", "Output", "Views", "at_least_one"), "methods.base"),
     "register": "methods",
     **dict.fromkeys(("cosine_momentum", "ema_copy", "ema_update"), "models.ema"),
-    **dict.fromkeys(("Projector", "mlp"), "models.heads"),
+    **dict.fromkeys(("Predictor", "Projector", "mlp"), "models.heads"),
+    "pooled": "models.inner",
     **dict.fromkeys(
         ("all_gather", "gather_with_gradient", "rank", "sum_over_processes", "sum_with_gradient", "world_size"),
         "distributed",

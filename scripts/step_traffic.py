@@ -43,7 +43,6 @@ from fastaugself.bench.setup import METHODS, Setup
 from fastaugself.methods.base import Views
 from fastaugself.models.norm_function import keep_in_graph
 from fastaugself.runs.build import build_learner
-from fastaugself_kernels import Targets
 
 H100 = {"major": 9, "multi_processor_count": 132, "regs_per_multiprocessor": 65536, "warp_size": 32,
         "max_threads_per_multi_processor": 2048, "max_threads_per_block": 1024}  # fmt: skip
@@ -230,13 +229,15 @@ def step_parts(setup: Setup, *, sync: int = 0, batched_views: bool = True, augse
                 if b is not None:
                     module._buffers[name] = _like(b, "cpu")
         x_VBCHW = torch.empty(2, B, S, S, 3, dtype=torch.bfloat16).permute(0, 1, 4, 2, 3)
-        targets = Targets(
-            *(torch.empty(B, dtype=torch.int64) if f.endswith("_B") else torch.empty(B, int(f[-1]))
-              for f in Targets._fields)
-        )  # fmt: skip
+        views = Views(
+            x_VBCHW,
+            torch.empty(B, dtype=torch.int64),
+            params_VBP=torch.empty(2, B, 16),
+            sizes_B2=torch.empty(B, 2, dtype=torch.int32),
+        )
         compiled = torch.compile(learner, backend=probe, dynamic=False)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = compiled(Views(x_VBCHW, torch.empty(B, dtype=torch.int64)), (targets, targets)).loss
+            loss = compiled(views).loss
         loss.backward()
     return probe.parts
 

@@ -36,7 +36,8 @@ class CASSLE:
     width: int = 64
     """Width of the condition encoder."""
     include: tuple[str, ...] = PUBLISHED
-    """Descriptors in the condition: blur, color, color_diff, crop, flip, grayscale."""
+    """Descriptors in the condition: blur, color, color_diff, crop, flip, grayscale, jitter, order, rotation,
+    solarize."""
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.include) - set(DESCRIPTORS))

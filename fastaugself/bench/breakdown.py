@@ -82,11 +82,11 @@ def breakdown(
         watch.mark("start")
         moved = source.to(device, non_blocking=True) if device.type == "cuda" else source
         watch.mark("copy")
-        views, targets, _ = make_batch(config, moved, i, dtype)
+        views = make_batch(config, moved, i, dtype).views
         watch.mark("augment")
         step.optimizer.zero_grad()
         with step.gradient_sync(last=not alone):
-            result = step.forward(views, targets)
+            result = step.forward(views)
             watch.mark(forward)
             step.scaler.scale(result.loss).backward()
         watch.mark("backward, alone" if alone else "backward")
@@ -94,7 +94,7 @@ def breakdown(
             step.scaler.step(step.optimizer)
             step.scaler.update()
             watch.mark("optimizer")
-            step.learner.method.update_ema(0.0)
+            step.learner.update_ema(0.0)
             step.learner.method.update_queue(result.queue_update, 0.0)
             watch.mark("EMA and queue")
         seconds = watch.read()

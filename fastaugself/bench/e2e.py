@@ -100,7 +100,7 @@ def _measure(trainer: Trainer, steps: int, rounds: int) -> tuple[list[float], li
 
     def on_ready_views() -> None:
         for _ in range(steps):
-            trainer.step_fn(batch.views, batch.targets, global_step=trainer.global_step, progress=0.0)
+            trainer.step_fn(batch.views, global_step=trainer.global_step, progress=0.0)
 
     try:
         training()  # warm-up

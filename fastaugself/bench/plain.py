@@ -8,8 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastaugself_kernels import Targets
-
 from ..aware.learner import Learner
 from ..methods.base import Views
 from ..methods.moco import MoCoMethod
@@ -24,7 +22,7 @@ class PlainMoCoStep:
         trained = [p for p in learner.parameters() if p.requires_grad]
         self.optimizer = torch.optim.SGD(trained, lr=lr, momentum=0.9, weight_decay=1e-4, foreach=not loops)
 
-    def __call__(self, views: Views, targets: tuple[Targets, Targets]) -> Tensor:
+    def __call__(self, views: Views) -> Tensor:
         """Makes one step and returns its total loss."""
         method, config = self.method, self.method.config
         f1_BD = method.backbone(views.x_VBCHW[0])
@@ -36,8 +34,11 @@ class PlainMoCoStep:
         negative_BK = q_BE @ method.queue_KE.clone().detach().T
         logits = torch.cat([positive_B1, negative_BK], 1) / config.temperature
         loss = F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64, device=logits.device))
-        for name, value in self.learner.augself(f1_BD, f2_BD, targets).items():
-            loss = loss + self.learner.augself.config.weights[name] * value
+        augself = self.learner.augself
+        if augself is not None and views.params_VBP is not None and views.sizes_B2 is not None:
+            losses = augself.losses(augself.predict(f1_BD, f2_BD), augself.targets(views.params_VBP, views.sizes_B2))
+            for name, value in losses.items():
+                loss = loss + augself.config.weights[name] * value
         self.optimizer.zero_grad(set_to_none=not self.loops)
         loss.backward()
         self.optimizer.step()

@@ -127,13 +127,13 @@ def _work(job: Record, out: Path) -> None:
 def _rates(config: Pretrain, world: distributed.World, options: dict[str, Any], job: Record) -> list[float]:
     cuda = world.device.type == "cuda"
     step = train_step(config, world.device, compile=cuda, **options)
-    views, targets = inputs(config, noise_batch(config, world.device), options["dtype"])
+    views = inputs(config, noise_batch(config, world.device), options["dtype"])
     rates = []
     for round_ in range(job["rounds"] + 1):
         distributed.barrier()
         began, steps, running = time.perf_counter(), 0, True
         while running:
-            step(views, targets, global_step=0, progress=0.0)
+            step(views, global_step=0, progress=0.0)
             steps += 1
             # All processes stop at the same step, once one is over time; on CUDA this is checked every 4 steps.
             if steps % (4 if cuda else 1) == 0:

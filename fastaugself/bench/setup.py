@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from fastaugself_kernels import Targets, ViewPolicy
+from fastaugself_kernels import ViewPolicy
 
 from ..aware.augself import AugSelf
 from ..aware.learner import Learner
@@ -125,12 +125,10 @@ def train_step(
     )  # fmt: skip
 
 
-def inputs(
-    config: Pretrain, batch: RaggedBatch, dtype: torch.dtype, *, channels_last: bool = True
-) -> tuple[Views, tuple[Targets, Targets]]:
-    """Views and targets of the batch; the memory format of the views is NCHW without `channels_last`."""
-    views, targets, _ = make_batch(config, batch, 0, dtype)
-    return views if channels_last else views._replace(x_VBCHW=views.x_VBCHW.contiguous()), targets
+def inputs(config: Pretrain, batch: RaggedBatch, dtype: torch.dtype, *, channels_last: bool = True) -> Views:
+    """The input of a step; the memory format of the views is NCHW without `channels_last`."""
+    views = make_batch(config, batch, 0, dtype).views
+    return views if channels_last else views._replace(x_VBCHW=views.x_VBCHW.contiguous())
 
 
 def settings(config: Pretrain, rounds: int, seconds: float) -> dict[str, Any]:

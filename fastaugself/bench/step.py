@@ -133,8 +133,8 @@ def ladder(
 
 def _plain(config: Pretrain, batch: RaggedBatch, device: torch.device, *, loops: bool) -> Callable[[], torch.Tensor]:
     step = PlainMoCoStep(build_learner(config).to(device), LR, loops=loops)
-    views, targets = inputs(config, batch, torch.float32, channels_last=False)
-    return lambda: step(views, targets)
+    views = inputs(config, batch, torch.float32, channels_last=False)
+    return lambda: step(views)
 
 
 def _trainer_step(
@@ -157,8 +157,8 @@ def _trainer_step(
         batched_views=batched_views,
         graphs=graphs,
     )
-    views, targets = inputs(config, batch, dtype, channels_last=channels_last)
-    return lambda: step(views, targets, global_step=0, progress=0.0).loss.detach()
+    views = inputs(config, batch, dtype, channels_last=channels_last)
+    return lambda: step(views, global_step=0, progress=0.0).loss.detach()
 
 
 def check(rungs: list[Rung]) -> None:

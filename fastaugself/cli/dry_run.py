@@ -94,12 +94,12 @@ def _seconds_per_sample(config: Pretrain, learner: Learner, device: torch.device
     learner.to(device)
     half = device.type == "cuda" and config.precision != "fp32"
     dtype = torch.bfloat16 if half else torch.float32
-    views, targets, _ = make_batch(config, photos, 0, dtype)
+    views = make_batch(config, photos, 0, dtype).views
     elapsed = 0.0
     for _ in range(2):
         began = time.perf_counter()
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
-            loss = learner(views, targets).loss
+            loss = learner(views).loss
         loss.backward()
         if device.type == "cuda":
             torch.cuda.synchronize()

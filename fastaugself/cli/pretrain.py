@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import distributed
+from ..aware import AWARE
 from ..config.checks import check_processes
 from ..config.schema import Pretrain
 from ..config.serialize import to_dict
@@ -86,7 +87,7 @@ def parse(recipe: Recipe, presets: dict[str, Recipe], arguments: Sequence[str]) 
     import tyro
 
     known = {"paper": recipe, **presets}
-    rest, chosen = list(arguments), {}
+    rest, chosen = list(_only(arguments)), {}
     for option in ("--preset", "--from"):
         for i, argument in enumerate(rest):
             if argument == option and i + 1 < len(rest):
@@ -116,14 +117,14 @@ def parse(recipe: Recipe, presets: dict[str, Recipe], arguments: Sequence[str]) 
         f"\n\n--preset {{{','.join(known)}}} selects a variant, --from FILE starts from the config.json of a run, "
         "--dry-run prints the configuration, the schedule and the estimated time, memory and disk, and exits."
     )
-    complaint = io.StringIO()
+    complaint, form = io.StringIO(), with_objectives(default)
     try:
         with contextlib.redirect_stderr(complaint), warnings.catch_warnings():
             # A method registered by a recipe is not in the annotation's union; tyro accepts it but warns.
             warnings.filterwarnings("ignore", message=".* does not match any type in Union")
-            config, unknown = tyro.cli(
-                Pretrain,
-                default=default,
+            parsed, unknown = tyro.cli(
+                type(form),
+                default=form,
                 args=rest,
                 description=description,
                 config=(tyro.conf.AvoidSubcommands,),
@@ -134,14 +135,34 @@ def parse(recipe: Recipe, presets: dict[str, Recipe], arguments: Sequence[str]) 
             raise UsageError(unboxed(complaint.getvalue())) from None
         raise
     if unknown:
-        near = difflib.get_close_matches(
-            unknown[0].split("=")[0], list(option_names(to_dict(default))), n=1, cutoff=0.5
-        )
+        near = difflib.get_close_matches(unknown[0].split("=")[0], list(option_names(to_dict(form))), n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]}?" if near else "; --help lists all options"
         if not unknown[0].startswith("-"):
             hint = f"; if it is the photos, pass --data.train {unknown[0]}"
         raise UsageError(f"unknown option {unknown[0]}{hint}")
-    return config
+    aware = tuple(options for name in AWARE if name != "augself" and (options := getattr(parsed, name)).weights)
+    return Pretrain(**{f.name: getattr(parsed, f.name) for f in dataclasses.fields(Pretrain)} | {"aware": aware})
+
+
+def with_objectives(config: Pretrain) -> Any:
+    """The configuration with one field for each objective, under its name: what the command line offers.
+
+    Objectives that are not in `config.aware` have a weight of 0.
+    """
+    used = {options.name: options for options in config.aware}
+    objectives = {name: used.get(name, options.off()) for name, options in AWARE.items() if name != "augself"}
+    fields = [(name, type(options), dataclasses.field(default=options)) for name, options in objectives.items()]
+    form = dataclasses.make_dataclass(
+        "Pretrain", fields, bases=(Pretrain,), frozen=True, namespace={"__post_init__": lambda _: None}
+    )
+    return form(**{f.name: getattr(config, f.name) for f in dataclasses.fields(Pretrain)})
+
+
+def _only(arguments: Sequence[str]) -> Iterator[str]:
+    """The arguments with `--augself-only` written as `--augself.only`, and likewise for all objectives."""
+    for argument in arguments:
+        name = argument.removeprefix("--").removesuffix("-only")
+        yield f"--{name}.only" if name in AWARE and argument == f"--{name}-only" else argument
 
 
 def _without(prefix: str, arguments: Sequence[str]) -> Iterator[str]:
@@ -237,7 +258,7 @@ def _announce(trainer: Trainer) -> None:
         log.info("resume    at step %d of %d", trainer.global_step, trainer.last_step)
     baseline = "  ".join(f"{name} {value:.4f}" for name, value in trainer.baseline_losses().items())
     if baseline:
-        log.info("AugSelf   baseline losses (heads that always output zero): %s", baseline)
+        log.info("baseline  losses of constant predictions: %s", baseline)
     if trainer.global_step < trainer.last_step:
         log.info("training  %d steps; the first is the slowest", trainer.last_step - trainer.global_step)
     else:

@@ -6,10 +6,16 @@ alternatives, the first of two options. tests/config/test_remedies.py takes each
 
 from typing import TYPE_CHECKING
 
+from torch import nn
+
 from fastaugself_kernels import ViewPolicy
 from fastaugself_kernels.params import default_blur_kernel
 
+from ..aware.augself import HEADS as AUGSELF_HEADS
+from ..aware.base import AwareConfig, Setting
 from ..errors import UsageError
+from ..models import inner
+from ..models.resnet import STAGES
 
 if TYPE_CHECKING:
     from .schema import Pretrain
@@ -22,8 +28,13 @@ _VARIED = {
     "blur": ("blurred views", "--view.blur 0.5"),
     "rotation": ("rotated views", "--view.rotation 0.5"),
     "solarize": ("solarized views", "--view.solarize 0.5"),
+    "grayscale": ("gray views", "--view.gray 0.2"),
 }
-_AUGMENTATIONS = {"color_diff": "color"}  # descriptors of CASSLE that are named unlike their augmentation
+_AUGMENTATIONS = {
+    "color_diff": "color",
+    "jitter": "color",
+    "order": "color",
+}  # descriptors of CASSLE that are named unlike their augmentation
 
 
 def check_combinations(config: "Pretrain") -> None:
@@ -36,15 +47,11 @@ def check_combinations(config: "Pretrain") -> None:
         )
     _check_views(config)
     varying = {name for policy in config.policies for name in varies(policy)}
-    for name, weight in config.augself.weights.items():
-        if name not in varying:
-            what, options = _VARIED[name]
-            off = "" if config.augself_only and len(config.augself.weights) == 1 else f", or --augself.{name} 0"
-            raise UsageError(f"--augself.{name} {weight:g} needs {what}; pass {options}{off}")
     if config.cassle.condition_dim:
         _check_cassle(config, varying)
-    if config.augself_only:
-        _check_augself_only(config, varying)
+    _check_objectives(config, varying)
+    if not config.base_loss:
+        _check_no_base_loss(config, varying)
     config.method.check(config.batch_size)
 
 
@@ -62,6 +69,7 @@ def check_processes(config: "Pretrain", processes: int) -> None:
         _check_accumulation(config, processes)
     if config.backbone.batch_norm == "split":
         _check_split_batch_norm(config, processes)
+    check_chunks(config, processes)
 
 
 def check_photos(config: "Pretrain", processes: int, photos: int) -> None:
@@ -116,16 +124,23 @@ def _method_accepts(config: "Pretrain", batch_size: int) -> bool:
 def _check_accumulation(config: "Pretrain", processes: int) -> None:
     """Refuses gradient accumulation where the mean over micro-batches is not the gradient of the whole batch."""
     count = config.accumulate
-    if not (config.augself_only or config.method.per_sample_loss):
+    if config.base_loss and not config.method.per_sample_loss:
         raise UsageError(
             f"--accumulate {count}: the loss of {config.method.title} compares all samples of a batch, so accumulated "
             "gradients would differ from those of the whole batch; pass --accumulate 1, and if memory is short use "
             "more processes or a smaller batch"
         )
-    if config.augself.solarize > 0 and config.augself.mode == "published":
+    for name, options in config.objectives.items():
+        if options.per_sample_loss:
+            continue
+        if name == "augself":
+            raise UsageError(
+                f"--accumulate {count}: the published solarize loss compares all samples of a batch; pass "
+                "--augself.mode fixed, or --accumulate 1"
+            )
         raise UsageError(
-            f"--accumulate {count}: the published solarize loss compares all samples of a batch; pass "
-            "--augself.mode fixed, or --accumulate 1"
+            f"--accumulate {count}: the loss of {options.title} compares all samples of a batch, so accumulated "
+            f"gradients would differ from those of the whole batch; pass --accumulate 1, or --{name}.weight 0"
         )
     parts = processes * count
     if config.batch_size % parts or config.batch_size < 2 * parts:
@@ -212,20 +227,110 @@ def _check_cassle(config: "Pretrain", varying: set[str]) -> None:
         )
 
 
-def _check_augself_only(config: "Pretrain", varying: set[str]) -> None:
-    if not config.augself.weights:
-        name = next((name for name in _VARIED if name in varying), None)
+def _check_objectives(config: "Pretrain", varying: set[str]) -> None:
+    """Refuses objectives that cannot be trained with these views, this method or this backbone."""
+    setting = Setting(
+        config.method,
+        config.backbone,
+        config.policies,
+        batch_size=config.batch_size,
+        base_loss=config.base_loss,
+        conditioned=config.cassle.condition_dim > 0,
+    )
+    kinds = [options.name for options in config.aware]
+    for name in kinds:
+        if kinds.count(name) > 1 or name == "augself":
+            raise UsageError(f"Pretrain.aware takes one objective of each kind and AugSelf as augself=, got {kinds}")
+    for name, options in config.objectives.items():
+        for augmentation, option in options.augmentations().items():
+            if augmentation not in varying:
+                what, instead = _VARIED[augmentation]
+                raise UsageError(f"{option} needs {what}; pass {instead}{_without(config, options, augmentation)}")
+        if options.needs_projector and not (config.base_loss and config.method.has_projector):
+            why = f"{config.method.title} has none" if config.base_loss else f"--{name}.only trains without one"
+            instead = f"--{name}.weight 0" if config.base_loss else f"--{name}.no-only"
+            raise UsageError(
+                f"--{name}.weight {options.weight:g}: {options.title} needs the projector of a base method, {why}; "
+                f"pass {instead}"
+            )
+        options.check(setting)
+    shares = {name: options.share for name, options in config.objectives.items() if options.share is not None}
+    if len(set(shares.values())) > 1:
+        first, second = list(shares)[:2]
+        raise UsageError(
+            f"--{first}.weight and --{second}.weight share the parameters of the views in different ways; pass "
+            f"--{first}.weight 0, or --{second}.weight 0"
+        )
+    _check_layers(config)
+
+
+def _without(config: "Pretrain", options: AwareConfig, augmentation: str) -> str:
+    """The alternative that turns off what needs an augmentation, "" if nothing would be left to train."""
+    if options.name == "augself":
+        left = len(config.objectives) > 1 or len(options.weights) > 1 or config.base_loss
+        return f", or --augself.{augmentation} 0" if left else ""
+    return f", or --{options.name}.weight 0" if len(config.objectives) > 1 or config.base_loss else ""
+
+
+def _check_layers(config: "Pretrain") -> None:
+    """Refuses layers that a ResNet does not have; those of timm's models are checked when the backbone is built."""
+    for name, options in config.objectives.items():
+        if not options.layers:
+            continue
+        if not config.backbone.name.startswith("timm:"):
+            known = STAGES
+            for layer in options.layers:
+                if layer not in known:
+                    raise UsageError(
+                        f"--{name}.layer {layer}: {config.backbone.name} has no such layer, its layers are "
+                        f"{', '.join(known)}; pass --{name}.layer {known[2]}"
+                    )
+        if config.base_loss and getattr(config.method, "shuffle", False):
+            raise UsageError(
+                f"--{name}.layer {options.layers[0]}: with --method.shuffle the views of a process pass through the "
+                "momentum encoder of others, which returns their last features only; pass --method.no-shuffle"
+            )
+
+
+def _check_no_base_loss(config: "Pretrain", varying: set[str]) -> None:
+    only = next(options.name for options in (config.augself, *config.aware) if options.only)
+    if not config.objectives:
+        if only != "augself":
+            raise UsageError(
+                f"--{only}.only trains on this objective alone, and its weight is 0; pass --{only}.weight 1"
+            )
+        name = next((name for name in AUGSELF_HEADS if name in varying), None)
         instead = f"--augself.{name} 0.5" if name else f"--augself.crop 0.5 {_VARIED['crop'][1]}"
         raise UsageError(
-            f"--augself-only trains on AugSelf's losses alone, and all their weights are 0; pass {instead}"
+            f"--augself.only trains on AugSelf's losses alone, and all their weights are 0; pass {instead}"
         )
     if config.cassle.condition_dim:
         raise UsageError(
-            f"--augself-only has no projector that --cassle.conditioning {config.cassle.conditioning} could act on; "
+            f"--{only}.only has no projector that --cassle.conditioning {config.cassle.conditioning} could act on; "
             "pass --cassle.conditioning none"
         )
     if config.num_local_crops:
         raise UsageError(
-            f"--augself-only takes no local crops, got --num-local-crops {config.num_local_crops}; pass "
+            f"--{only}.only takes no local crops, got --num-local-crops {config.num_local_crops}; pass "
             "--num-local-crops 0"
         )
+
+
+def check_layers(config: "Pretrain", backbone: nn.Module) -> None:
+    """Raises UsageError for an inner layer that the backbone does not have. backbone: built, on any device."""
+    for name, options in config.objectives.items():
+        inner.check_layers(backbone, options.layers, f"--{name}.layer")
+
+
+def check_chunks(config: "Pretrain", processes: int) -> None:
+    """Raises UsageError where chunks of samples with shared parameters do not divide the batch of a process."""
+    own = config.batch_size // processes // config.accumulate
+    shares = [(name, options.share) for name, options in config.objectives.items()]
+    shares += [(name, request.share) for name, wanted in config.requests.items() for request in wanted]
+    for name, share in shares:
+        if share is not None and share.chunk > 0 and own % share.chunk:
+            raise UsageError(
+                f"--{name}.weight: {config.objectives[name].title} shares parameters in chunks of {share.chunk} "
+                f"samples, which do not divide the {own} samples of a process; pass --batch-size "
+                f"{-(-own // share.chunk) * share.chunk * processes * config.accumulate}"
+            )

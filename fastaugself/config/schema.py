@@ -14,8 +14,8 @@ from fastaugself_kernels import ViewPolicy
 from fastaugself_kernels.backends import Backend, Rounding
 from fastaugself_kernels.params import IMAGENET_MEAN, IMAGENET_STD, default_blur_kernel
 
-from ..aware.augself import AugSelf
-from ..aware.cassle import CASSLE
+from ..aware import CASSLE, AugSelf, AwareConfig
+from ..aware.base import Share, ViewRequest, unique
 from ..config.optim import Optim
 from ..data.order import Order
 from ..data.readers.base import Decode
@@ -127,9 +127,9 @@ class Pretrain:
     backbone: Backbone = field(default_factory=Backbone)
     method: AnyMethod = field(default_factory=MoCo)
     augself: AugSelf = field(default_factory=AugSelf)
-    augself_only: bool = False
-    """Train on AugSelf's losses alone, without the base method's loss, heads and queue."""
     cassle: CASSLE = field(default_factory=CASSLE)
+    aware: tyro.conf.Suppress[tuple[AwareConfig, ...]] = ()  # the command line has each under its own name instead
+    """Other objectives that learn from the augmentation parameters (E-SSL, EquiMod, ...), at most one of each kind."""
     optim: Optim = field(default_factory=Optim)
     log: Log = field(default_factory=Log)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
@@ -200,6 +200,28 @@ class Pretrain:
         return (self.view, self.view2 or self.view)
 
     @property
+    def base_loss(self) -> bool:
+        """Whether the base method's loss is trained: unless an objective is `only`."""
+        return not any(options.only for options in (self.augself, *self.aware))
+
+    @property
+    def objectives(self) -> dict[str, AwareConfig]:
+        """The objectives that are trained, by name: those with a weight, and if some are `only`, these."""
+        every: tuple[AwareConfig, ...] = (self.augself, *self.aware)
+        return {o.name: o for o in every if o.weights and (self.base_loss or o.only)}
+
+    @property
+    def requests(self) -> dict[str, tuple[ViewRequest, ...]]:
+        """The extra views that each objective asks for."""
+        return {name: options.requests(self.policies) for name, options in self.objectives.items()}
+
+    @property
+    def share(self) -> Share | None:
+        """Parameters that samples share in the global views, if an objective asks for it."""
+        return next((o.share for o in self.objectives.values() if o.share is not None), None)
+
+    @property
     def all_policies(self) -> tuple[ViewPolicy, ...]:
-        """The policies of all views: the two global views, then the local crops."""
-        return (*self.policies, *[self.local_crop] * self.num_local_crops)
+        """The policies of all views: the two global views, the local crops, then the extra views."""
+        extra = [request.policy for request in unique(self.requests) for _ in range(request.count)]
+        return (*self.policies, *[self.local_crop] * self.num_local_crops, *extra)

@@ -12,6 +12,7 @@ import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..aware import AWARE, AwareConfig
 from ..errors import UsageError
 from ..methods import METHODS
 
@@ -25,16 +26,19 @@ stands for all options under it."""
 
 
 class UnknownMethod(UsageError):
-    """The method of a configuration is neither in this package nor registered by an imported recipe."""
+    """A method or objective of a configuration is neither in this package nor registered by an imported recipe."""
 
 
 def to_dict(config: Any) -> Any:
-    """The configuration as JSON values: dataclasses as objects (methods with their name as `kind`), paths as text."""
+    """The configuration as JSON values: dataclasses as objects (methods with their name as `kind`), paths as text, and
+    objectives (`Pretrain.aware`) by their names."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         values = {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
         kinds: dict[type, str] = {method: name for name, method in METHODS.items()}
         return {"kind": kinds[type(config)], **values} if type(config) in kinds else values
     if isinstance(config, tuple):
+        if config and all(isinstance(value, AwareConfig) for value in config):
+            return {value.name: to_dict(value) for value in config}
         return [to_dict(value) for value in config]
     return str(config) if isinstance(config, Path) else config
 
@@ -45,10 +49,20 @@ def from_dict(cls: type[T], values: dict[str, Any]) -> T:
     Raises UsageError for an unknown field, UnknownMethod for a method that is not registered.
     """
     hints = typing.get_type_hints(cls)
+    if isinstance(values.get("aware"), dict):
+        values = {**values, "aware": [_objective(name, options) for name, options in values["aware"].items()]}
     unknown = sorted(set(values) - {f.name for f in dataclasses.fields(cls)})  # type: ignore[arg-type]
     if unknown:
         raise UsageError(f"{cls.__name__} has no {', '.join(unknown)}; was the file written by another version?")
     return cls(**{name: _restore(hints[name], value) for name, value in values.items()})
+
+
+def _objective(name: str, values: dict[str, Any]) -> AwareConfig:
+    if name not in AWARE:
+        raise UnknownMethod(
+            f"unknown objective {name}; known: {', '.join(AWARE)}; pass --recipe with the file that registers it"
+        )
+    return from_dict(AWARE[name], values)
 
 
 def _restore(hint: Any, value: Any) -> Any:
@@ -69,6 +83,8 @@ def _restore(hint: Any, value: Any) -> Any:
         return from_dict(hint, value)
     if hint is Path:
         return Path(value)
+    if isinstance(value, AwareConfig):
+        return value
     if isinstance(value, list):
         return tuple(_restore(typing.get_args(hint)[0], item) for item in value)
     return value
@@ -81,8 +97,10 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
         option, a, b = prefix + name, old.get(name), new.get(name)
         if option in RESUMABLE:
             continue
+        if option == "aware":  # by name, [] without objectives
+            a, b = a or {}, b or {}
         if isinstance(a, dict) and isinstance(b, dict):
             found += differences(a, b, option + ".")
         elif a != b:
-            found.append((option.replace("_", "-"), a, b))
+            found.append((option.removeprefix("aware.").replace("_", "-"), a, b))
     return found

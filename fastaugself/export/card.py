@@ -58,12 +58,13 @@ def model_card(config: Pretrain, run: Path, weights: str, *, step: int, samples:
     run: run folder, whose results and versions are shown if they exist. weights: name of the weights file beside the
     card. step: optimizer steps that were done. samples: photos that it was trained on.
     """
-    backbone, a = config.backbone, config.augself
+    backbone = config.backbone
     standard = backbone.width == 64 and backbone.stem == "imagenet"
     name = backbone.name.removeprefix("timm:")
-    parts = [type(config.method).__name__]
-    if a.weights:
-        parts.append("AugSelf (" + ", ".join(f"{name} {weight:g}" for name, weight in a.weights.items()) + ")")
+    parts = [type(config.method).__name__] if config.base_loss else []
+    for options in config.objectives.values():
+        weights = ", ".join(f"{name} {weight:g}" for name, weight in options.weights.items())
+        parts.append(f"{options.title} ({weights})")
     if config.cassle.condition_dim:
         parts.append(f"CASSLE ({config.cassle.conditioning})")
     data = replace(config.data, train=_last(config.data.train), val=_last(config.data.val))

@@ -49,7 +49,7 @@ class BarlowTwinsMethod(Method):
         features = self.encode(self.backbone, views)
         z1, z2 = (self.projector(f, views.condition(v)).float() for v, f in enumerate(features))
         loss = redundancy_loss(z1, z2, self.config.redundancy)
-        return Output(loss, (features[0], features[1]))
+        return Output(loss, features)
 
 
 def redundancy_loss(z1_BE: Tensor, z2_BE: Tensor, weight: float) -> Tensor:

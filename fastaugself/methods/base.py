@@ -3,7 +3,7 @@
 The options have the method's name because recipes and the command line use them; `options.build(context)` builds the
 module. A new method is one file with both classes (docs/new-method.md).
 
-Shape suffixes: V views, L local crops, B batch, C channels, H W, D features, n condition.
+Shape suffixes: V views, L local crops, B batch, C channels, H W, P parameter columns, D features, n condition.
 """
 
 from collections.abc import Callable
@@ -13,21 +13,45 @@ from typing import ClassVar, NamedTuple
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from ..models.heads import LastNorm, Projector
+from ..models.heads import LastNorm, Predictor, Projector
+from ..models.inner import InnerFeatures, forward_inner
+
+
+class ExtraViews(NamedTuple):
+    """Further views of the batch, made because an aware objective asks for them (`ViewRequest`).
+
+    x_VBCHW: views. params_VBP: their augmentation parameters. sizes_B2: (height, width) of the photos. condition_VBn:
+    as in `Views`. B is the number of photos times the number of copies, with the copies of a photo next to each other.
+    """
+
+    x_VBCHW: Tensor
+    params_VBP: Tensor
+    sizes_B2: Tensor
+    condition_VBn: Tensor | None = None
+
+    def condition(self, view: int) -> Tensor | None:
+        """The condition [B, n] of one view, or None."""
+        return None if self.condition_VBn is None else self.condition_VBn[view]
 
 
 class Views(NamedTuple):
     """The input of a method's forward pass.
 
-    x_VBCHW: global views. labels_B: int64 classes, -1 if unknown. condition_VBn: augmentation descriptors of each view
+    x_VBCHW: the two global views. labels_B: int64 classes, -1 if unknown. condition_VBn: descriptors of each view
     (global views first, then local crops), or None if the projector is not conditioned. local_LBCHW: local crops
-    (multi-crop), at a smaller size, or None.
+    (multi-crop), at a smaller size, or None. params_VBP: augmentation parameters of the global views, float32, columns
+    as in `fastaugself_kernels.COLUMNS`. sizes_B2: int32 (height, width) of the decoded photos. extra: further views
+    that aware objectives ask for. inner: collects features of inner layers while the method encodes the global views.
     """
 
     x_VBCHW: Tensor
     labels_B: Tensor
     condition_VBn: Tensor | None = None
     local_LBCHW: Tensor | None = None
+    params_VBP: Tensor | None = None
+    sizes_B2: Tensor | None = None
+    extra: tuple[ExtraViews, ...] = ()
+    inner: InnerFeatures | None = None
 
     def condition(self, view: int) -> Tensor | None:
         """The condition [B, n] of one view, or None."""
@@ -46,24 +70,14 @@ class Output(NamedTuple):
     queue_update: tuple[Tensor, ...] = ()
 
 
-def encode(backbone: nn.Module, x_VBCHW: Tensor, *, batched: bool = False) -> tuple[Tensor, Tensor]:
-    """Pooled features [B, D] of the first two views.
-
-    batched: encode both in one forward pass; the backbone's batch norms must then use groups of B samples.
-    """
-    if batched:
-        first, second = backbone(x_VBCHW[:2].flatten(0, 1)).chunk(2)
-        return first, second
-    return backbone(x_VBCHW[0]), backbone(x_VBCHW[1])
-
-
 @dataclass(frozen=True)
 class BuildContext:
     """The arguments from which a method's module is built.
 
     backbone: the encoder; images [B, C, H, W] to pooled features [B, num_features]. num_classes: number of classes of
     the training photos, 0 without labels. sync: synchronised batch norm in heads. batched_views: encode both views in
-    one forward pass. projector_type: class or function that builds projectors (CASSLE's are conditioned).
+    one forward pass. projector_type, predictor_type: class or function that builds projectors (CASSLE's are
+    conditioned on the augmentation) and predictors.
     """
 
     backbone: nn.Module
@@ -72,10 +86,15 @@ class BuildContext:
     sync: bool = False
     batched_views: bool = False
     projector_type: Callable[..., Projector] = Projector
+    predictor_type: Callable[..., Predictor] = Predictor
 
     def projector(self, widths: list[int], *, hidden_norm: bool = True, last_norm: LastNorm = "none") -> Projector:
         """Builds a projector, conditioned on the augmentation if CASSLE is enabled; arguments as for `Projector`."""
         return self.projector_type(widths, hidden_norm=hidden_norm, last_norm=last_norm, sync=self.sync)
+
+    def predictor(self, widths: list[int], *, last_norm: LastNorm = "none", sync: bool = False) -> Predictor:
+        """Builds a predictor, conditioned on the relative augmentation if that is enabled; arguments as for `mlp`."""
+        return self.predictor_type(widths, last_norm=last_norm, sync=sync)
 
 
 class MethodConfig:
@@ -87,6 +106,8 @@ class MethodConfig:
     """Whether the method takes local crops."""
     has_projector: ClassVar[bool] = True
     """Whether the method has a projector, which CASSLE can condition."""
+    has_predictor: ClassVar[bool] = False
+    """Whether the method builds its predictor with `BuildContext.predictor`."""
     per_sample_loss: ClassVar[bool] = False
     """Whether the loss is a mean of per-sample losses, so that gradient accumulation is exact."""
 
@@ -114,6 +135,8 @@ class Method(nn.Module):
     """
 
     backbone: nn.Module
+    encodes_both_views: ClassVar[bool] = True
+    """Whether the encoder sees both views; in MoCo view 2 is seen by the momentum encoder only."""
     constant_lr: ClassVar[tuple[str, ...]] = ()
     """Names of submodules whose learning rate stays constant at its peak."""
 
@@ -122,9 +145,35 @@ class Method(nn.Module):
         self.backbone = context.backbone
         self.batched_views = context.batched_views
 
+    @property
+    def momentum_backbone(self) -> nn.Module | None:
+        """The EMA copy of the encoder, if the method has one."""
+        return None
+
     def encode(self, backbone: nn.Module, views: Views) -> tuple[Tensor, Tensor]:
         """Pooled features [B, D] of both global views. backbone: the encoder or its EMA copy."""
-        return encode(backbone, views.x_VBCHW, batched=self.batched_views)
+        if not self.batched_views:
+            return self.encode_view(backbone, views, 0), self.encode_view(backbone, views, 1)
+        # One forward pass; batch norms have groups of B samples.
+        f_SD, maps = forward_inner(backbone, views.x_VBCHW.flatten(0, 1), self._layers(backbone, views))
+        first, second = f_SD.chunk(2)
+        if views.inner is not None and maps:
+            for view in (0, 1):
+                views.inner.maps[view] = {name: x.chunk(2)[view] for name, x in maps.items()}
+        return first, second
+
+    def encode_view(self, backbone: nn.Module, views: Views, view: int) -> Tensor:
+        """Pooled features [B, D] of one global view, 0 or 1. backbone: the encoder or its EMA copy."""
+        f_BD, maps = forward_inner(backbone, views.x_VBCHW[view], self._layers(backbone, views))
+        if views.inner is not None and maps:
+            views.inner.maps[view] = maps
+        return f_BD
+
+    def _layers(self, backbone: nn.Module, views: Views) -> tuple[str, ...]:
+        """Inner layers to collect: of the encoder, and of an EMA copy where the encoder does not see all views."""
+        if views.inner is None or (self.encodes_both_views and backbone is not self.backbone):
+            return ()
+        return views.inner.layers
 
     def forward(self, views: Views) -> Output:
         """The loss of a batch, and the features for auxiliary losses."""

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from ..errors import UsageError
 from ..models.ema import cosine_momentum, ema_copy, ema_update
-from ..models.heads import mlp
 from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_one
 from .simsiam import negative_cosine_similarity
 
@@ -16,6 +16,7 @@ class BYOL(MethodConfig):
     """BYOL: an online network predicts the projections of a target network, its exponential moving average."""
 
     title = "BYOL"
+    has_predictor = True
     per_sample_loss = True
 
     dim: int = 256
@@ -46,19 +47,25 @@ class BYOLMethod(Method):
         self.config = config
         widths = [context.num_features, config.hidden, config.dim]
         self.projector = context.projector(widths)
-        self.predictor = mlp([config.dim, config.predictor_hidden, config.dim], sync=context.sync)
+        self.predictor = context.predictor([config.dim, config.predictor_hidden, config.dim], sync=context.sync)
         self.target_backbone = ema_copy(self.backbone)
         self.target_projector = ema_copy(self.projector)
 
     def forward(self, views: Views) -> Output:
         features = self.encode(self.backbone, views)
-        p1, p2 = (self.predictor(self.projector(f, views.condition(v))) for v, f in enumerate(features))
+        projections = [self.projector(f, views.condition(v)) for v, f in enumerate(features)]
+        p1, p2 = (self.predictor(z, views.params_VBP, views.sizes_B2, v) for v, z in enumerate(projections))
         with torch.no_grad():
             targets = self.encode(self.target_backbone, views)
             t1, t2 = (self.target_projector(f, views.condition(v)) for v, f in enumerate(targets))
         # eq. 2, symmetrised: |p - t|^2 = 2 - 2 cos(p, t) for L2-normalised p and t.
         loss = 4 + 2 * (negative_cosine_similarity(p1, t2) + negative_cosine_similarity(p2, t1))
-        return Output(loss, (features[0], features[1]))
+        return Output(loss, features)
+
+    @property
+    def momentum_backbone(self) -> nn.Module:
+        """The EMA copy of the encoder."""
+        return self.target_backbone
 
     def update_ema(self, progress: float) -> None:
         """Updates the target network."""

@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastaugself_kernels import infonce
 
@@ -68,6 +68,7 @@ class MoCo(MethodConfig):
 class MoCoMethod(Method):
     """Query encoder, momentum key encoder and queue."""
 
+    encodes_both_views = False
     queue_KE: Tensor
     pointer: Tensor
     shuffles: Tensor
@@ -87,12 +88,13 @@ class MoCoMethod(Method):
             self.register_buffer("shuffles", torch.zeros((), dtype=torch.int64))
 
     def forward(self, views: Views) -> Output:
-        f1_BD = self.backbone(views.x_VBCHW[0])
+        f1_BD = self.encode_view(self.backbone, views, 0)
         q_BE = F.normalize(self.projector(f1_BD, views.condition(0)).float(), dim=1)
         with torch.no_grad():
-            f2_BD = (
-                self._encode_shuffled(views.x_VBCHW[1]) if self.config.shuffle else self.key_backbone(views.x_VBCHW[1])
-            )
+            if self.config.shuffle:
+                f2_BD = self._encode_shuffled(views.x_VBCHW[1])
+            else:
+                f2_BD = self.encode_view(self.key_backbone, views, 1)
             k_BE = F.normalize(self.key_projector(f2_BD, views.condition(1)).float(), dim=1)
         loss = infonce(q_BE, k_BE, self.queue_KE, self.config.temperature).mean()
         enqueued_BE = k_BE if self.config.queue_source == "key" else q_BE.detach()
@@ -107,6 +109,11 @@ class MoCoMethod(Method):
         layout = torch.channels_last if last else torch.contiguous_format
         f_GD = all_gather(self.key_backbone(x_GCHW[own_B].contiguous(memory_format=layout)))
         return f_GD[torch.argsort(order_G)].chunk(world_size())[rank()]
+
+    @property
+    def momentum_backbone(self) -> nn.Module:
+        """The EMA copy of the encoder."""
+        return self.key_backbone
 
     def update_ema(self, progress: float) -> None:
         """Updates the key encoder."""

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..distributed import all_gather, rank
 from ..errors import UsageError
 from ..models.ema import cosine_momentum, ema_copy, ema_update
-from ..models.heads import LastNorm, mlp
+from ..models.heads import LastNorm
 from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_one
 
 
@@ -21,6 +21,7 @@ class MoCoV3(MethodConfig):
     """MoCo v3: symmetric InfoNCE against the momentum encoder's keys of the global batch, without a queue."""
 
     title = "MoCo v3"
+    has_predictor = True
 
     dim: int = 256
     """Width of the embedding."""
@@ -67,19 +68,25 @@ class MoCoV3Method(Method):
         hidden = [config.hidden] * (config.projector_layers - 1)
         self.projector = context.projector([context.num_features, *hidden, config.dim], last_norm="plain")
         last: LastNorm = "plain" if config.predictor_norm else "none"
-        self.predictor = mlp([config.dim, config.hidden, config.dim], last_norm=last)
+        self.predictor = context.predictor([config.dim, config.hidden, config.dim], last_norm=last)
         self.key_backbone = ema_copy(self.backbone)
         self.key_projector = ema_copy(self.projector)
 
     def forward(self, views: Views) -> Output:
         features = self.encode(self.backbone, views)
-        q1, q2 = (self.predictor(self.projector(f, views.condition(v))) for v, f in enumerate(features))
+        projections = [self.projector(f, views.condition(v)) for v, f in enumerate(features)]
+        q1, q2 = (self.predictor(z, views.params_VBP, views.sizes_B2, v) for v, z in enumerate(projections))
         with torch.no_grad():
             keys = self.encode(self.key_backbone, views)
             k1, k2 = (self.key_projector(f, views.condition(v)) for v, f in enumerate(keys))
         temperature = self.config.temperature
         loss = contrastive_loss(q1, k2, temperature) + contrastive_loss(q2, k1, temperature)
-        return Output(loss, (features[0], features[1]))
+        return Output(loss, features)
+
+    @property
+    def momentum_backbone(self) -> nn.Module:
+        """The EMA copy of the encoder."""
+        return self.key_backbone
 
     def update_ema(self, progress: float) -> None:
         """Updates the momentum encoder."""

@@ -52,7 +52,7 @@ class SimCLRMethod(Method):
         features = self.encode(self.backbone, views)
         z1, z2 = (F.normalize(self.projector(f, views.condition(v)).float(), dim=1) for v, f in enumerate(features))
         loss = nt_xent(z1, z2, self.config.temperature, gather=self.config.gather)
-        return Output(loss, (features[0], features[1]))
+        return Output(loss, features)
 
 
 def nt_xent(z1_BE: Tensor, z2_BE: Tensor, temperature: float, *, gather: bool) -> Tensor:

@@ -6,7 +6,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UsageError
-from ..models.heads import mlp
 from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_one
 
 
@@ -15,6 +14,7 @@ class SimSiam(MethodConfig):
     """SimSiam: each view predicts the projection of the other, with a stop-gradient and without negatives or EMA."""
 
     title = "SimSiam"
+    has_predictor = True
     per_sample_loss = True
 
     dim: int = 2048
@@ -48,15 +48,14 @@ class SimSiamMethod(Method):
             [context.num_features, *[config.dim] * config.layers],
             last_norm="affine" if config.affine else "plain",
         )
-        self.predictor = mlp([config.dim, config.predictor_hidden, config.dim])
+        self.predictor = context.predictor([config.dim, config.predictor_hidden, config.dim])
 
     def forward(self, views: Views) -> Output:
         features = self.encode(self.backbone, views)
         z1, z2 = (self.projector(f, views.condition(v)) for v, f in enumerate(features))
-        loss = 0.5 * (
-            negative_cosine_similarity(self.predictor(z1), z2) + negative_cosine_similarity(self.predictor(z2), z1)
-        )
-        return Output(loss, (features[0], features[1]))
+        p1, p2 = (self.predictor(z, views.params_VBP, views.sizes_B2, v) for v, z in enumerate((z1, z2)))
+        loss = 0.5 * (negative_cosine_similarity(p1, z2) + negative_cosine_similarity(p2, z1))
+        return Output(loss, features)
 
 
 def negative_cosine_similarity(p_BE: Tensor, z_BE: Tensor) -> Tensor:

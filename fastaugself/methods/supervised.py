@@ -49,4 +49,4 @@ class SupervisedMethod(Method):
         losses = [
             F.cross_entropy(self.classifier(f).float(), views.labels_B, label_smoothing=smoothing) for f in features
         ]
-        return Output((losses[0] + losses[1]) / 2, (features[0], features[1]))
+        return Output((losses[0] + losses[1]) / 2, features)

@@ -60,6 +60,27 @@ class Projector(nn.Module):
         return self.last(self.hidden(f_BD))
 
 
+class Predictor(nn.Module):
+    """The two-layer MLP that predicts the embedding of one view from that of the other (BYOL, SimSiam, MoCo v3).
+
+    widths, last_norm, sync: as for `mlp`.
+    """
+
+    def __init__(self, widths: list[int], *, last_norm: LastNorm = "none", sync: bool = False) -> None:
+        super().__init__()
+        self.layers: nn.Module = mlp(widths, last_norm=last_norm, sync=sync)
+
+    def forward(
+        self, z_BE: Tensor, params_VBP: Tensor | None = None, sizes_B2: Tensor | None = None, view: int = 0
+    ) -> Tensor:
+        """Predictions [B, E] from the embeddings of global view `view`, 0 or 1.
+
+        params_VBP, sizes_B2: as in `Views`; ignored here, for subclasses that condition on them.
+        """
+        predictions: Tensor = self.layers(z_BE)
+        return predictions
+
+
 class ParallelMlps(nn.Module):
     """K three-layer MLPs on the same input, equal to K calls of `mlp` but with one batched matrix product per layer.
 

@@ -17,6 +17,8 @@ LAYERS: dict[str, tuple[str, tuple[int, int, int, int]]] = {
     "resnet50": ("bottleneck", (3, 4, 6, 3)),
 }
 
+STAGES = ("layer1", "layer2", "layer3", "layer4")
+
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
@@ -132,6 +134,18 @@ class ResNet(nn.Module):
         return nn.Sequential(*blocks)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        return self.forward_layers(x_BCHW, ())[0]
+
+    def forward_layers(self, x_BCHW: Tensor, layers: tuple[str, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Pooled features [B, D], and the feature maps [B, C, H, W] of the named stages (`layer1` to `layer4`)."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x_BCHW))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return torch.flatten(self.avgpool(x), 1)
+        maps = {}
+        for name in STAGES:
+            x = getattr(self, name)(x)
+            if name in layers:
+                maps[name] = x
+        return torch.flatten(self.avgpool(x), 1), maps
+
+    def layer_widths(self) -> dict[str, int]:
+        """Number of channels of every stage, by name."""
+        return {name: self.num_features // 2 ** (len(STAGES) - 1 - i) for i, name in enumerate(STAGES)}

@@ -14,7 +14,6 @@ from fastaugself_kernels import Targets, augself_targets
 
 from ..aware.augself import REGRESSED
 from ..data.dataset import Dataset
-from ..methods.moco import MoCoMethod
 from ..training.batch import make_views
 from ..training.trainer import Trainer
 from .pairs import Pair, describe, to_uint8
@@ -92,7 +91,7 @@ def evaluate_heads(trainer: Trainer, *, cases: int = 8, count: int = 512, second
             sums, done = _Sums(), 0
             order = np.random.default_rng(0).permutation(len(data))
             began = time.perf_counter()
-            while learner.augself.heads and done < count and (not done or time.perf_counter() - began < seconds):
+            while learner.augself is not None and done < count and (not done or time.perf_counter() - began < seconds):
                 rounds, start = divmod(done, len(order))
                 ids = [int(i) for i in order[start : start + min(batch, count - done)]]
                 samples = [Sample("", i, read_stored(*data.locate(i))) for i in ids]
@@ -110,12 +109,12 @@ def _predict(trainer: Trainer, samples: list[Sample], epoch: int) -> tuple[Tenso
     photos = pack(samples).to(trainer.device)
     x_VBCHW, params_VBP = make_views(config, photos, epoch, torch.float32)
     targets, _ = augself_targets(params_VBP, photos.sizes_B2, config.policies, mode=config.augself.mode)
-    if not trainer.learner.augself.heads:
+    augself, method = trainer.learner.augself, trainer.learner.method
+    if augself is None:
         return x_VBCHW, params_VBP, targets, {}
     # Not the method's forward: it gathers from all ranks, and only rank 0 is here.
-    method = trainer.learner.method
-    query, key = method.backbone, method.key_backbone if isinstance(method, MoCoMethod) else method.backbone
-    raw = trainer.learner.augself.predict(query(x_VBCHW[0]).float(), key(x_VBCHW[1]).float())
+    first, second = (augself.encode(method, x_BCHW, view).float() for view, x_BCHW in enumerate(x_VBCHW))
+    raw = augself.predict(first, second)
     return x_VBCHW, params_VBP, targets, {name: values[: len(samples)] for name, values in raw.items()}
 
 

@@ -154,16 +154,18 @@ def _replay(trainer: Trainer, record: dict[str, Any], weights: str) -> Replayed:
     """Forward passes of the recorded batch, in the micro-batches of training. weights: described in words."""
     ids = record["sample_ids"]
     photos = trainer.loader.take(np.array(ids, np.int64))
-    views, targets, _ = make_batch(trainer.config, photos, record["epoch"], trainer.dtype)
+    views = make_batch(trainer.config, photos, record["epoch"], trainer.dtype).views
     losses: list[dict[str, Tensor]] = []
     culprit, first = None, 0
-    for micro_views, micro_targets in micro_batches.split(views, targets, trainer.config.accumulate):
+    for micro_views in micro_batches.split(views, trainer.config.accumulate):
         count = micro_views.x_VBCHW.shape[1]
         search = _Search(trainer.learner, count)
         with torch.no_grad(), search:
-            losses.append(trainer.step_fn.forward(micro_views, micro_targets).metrics)
+            losses.append(trainer.step_fn.forward(micro_views).metrics)
         culprit = culprit or search.culprit(first)
         first += count
+    local = () if views.local_LBCHW is None else views.local_LBCHW
+    groups = (views.x_VBCHW, local, *(extra.x_VBCHW for extra in views.extra))
     processes = read_object(trainer.config.run / "environment.json").get("processes", 1)
     return Replayed(
         step=record["step"],
@@ -173,7 +175,7 @@ def _replay(trainer: Trainer, record: dict[str, Any], weights: str) -> Replayed:
         before=max(0, record["step"] - 1 - trainer.global_step),
         where=f"{str(trainer.dtype).removeprefix('torch.')} on {trainer.device}",
         losses={name: float(torch.stack([metrics[name] for metrics in losses]).mean()) for name in losses[0]},
-        views=[_range(x) for x in (*views.x_VBCHW, *(() if views.local_LBCHW is None else views.local_LBCHW))],
+        views=[_range(x) for group in groups for x in group],
         culprit=culprit,
         samples=[(i, trainer.loader.describe(i)) for i in ids],
     )

@@ -20,7 +20,7 @@ from ..training.metrics import duration
 from ..training.trainer import Trainer
 from .heads import predictions_html
 from .predictions import evaluate_heads
-from .text import base_method, caveats, compare, method_name, next_steps, pretty
+from .text import base_method, caveats, compare, loss_title, method_name, next_steps, pretty
 from .words import HEADS
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Report:
         self.environment = read_object(run / "environment.json")
         self.baseline: dict[str, float] = self.environment.get("baseline_losses") or trainer.baseline_losses()
         self.is_demo = str(trainer.identity.get("data", {}).get("train")) == "demo"
-        names = ", ".join(HEADS[name] for name in trainer.learner.augself.heads)
+        names = ", ".join(HEADS[name] for name in self.config.augself.weights if trainer.learner.augself is not None)
         self.method = method_name(self.config)
         self.what = f"{self.method} ({names})" if names else self.method
         self.photos = "eight real photos" if self.is_demo else _name(self.config.data.train)
@@ -101,7 +101,7 @@ class Report:
         )
 
     def _tiles(self) -> str:
-        tiles = [(f"{HEADS[name]} loss", *values) for name, values in self._final_losses().items()]
+        tiles = [(loss_title(name), *values) for name, values in self._final_losses().items()]
         knn = [(e["step"], e["knn"]) for e in self.evaluations if is_number(e.get("knn"))]
         if knn:
             chance = self._chance()
@@ -155,20 +155,27 @@ class Report:
             )
         charts = [self._method_chart()]
         for name, baseline in self.baseline.items():
-            note = "Dashed: baseline loss on this data set, of a head that always outputs 0."
+            note = "Dashed: baseline loss on this data set, of "
+            note += "a head that always outputs 0." if name in HEADS else "a constant prediction."
             if name in PUBLISHED:
                 note += f" With MoCo v2's views of square photos it is {PUBLISHED[name]}."
             level = Level(baseline, f"baseline {baseline:.3f}")
-            charts.append(self._chart("loss_" + name, f"AugSelf {HEADS[name]} loss", note, [level], low=0.0))
+            charts.append(self._chart("loss_" + name, loss_title(name, long=True), note, [level], low=0.0))
+        for name in sorted({name for m in self.metrics for name in m if name.startswith(tuple(self._prefixes()))}):
+            charts.append(self._chart(name, name.replace("_", " "), ""))
         note = "Standard deviation of normalised features times sqrt(D): 0 collapsed, 1 uniform (SimSiam, 4.1)."
         charts.append(self._chart("feature_std", "Feature std", note, low=0.0))
         charts.append(self._chart("lr", "Learning rate", "", low=0.0))
         charts.append(self._chart("pairs_per_s", "Speed, pairs/s", "Each photo of a pair is decoded once.", low=0.0))
         return (
-            '<h2>Losses</h2>\n<p class="lead">An AugSelf loss below its dashed baseline shows that the heads '
-            "predict augmentation parameters from the features. Every point is the mean since the previous point, as "
+            '<h2>Losses</h2>\n<p class="lead">An auxiliary loss below its dashed baseline shows that the features '
+            "contain information about the augmentations. Every point is the mean since the previous point, as "
             f'in <code>metrics.jsonl</code>.</p>\n<div class="charts">{"".join(charts)}</div>'
         )
+
+    def _prefixes(self) -> list[str]:
+        """Beginnings of the names of the objectives' metrics in `metrics.jsonl`."""
+        return [name + "_" for name in self.config.objectives]
 
     def _method_chart(self) -> str:
         method = self.config.method

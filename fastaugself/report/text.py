@@ -3,10 +3,12 @@
 import re
 from pathlib import Path
 
+from ..aware import AWARE
 from ..config.schema import Pretrain
 from ..export.backbone import WEIGHTS
 from ..export.card import loading
 from ..html.page import escape
+from .words import HEADS
 
 ABOUT_LOSSES = (
     "An AugSelf loss below its baseline shows that the features contain information about the augmentations: where the "
@@ -76,13 +78,19 @@ def _block(text: str) -> str:
 
 def method_name(config: Pretrain) -> str:
     """The name of the method with its augmentation-aware objectives, for prose."""
-    if config.augself_only:
-        return "AugSelf alone"
-    return (
-        base_method(config)
-        + (" + CASSLE" if config.cassle.condition_dim else "")
-        + (" + AugSelf" if config.augself.weights else "")
-    )
+    titles = [options.title for options in config.objectives.values()]
+    if not config.base_loss:
+        return " + ".join(titles) + " alone"
+    return " + ".join([base_method(config), *(["CASSLE"] if config.cassle.condition_dim else []), *titles])
+
+
+def loss_title(name: str, *, long: bool = False) -> str:
+    """The title of an auxiliary loss. name: as in `metrics.jsonl`, without "loss_". long: with "AugSelf"."""
+    if name in HEADS:
+        return f"{'AugSelf ' if long else ''}{HEADS[name]} loss"
+    kind, _, detail = name.partition("_")
+    title = AWARE[kind].title if kind in AWARE else kind
+    return f"{title} {detail.replace('_', ' ')} loss".replace("  ", " ")
 
 
 def base_method(config: Pretrain) -> str:

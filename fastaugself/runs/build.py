@@ -4,13 +4,14 @@ from pathlib import Path
 
 import torch
 
-from ..aware.augself import AugSelfLoss
+from ..aware.base import AwareContext
 from ..aware.cassle import projector_type
 from ..aware.learner import Learner
 from ..config.schema import Pretrain
-from ..methods.augself_only import AugSelfOnly
 from ..methods.base import BuildContext
+from ..methods.encoder_only import EncoderOnly
 from ..models.build import build_backbone
+from ..models.inner import layer_widths
 from ..models.weights import load_weights
 
 
@@ -22,7 +23,7 @@ def build_learner(
     batched_views: bool = False,
     micro_batch: int | None = None,
 ) -> Learner:
-    """Builds the method and its auxiliary heads on the CPU, initialised with the configuration's seed.
+    """Builds the method and its aware objectives on the CPU, initialised with the configuration's seed.
 
     num_classes: number of classes of the training photos, for methods that use labels. init: file with backbone
     weights. batched_views: encode both views in one forward pass of a ResNet, each with its own batch statistics.
@@ -46,5 +47,14 @@ def build_learner(
         batched_views=batched_views,
         projector_type=projector_type(config.cassle),
     )
-    method = AugSelfOnly(context) if config.augself_only else config.method.build(context)
-    return Learner(method, AugSelfLoss(config.augself, num_features, sync=backbone_config.sync))
+    method = config.method.build(context) if config.base_loss else EncoderOnly(context)
+    aware = AwareContext(
+        method,
+        num_features,
+        policies=config.policies,
+        layer_widths=layer_widths(backbone),
+        batch_size=micro_batch or config.batch_size,
+        sync=backbone_config.sync,
+    )
+    objectives = {name: options.build(aware) for name, options in config.objectives.items()}
+    return Learner(method, objectives, requests=config.requests)

@@ -3,20 +3,41 @@
 import torch
 from torch import Tensor
 
-from fastaugself_kernels import Targets
-
 from ..aware.learner import StepOutput
-from ..methods.base import Views
-
-Inputs = tuple[Views, tuple[Targets, Targets]]
+from ..methods.base import ExtraViews, Views
 
 
-def split(views: Views, targets: tuple[Targets, Targets], count: int) -> list[Inputs]:
+def split(views: Views, count: int) -> list[Views]:
     """Splits a batch into `count` micro-batches of equal size, in order."""
     if count == 1:
-        return [(views, targets)]
-    first, second = (_split_targets(t, count) for t in targets)
-    return list(zip(_split_views(views, count), zip(first, second, strict=True), strict=True))
+        return [views]
+
+    def part(x: Tensor, i: int, dim: int) -> Tensor:
+        return x.chunk(count, dim)[i]
+
+    def optional(x: Tensor | None, i: int, dim: int) -> Tensor | None:
+        return None if x is None else part(x, i, dim)
+
+    return [
+        Views(
+            part(views.x_VBCHW, i, 1),
+            part(views.labels_B, i, 0),
+            optional(views.condition_VBn, i, 1),
+            optional(views.local_LBCHW, i, 1),
+            optional(views.params_VBP, i, 1),
+            optional(views.sizes_B2, i, 0),
+            tuple(
+                ExtraViews(
+                    part(extra.x_VBCHW, i, 1),
+                    part(extra.params_VBP, i, 1),
+                    part(extra.sizes_B2, i, 0),
+                    optional(extra.condition_VBn, i, 1),
+                )
+                for extra in views.extra
+            ),
+        )
+        for i in range(count)
+    ]
 
 
 def merge(outputs: list[StepOutput]) -> StepOutput:
@@ -27,20 +48,3 @@ def merge(outputs: list[StepOutput]) -> StepOutput:
     queue_update = tuple(torch.cat(parts) for parts in zip(*(o.queue_update for o in outputs), strict=True))
     loss, feature_std = (torch.stack([getattr(o, name) for o in outputs]).mean() for name in ("loss", "feature_std"))
     return StepOutput(loss, metrics, queue_update, feature_std)
-
-
-def _split_views(views: Views, count: int) -> list[Views]:
-    def chunks(x: Tensor | None, dim: int) -> list[Tensor | None]:
-        return [None] * count if x is None else list(x.chunk(count, dim))
-
-    columns = (
-        chunks(views.x_VBCHW, 1),
-        chunks(views.labels_B, 0),
-        chunks(views.condition_VBn, 1),
-        chunks(views.local_LBCHW, 1),
-    )
-    return [Views(*part) for part in zip(*columns, strict=True)]  # type: ignore[arg-type]
-
-
-def _split_targets(targets: Targets, count: int) -> list[Targets]:
-    return [Targets(*part) for part in zip(*(x.chunk(count) for x in targets), strict=True)]

@@ -3,7 +3,7 @@
 import torch
 
 from ..aware.learner import Learner
-from ..config.checks import check_photos
+from ..config.checks import check_layers, check_photos
 from ..config.schema import Pretrain
 from ..data.loader import BatchTooLarge, Loader
 from ..distributed import World
@@ -28,7 +28,8 @@ def check_installation(config: Pretrain, device: torch.device) -> None:
     Called before any data is opened: the backbone is built without memory, on the meta device.
     """
     with torch.device("meta"):
-        build_backbone(config.backbone, image_size=config.view.size)
+        backbone, _ = build_backbone(config.backbone, image_size=config.view.size)
+    check_layers(config, backbone)
     if config.optim.implementation == "apex":
         apex_optimizers()
         if device.type != "cuda":

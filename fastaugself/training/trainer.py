@@ -13,8 +13,6 @@ import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from fastaugself_kernels import Targets
-
 from ..aware.learner import Learner, StepOutput
 from ..config.checks import check_processes
 from ..config.schema import Pretrain
@@ -25,7 +23,7 @@ from ..errors import RunError, UsageError
 from ..methods.base import Views
 from ..runs import checkpoint
 from . import micro_batches
-from .batch import Batch, BatchMaker, Decoded, baseline_losses, decoded_photos
+from .batch import Batch, BatchMaker, Decoded, baseline_losses, decoded_photos, initialize
 from .compile import Compile, compiles, keep_compiled_code, probe, wrap
 from .logs import RunLog
 from .metrics import Metrics, memory
@@ -72,41 +70,39 @@ class TrainStep:
         self.must_compile, self._distributed = compile == "on", processes > 1
         self.model = self._wrap()
 
-    def __call__(
-        self, views: Views, targets: tuple[Targets, Targets], *, global_step: int, progress: float
-    ) -> StepOutput:
+    def __call__(self, views: Views, *, global_step: int, progress: float) -> StepOutput:
         """One optimizer step. global_step: counted from 0. progress: fraction of the run done after it, in [0, 1]."""
         method = self.learner.method
-        output = self.forward_backward(views, targets)
+        output = self.forward_backward(views)
         method.after_backward(global_step)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         method.after_optimizer_step()
-        method.update_ema(progress)
+        self.learner.update_ema(progress)
         method.update_queue(output.queue_update, progress)
         return output
 
-    def forward_backward(self, views: Views, targets: tuple[Targets, Targets]) -> StepOutput:
+    def forward_backward(self, views: Views) -> StepOutput:
         """Forward and backward pass with gradient accumulation; DDP averages gradients over processes."""
         self.optimizer.zero_grad()
         if self.accumulate == 1:
-            output = self.forward(views, targets)
+            output = self.forward(views)
             self.scaler.scale(output.loss).backward()
             return output
         outputs: list[StepOutput] = []
-        for inputs in micro_batches.split(views, targets, self.accumulate):
+        for part in micro_batches.split(views, self.accumulate):
             with self.gradient_sync(last=len(outputs) == self.accumulate - 1):
-                output = self.forward(*inputs)
+                output = self.forward(part)
                 self.scaler.scale(output.loss / self.accumulate).backward()
             outputs.append(output._replace(loss=output.loss.detach()))
         return micro_batches.merge(outputs)
 
-    def forward(self, views: Views, targets: tuple[Targets, Targets]) -> StepOutput:
+    def forward(self, views: Views) -> StepOutput:
         """Forward pass of a micro-batch in mixed precision."""
         if self.cuda_graphs:
             torch.compiler.cudagraph_mark_step_begin()
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            output: StepOutput = self.model(views, targets)
+            output: StepOutput = self.model(views)
         return output
 
     def gradient_sync(self, *, last: bool) -> AbstractContextManager[Any]:
@@ -115,9 +111,9 @@ class TrainStep:
             return nullcontext()
         return self.model.no_sync()
 
-    def probe(self, views: Views, targets: tuple[Targets, Targets]) -> None:
+    def probe(self, views: Views) -> None:
         """Compiles on a first batch; falls back to eager mode if that fails, unless compile is "on"."""
-        if not self.compiled or self.must_compile or probe(self.learner, lambda: self.forward_backward(views, targets)):
+        if not self.compiled or self.must_compile or probe(self.learner, lambda: self.forward_backward(views)):
             return
         self.compiled, self.cuda_graphs = False, False
         del self.model
@@ -244,7 +240,7 @@ class Trainer:
         set_learning_rate(self.optimizer, self.learning_rate(), self.peak_lr)
         seed_step(self.config.seed, self.global_step, self.world.rank)
         progress = (self.global_step + 1) / self.total_steps
-        output = self.step_fn(batch.views, batch.targets, global_step=self.global_step, progress=progress)
+        output = self.step_fn(batch.views, global_step=self.global_step, progress=progress)
         self.global_step += 1
         self.loss_watch.update(output.loss, self.global_step, batch.ids_B)
         return output
@@ -304,9 +300,9 @@ class Trainer:
         raise RunError(f"{self._with_remedy(what)}; run `fastaugself replay {path}` to find the cause")
 
     def baseline_losses(self) -> dict[str, float]:
-        """Baseline AugSelf losses on this data set, by name: those of heads that always output zero."""
+        """Baseline losses of the objectives on this data set, by name: those of constant predictions."""
         if not self._baseline_losses:
-            self._baseline_losses = baseline_losses(self.config, self.loader.sizes_N2, self.learner.augself)
+            self._baseline_losses = baseline_losses(self.config, self.loader.sizes_N2, self.learner)
         return self._baseline_losses
 
     def state(self) -> dict[str, Any]:
@@ -362,8 +358,7 @@ class Trainer:
     def _probe_compiler(self) -> None:
         if self.step_fn.compiled and self.global_step < self.last_step:
             with closing(self.batches()) as batches:
-                batch = next(batches)
-                self.step_fn.probe(batch.views, batch.targets)
+                self.step_fn.probe(next(batches).views)
 
     def _resume(self) -> None:
         self._saved = time.perf_counter()
@@ -372,6 +367,7 @@ class Trainer:
         for note in notes:
             log.warning("%s", note)
         if found is None:
+            initialize(self.config, self.loader.sizes_N2, self.learner)
             return
         state = found["state"]
         if state["samples"] != self.loader.num_samples:

@@ -129,7 +129,8 @@ def learner_of(method):
         nn.Conv2d(3, width, 3), BatchNorm2d(width, sync=True), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     )
     parts = BuildContext(backbone, width, num_classes=4, sync=True)
-    return Learner(method.build(parts), AugSelfLoss(AugSelf(crop=0.5, color=0.5, hidden=8), width))
+    augself = AugSelfLoss(AugSelf(crop=0.5, color=0.5, hidden=8), width, policies=tiny_steps.POLICIES)
+    return Learner(method.build(parts), {"augself": augself})
 
 
 def steps_of(method, rank, bw_compiler=None):
@@ -145,12 +146,12 @@ def steps_of(method, rank, bw_compiler=None):
         taken = tiny_steps.step_of(learner_of(method), compile="on" if bw_compiler else "off", processes=2)
     taken.must_compile = False
     taken.model.register_comm_hook(None, lambda _, bucket: (EVENTS.append("bucket"), allreduce_hook(None, bucket))[1])
-    taken.probe(*tiny_steps.batch(rank))
+    taken.probe(tiny_steps.batch(rank))
     losses, graphs = [], []
     for i in range(4):
         EVENTS.clear()
         with torch._dynamo.config.patch(error_on_recompile=i >= 2):
-            result = taken(*tiny_steps.batch(2 * i + rank), global_step=i, progress=(i + 1) / 10)
+            result = taken(tiny_steps.batch(2 * i + rank), global_step=i, progress=(i + 1) / 10)
         losses.append(result.loss.detach())
         graphs.append(counters["stats"]["unique_graphs"])
     breaks = sum(counters["graph_break"].values())

@@ -10,7 +10,7 @@ from fastaugself.aware.learner import Learner
 from fastaugself.methods.base import BuildContext, Views
 from fastaugself.training.optim import make_optimizer, set_learning_rate
 from fastaugself.training.trainer import TrainStep
-from fastaugself_kernels import ViewPolicy, augself_targets, descriptors, sample_params
+from fastaugself_kernels import ViewPolicy, descriptors, sample_params
 
 B, D = 8, 12
 METHODS = {
@@ -24,6 +24,7 @@ METHODS = {
     "swav": SwAV(dim=8, hidden=16, prototypes=6, freeze_steps=2, queue=0),
     "supervised": Supervised(),
 }
+POLICIES = (ViewPolicy.moco_v2(16),) * 2
 CPU = torch.device("cpu")
 
 
@@ -41,19 +42,20 @@ def learner_of(method, *, norm=True, cassle=None, weights=None):
     torch.manual_seed(0)
     augself = AugSelf(hidden=8, **({"crop": 0.5, "color": 0.5} if weights is None else weights))
     parts = BuildContext(Small(norm=norm), D, num_classes=4, projector_type=projector_type(cassle or CASSLE()))
-    return Learner(method.build(parts), AugSelfLoss(augself, D))
+    objectives = {"augself": AugSelfLoss(augself, D, policies=POLICIES)} if augself.weights else {}
+    return Learner(method.build(parts), objectives)
 
 
 def batch(seed=0, cassle=None):
     random = torch.Generator().manual_seed(seed)
-    policies, sizes = (ViewPolicy.moco_v2(16),) * 2, torch.tensor([[40, 30]] * B, dtype=torch.int32)
+    policies, sizes = POLICIES, torch.tensor([[40, 30]] * B, dtype=torch.int32)
     params = sample_params(torch.arange(B) + seed * B, sizes, policies, seed=0, epoch=0)
     x = torch.randn(2, B, 3, 16, 16, generator=random)
     condition = None
     if cassle:
         condition = descriptors(params, sizes, policies, torch.zeros(2, B, 3), include=cassle.include)
     labels = torch.randint(4, (B,), generator=random)
-    return Views(x, labels, condition), augself_targets(params, sizes, policies)
+    return Views(x, labels, condition, params_VBP=params, sizes_B2=sizes)
 
 
 def step_of(learner, **options):
@@ -65,7 +67,7 @@ def take(step, count, first=0, cassle=None):
     results = []
     for i in range(first, first + count):
         set_learning_rate(step.optimizer, 0.1 / (i + 1), 0.1)
-        results.append(step(*batch(i, cassle), global_step=i, progress=(i + 1) / 10))
+        results.append(step(batch(i, cassle), global_step=i, progress=(i + 1) / 10))
     return results
 
 

@@ -181,7 +181,7 @@ def test_conditions_come_from_the_views_parameters(include, columns):
     pixels = torch.randint(0, 256, (4 * 20 * 24 * 3,), dtype=torch.uint8)
     sizes = torch.tensor([[20, 24]] * 4, dtype=torch.int32)
     batch = RaggedBatch(pixels, torch.arange(4) * 20 * 24 * 3, sizes, torch.zeros(4).long(), torch.arange(4))
-    views, _, _ = make_batch(config, batch, 0, torch.float32)
+    views = make_batch(config, batch, 0, torch.float32).views
     assert views.condition_VBn.shape == (2, 4, columns)
     assert (views.condition(0) != views.condition(1)).any()
     assert make_batch(dataclasses.replace(config, cassle=CASSLE()), batch, 0, torch.float32)[0].condition(0) is None

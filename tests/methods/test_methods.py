@@ -141,7 +141,7 @@ def test_augself_loss_is_the_published_formula():
         "rotation": -raw["rotation"].log_softmax(1)[torch.arange(16), both["rotation_B"].long()].mean(),
         "solarize": (raw["solarize"].tanh() - both["solarize_B1"]).square().mean(),
     }
-    losses = loss(f1, f2, (ab, ba))
+    losses = loss.losses(loss.predict(f1, f2), (ab, ba))
     assert list(losses) == list(expected)
     for name, value in expected.items():
         assert losses[name].item() == pytest.approx(value.item(), abs=1e-6), name
@@ -204,7 +204,7 @@ def step_of(method, augself=ALL_HEADS, B=6, **changes):
     learner = build_learner(config, num_classes=3)
     sizes = torch.full((B, 2), 64, dtype=torch.int32)
     params = sample_params(torch.arange(B), sizes, config.policies, seed=1, epoch=0)
-    step = learner(views(2, B, 3, 16, 16), augself_targets(params, sizes, config.policies, mode="fixed"))
+    step = learner(views(2, B, 3, 16, 16)._replace(params_VBP=params, sizes_B2=sizes))
     step.loss.backward()
     return learner, step
 
@@ -253,7 +253,7 @@ def test_augself_reads_the_backbones_features_before_the_projector(name):
 
 @pytest.mark.parametrize("name", ["moco", "simsiam", "byol"])
 def test_augself_only_trains_the_backbone_and_the_heads_only(name):
-    learner, step = step_of(METHODS[name], augself_only=True)
+    learner, step = step_of(METHODS[name], augself=dataclasses.replace(ALL_HEADS, only=True))
     assert {key.split(".")[0] for key, _ in learner.method.named_parameters()} == {"backbone"}
     assert all(p.grad is not None for p in learner.parameters())
     assert "loss_ssl" not in step.metrics
@@ -272,11 +272,11 @@ def test_published_solarize_compares_every_prediction_with_every_target():
 
 
 def test_baseline_losses_are_the_published_ones():
-    loss = AugSelfLoss(AugSelf(crop=1, color=1), 20)
     policies = (ViewPolicy.moco_v2(),) * 2
+    loss = AugSelfLoss(AugSelf(crop=1, color=1), 20, policies=policies)
     sizes = torch.full((20_000, 2), 224, dtype=torch.int32)
     params = sample_params(torch.arange(20_000), sizes, policies, seed=1, epoch=0)
-    baseline = loss.baseline_losses(augself_targets(params, sizes, policies))
+    baseline = loss.baseline_losses(params, sizes)
     assert abs(baseline["color"].item() - 0.133) < 0.002
     assert abs(baseline["crop"].item() - 0.032) < 0.001
 

@@ -12,7 +12,8 @@ from torch import nn
 
 from fastaugself import BYOL, Backbone, BarlowTwins, MoCo, MoCoV3, SimCLR, SimSiam, Supervised, SwAV
 from fastaugself.errors import UsageError
-from fastaugself.methods.base import BuildContext, Views, encode
+from fastaugself.methods.base import BuildContext, Views
+from fastaugself.methods.encoder_only import EncoderOnly
 from fastaugself.methods.moco import permutation
 from fastaugself.models.build import build_backbone
 from fastaugself.models.norm import (
@@ -135,7 +136,7 @@ def test_encoding_keeps_channels_last_and_copies_nothing():
     backbone = nn.Flatten()
     backbone.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
     x = torch.randn(2, 3, 8, 8, 3).permute(0, 1, 4, 2, 3)  # channels-last, like the output of augment
-    encode(backbone, x, batched=True)
+    EncoderOnly(BuildContext(backbone, 192, batched_views=True))(Views(x, torch.zeros(3, dtype=torch.int64)))
     assert seen[0].is_contiguous(memory_format=torch.channels_last) and seen[0].data_ptr() == x.data_ptr()
 
 

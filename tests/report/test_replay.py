@@ -61,9 +61,7 @@ def test_the_samples_and_their_views_are_those_of_the_run(diverged, beton, monke
     expected_batch = next(batches)  # of step 2
     seen = []
     forward = TrainStep.forward
-    monkeypatch.setattr(
-        TrainStep, "forward", lambda self, v, t: (seen.append(v.x_VBCHW.clone()), forward(self, v, t))[1]
-    )
+    monkeypatch.setattr(TrainStep, "forward", lambda self, v: (seen.append(v.x_VBCHW.clone()), forward(self, v))[1])
     found = replay(diverged)
     assert [i for i, _ in found.samples] == expected_batch.ids_B.tolist()
     assert torch.equal(seen[0], expected_batch.views.x_VBCHW)
@@ -96,9 +94,9 @@ def test_a_planted_pixel_is_named_with_its_sample(diverged, monkeypatch):
     make_batch = replay_module.make_batch
 
     def planted(*arguments):
-        views, targets, ids_B = make_batch(*arguments)
-        views.x_VBCHW[0, 3, 1, 5, 5] = float("nan")
-        return views, targets, ids_B
+        batch = make_batch(*arguments)
+        batch.views.x_VBCHW[0, 3, 1, 5, 5] = float("nan")
+        return batch
 
     monkeypatch.setattr(replay_module, "make_batch", planted)
     found = replay(diverged)

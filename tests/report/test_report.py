@@ -274,7 +274,7 @@ def test_the_gallery_shows_what_training_would_compute(finished):
     with Beton(finished.config.data.val) as beton:
         samples = [Sample("", i, read_stored(beton, i)) for i in evenly_spaced(beton.labels_N, 4)]
     batch = pack(samples)
-    views, _, _ = make_batch(finished.config, batch, finished.config.epochs, torch.float32)
+    views = make_batch(finished.config, batch, finished.config.epochs, torch.float32).views
     finished.learner.eval()
     with torch.no_grad():
         f1_BD, f2_BD = finished.learner.method(views).features

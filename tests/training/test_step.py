@@ -17,7 +17,6 @@ from fastaugself.models.build import build_backbone
 from fastaugself.training.optim import make_optimizer, set_learning_rate
 from fastaugself.training.prefetch import prefetch
 from fastaugself.training.trainer import TrainStep, keep_compiled_code
-from fastaugself_kernels import Targets
 
 
 class Syncs(TorchDispatchMode):
@@ -94,7 +93,7 @@ def assert_no_host_sync(method, optimizer, dtype, monkeypatch):
     made = batch(2)
     with counted_syncs(monkeypatch) as found:
         set_learning_rate(step.optimizer, 0.01, 0.1)
-        result = step(*made, global_step=2, progress=0.3)
+        result = step(made, global_step=2, progress=0.3)
         torch.stack([value.float() for value in result.metrics.values()])
     assert found == []
 
@@ -157,7 +156,7 @@ def test_a_compiler_failure_is_logged_once_and_training_continues_in_eager_mode(
     lines = []
     logger = logging.getLogger("fastaugself.training.compile")
     monkeypatch.setattr(logger, "warning", lambda text, *values: lines.append(text % values))
-    step.probe(*batch())
+    step.probe(batch())
     take(step, 3)
     (line,) = lines
     assert "torch.compile failed" in line and "no compiler here" in line and "\n" not in line
@@ -176,17 +175,22 @@ def test_gradient_accumulation_is_exact_without_batch_norm(name):
     assert_same(tensors(whole), tensors(parts))  # the queue too: every key of the batch, in order
 
 
+def part(views, s):
+    """The samples `s` of a batch."""
+    x_VBCHW, params_VBP = views.x_VBCHW[:, s], views.params_VBP[:, s]
+    return Views(x_VBCHW, views.labels_B[s], params_VBP=params_VBP, sizes_B2=views.sizes_B2[s])
+
+
 def test_batch_norm_statistics_are_per_micro_batch():
     """Gradients are the mean over micro-batches, as with one process per micro-batch and plain batch norm."""
     step = step_of(learner_of(METHODS["simsiam"]), accumulate=2)
     alone = copy.deepcopy(step.learner)
-    views, targets = batch()
-    step.forward_backward(views, targets)
+    views = batch()
+    step.forward_backward(views)
     expected = None
-    for part in (slice(0, 4), slice(4, 8)):
+    for s in (slice(0, 4), slice(4, 8)):
         own = copy.deepcopy(alone)
-        cut = tuple(Targets(*(x[part] for x in t)) for t in targets)
-        own(Views(views.x_VBCHW[:, part], views.labels_B[part]), cut).loss.backward()
+        own(part(views, s)).loss.backward()
         grads = [p.grad for p in own.parameters() if p.grad is not None]
         expected = grads if expected is None else [a + b for a, b in zip(expected, grads, strict=True)]
     got = [p.grad for p in step.learner.parameters() if p.grad is not None]
@@ -198,10 +202,10 @@ def test_batch_norm_statistics_are_per_micro_batch():
 def test_per_sample_loss_is_set_for_exactly_the_losses_that_are_means_over_samples(name):
     """Without batch norm, the mean over two halves equals the loss of the batch exactly if per_sample_loss is set."""
     learner = learner_of(METHODS[name], weights={"crop": 0.0, "color": 0.0}).eval()
-    views, targets = batch()
+    views = batch()
     views = views._replace(x_VBCHW=30 * views.x_VBCHW)  # large inputs, where a nonlinear loss is not close to linear
-    halves = [learner(Views(views.x_VBCHW[:, s], views.labels_B[s]), targets).loss for s in (slice(0, 4), slice(4, 8))]
-    same = torch.isclose(learner(views, targets).loss, sum(halves) / 2, rtol=1e-4)
+    halves = [learner(part(views, s)).loss for s in (slice(0, 4), slice(4, 8))]
+    same = torch.isclose(learner(views).loss, sum(halves) / 2, rtol=1e-4)
     assert bool(same) == METHODS[name].per_sample_loss
 
 

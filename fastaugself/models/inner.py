@@ -1,0 +1,79 @@
+"""Features of inner layers: stages of this project's ResNets, and blocks or stages of timm's models.
+
+`layer1` to `layer4` are the stages of a ResNet; `block1`, ... the blocks of a ViT of timm; `stage1`, ... what other
+models of timm return from `forward_intermediates`. Tokens are normalised over their channels, as a ViT's last norm does
+(without its weights), and class and register tokens are left out.
+
+Shape suffixes: B batch, C channels, H W.
+"""
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import UsageError
+from .resnet import ResNet
+
+
+class InnerFeatures:
+    """Feature maps of the global views at `layers`, collected during one forward pass of a method.
+
+    layers: names, see `layer_widths`. maps: by view (0 or 1) and layer, [B, C, H, W].
+    """
+
+    def __init__(self, layers: tuple[str, ...]) -> None:
+        self.layers = layers
+        self.maps: dict[int, dict[str, Tensor]] = {}
+
+
+def layer_widths(backbone: nn.Module) -> dict[str, int]:
+    """Number of channels of every inner layer, by name; empty if the backbone cannot return them."""
+    if isinstance(backbone, ResNet):
+        return backbone.layer_widths()
+    if not hasattr(backbone, "forward_intermediates"):
+        return {}
+    kind = _kind(backbone)
+    infos: Any = getattr(backbone, "feature_info", ())
+    return {f"{kind}{i + 1}": int(info["num_chs"]) for i, info in enumerate(infos)}
+
+
+def check_layers(backbone: nn.Module, layers: tuple[str, ...], option: str) -> None:
+    """Raises UsageError if the backbone lacks one of the layers. option: that named them, as on the command line."""
+    known = layer_widths(backbone)
+    for layer in layers:
+        if layer not in known:
+            names = f"its layers are {', '.join(known)}" if known else "it does not return features of inner layers"
+            instead = f"{option} {list(known)[-2 if len(known) > 1 else -1]}, or " if known else ""
+            raise UsageError(f"{option} {layer}: the backbone has no such layer, {names}; pass {instead}{option} last")
+
+
+def forward_inner(backbone: Any, x_BCHW: Tensor, layers: tuple[str, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Pooled features [B, D] as from `backbone(x_BCHW)`, and the feature maps [B, C, H, W] of inner layers by name."""
+    if not layers:
+        return backbone(x_BCHW), {}
+    if isinstance(backbone, ResNet):
+        return backbone.forward_layers(x_BCHW, layers)
+    kind = _kind(backbone)
+    indices = [int(layer.removeprefix(kind)) - 1 for layer in layers]
+    # The final features are those of the last block; norm=False because the last norm belongs to these only.
+    final, maps = backbone.forward_intermediates(x_BCHW, indices=sorted(set(indices)), norm=False, output_fmt="NCHW")
+    found = dict(zip(sorted(set(indices)), maps, strict=True))
+    inner = {layer: found[i] for layer, i in zip(layers, indices, strict=True)}
+    if kind == "block":
+        inner = {name: _normalized(x_BCHW) for name, x_BCHW in inner.items()}
+    return backbone.forward_head(final), inner
+
+
+def pooled(map_BCHW: Tensor) -> Tensor:
+    """The mean over positions, [B, C]."""
+    return map_BCHW.mean((2, 3))
+
+
+def _kind(backbone: nn.Module) -> str:
+    return "block" if hasattr(backbone, "blocks") and hasattr(backbone, "patch_embed") else "stage"
+
+
+def _normalized(map_BCHW: Tensor) -> Tensor:
+    tokens = map_BCHW.movedim(1, -1)
+    return F.layer_norm(tokens, tokens.shape[-1:]).movedim(-1, 1)
