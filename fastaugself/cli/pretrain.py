@@ -140,7 +140,8 @@ def parse(recipe: Recipe, presets: dict[str, Recipe], arguments: Sequence[str]) 
         if not unknown[0].startswith("-"):
             hint = f"; if it is the photos, pass --data.train {unknown[0]}"
         raise UsageError(f"unknown option {unknown[0]}{hint}")
-    aware = tuple(options for name in AWARE if name != "augself" and (options := getattr(parsed, name)).weights)
+    objectives = [getattr(parsed, name) for name in AWARE if name != "augself"]
+    aware = tuple(options for options in objectives if options.weights or options.only)
     return Pretrain(**{f.name: getattr(parsed, f.name) for f in dataclasses.fields(Pretrain)} | {"aware": aware})
 
 

@@ -293,11 +293,13 @@ def _check_layers(config: "Pretrain") -> None:
 
 
 def _check_no_base_loss(config: "Pretrain", varying: set[str]) -> None:
-    only = next(options.name for options in (config.augself, *config.aware) if options.only)
+    alone = next(options for options in (config.augself, *config.aware) if options.only)
+    only = alone.name
     if not config.objectives:
         if only != "augself":
             raise UsageError(
-                f"--{only}.only trains on this objective alone, and its weight is 0; pass --{only}.weight 1"
+                f"--{only}.only trains on {alone.title} alone, and its weight is 0; pass --{only}.weight "
+                f"{getattr(type(alone), 'weight', 1.0):g}"
             )
         name = next((name for name in AUGSELF_HEADS if name in varying), None)
         instead = f"--augself.{name} 0.5" if name else f"--augself.crop 0.5 {_VARIED['crop'][1]}"

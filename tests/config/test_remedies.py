@@ -138,6 +138,13 @@ REFUSED = [
     (Supervised(), "--method.label-smoothing 2"),
     # aware
     (MoCo(), "--augself.crop -1"),
+    (MoCo(), "--augself.layer layer9"),
+    (MoCo(), "--augself.layer block3"),
+    (MoCo(shuffle=True), "--augself.layer layer3"),
+    *[(SimCLR(), f"--essl.{option}") for option in ("weight -1", "hidden 0", "dim 0", "view.rotation 0.5")],
+    (MoCo(), "--essl-only --essl.weight 0"),
+    (SwAV(), "--essl-only --essl.weight 1 --num-local-crops 2"),
+    (SimCLR(), "--essl-only --essl.weight 1 --cassle.conditioning concat"),
     (MoCo(), "--augself.hidden 0"),
     (MoCo(), "--cassle.include color elephant"),
     (MoCo(), "--cassle.include"),
