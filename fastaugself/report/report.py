@@ -20,7 +20,7 @@ from ..training.metrics import duration
 from ..training.trainer import Trainer
 from .heads import predictions_html
 from .predictions import evaluate_heads
-from .text import base_method, caveats, compare, loss_title, method_name, next_steps, pretty
+from .text import base_method, caveats, compare, loss_title, method_name, metric_title, next_steps, pretty
 from .words import HEADS
 
 log = logging.getLogger(__name__)
@@ -62,9 +62,8 @@ class Report:
         self.environment = read_object(run / "environment.json")
         self.baseline: dict[str, float] = self.environment.get("baseline_losses") or trainer.baseline_losses()
         self.is_demo = str(trainer.identity.get("data", {}).get("train")) == "demo"
-        names = ", ".join(HEADS[name] for name in self.config.augself.weights if trainer.learner.augself is not None)
         self.method = method_name(self.config)
-        self.what = f"{self.method} ({names})" if names else self.method
+        self.what = method_name(self.config, heads=True)
         self.photos = "eight real photos" if self.is_demo else _name(self.config.data.train)
         self.title = f"{self.method} on {self.photos}"
 
@@ -162,7 +161,7 @@ class Report:
             level = Level(baseline, f"baseline {baseline:.3f}")
             charts.append(self._chart("loss_" + name, loss_title(name, long=True), note, [level], low=0.0))
         for name in sorted({name for m in self.metrics for name in m if name.startswith(tuple(self._prefixes()))}):
-            charts.append(self._chart(name, name.replace("_", " "), ""))
+            charts.append(self._chart(name, metric_title(name), ""))
         note = "Standard deviation of normalised features times sqrt(D): 0 collapsed, 1 uniform (SimSiam, 4.1)."
         charts.append(self._chart("feature_std", "Feature std", note, low=0.0))
         charts.append(self._chart("lr", "Learning rate", "", low=0.0))

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from ..aware import AWARE
+from ..aware import AWARE, AugSelf
 from ..config.schema import Pretrain
 from ..export.backbone import WEIGHTS
 from ..export.card import loading
@@ -76,9 +76,12 @@ def _block(text: str) -> str:
     return f"<pre><code>{escape(text)}</code></pre>"
 
 
-def method_name(config: Pretrain) -> str:
-    """The name of the method with its augmentation-aware objectives, for prose."""
+def method_name(config: Pretrain, *, heads: bool = False) -> str:
+    """The name of the method with its augmentation-aware objectives, for prose. heads: with the heads of AugSelf."""
     titles = [options.title for options in config.objectives.values()]
+    if heads and "augself" in config.objectives:
+        names = ", ".join(HEADS[name] for name in config.augself.weights)
+        titles = [f"{title} ({names})" if title == AugSelf.title else title for title in titles]
     if not config.base_loss:
         return " + ".join(titles) + " alone"
     return " + ".join([base_method(config), *(["CASSLE"] if config.cassle.condition_dim else []), *titles])
@@ -88,9 +91,14 @@ def loss_title(name: str, *, long: bool = False) -> str:
     """The title of an auxiliary loss. name: as in `metrics.jsonl`, without "loss_". long: with "AugSelf"."""
     if name in HEADS:
         return f"{'AugSelf ' if long else ''}{HEADS[name]} loss"
+    return f"{metric_title(name)} loss"
+
+
+def metric_title(name: str) -> str:
+    """The title of a metric of an objective: "E-SSL accuracy" for "essl_accuracy"."""
     kind, _, detail = name.partition("_")
     title = AWARE[kind].title if kind in AWARE else kind
-    return f"{title} {detail.replace('_', ' ')} loss".replace("  ", " ")
+    return f"{title} {detail.replace('_', ' ')}".strip()
 
 
 def base_method(config: Pretrain) -> str:

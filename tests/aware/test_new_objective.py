@@ -96,6 +96,6 @@ def test_it_trains_learns_resumes_and_reports(example, gradients, tmp_path):
     assert baseline == {"position": pytest.approx(1.0, abs=0.05)}  # standardised: the mean predicts with an error of 1
     assert sum(line["loss_position"] for line in last) / 10 < 0.6 and last[-1]["position_r2"] > 0.3
     page = (run / "report.html").read_text()
-    assert "SimCLR + absolute crop" in page and "absolute crop loss" in page and "position r2" in page
+    assert "SimCLR + absolute crop" in page and "absolute crop loss" in page and "absolute crop r2" in page
     heads = load_learner(run).learner.aware["position"].descriptors
     assert float(heads.scale_n.min()) > 1 and not torch.equal(heads.mean_n, torch.zeros(4))
