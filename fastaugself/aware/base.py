@@ -15,7 +15,7 @@ from typing import ClassVar, NamedTuple, Self, TypeVar
 
 from torch import Tensor, nn
 
-from fastaugself_kernels import ViewPolicy
+from fastaugself_kernels import COLUMNS, ViewPolicy
 
 from ..distributed import world_size
 from ..errors import UsageError
@@ -39,20 +39,27 @@ class Share:
 class ViewRequest:
     """Further views of every photo of the batch.
 
-    policy: from which their parameters are drawn; its size is theirs. count: views per photo. copies: quarter turns of
-    the copies of each view, counted after the flip; all other parameters of the copies are equal. share: parameters
-    that samples share. same: parts (as in `Share`) that are equal in all views of a photo. fraction: of the photos of
+    Copies in "rotation" are quarter turns as they are seen, that is counted after the flip.
+
+    policy: from which their parameters are drawn; its size is theirs. count: views per photo. copies: each view is
+    made once for each of these values of the column `copied`; all other parameters of the copies are equal. share:
+    parameters that samples share. same: parts (as in `Share`) that are equal in all views of a photo. fraction: of the photos of
     the batch, the first ones, at least two. encode: whether the objective gets features of these views from the
     encoder.
     """
 
     policy: ViewPolicy
     count: int = 1
-    copies: tuple[int, ...] = ()
+    copies: tuple[float, ...] = ()
+    copied: str = "rotation"
     share: Share | None = None
     same: tuple[str, ...] = ()
     fraction: float = 1.0
     encode: bool = True
+
+    def __post_init__(self) -> None:
+        if self.copied not in COLUMNS:
+            raise ValueError(f"ViewRequest.copied must be one of {', '.join(COLUMNS)}, got {self.copied!r}")
 
 
 def unique(requests: Mapping[str, tuple[ViewRequest, ...]]) -> tuple[ViewRequest, ...]:

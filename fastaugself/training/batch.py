@@ -13,8 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastaugself_kernels import ViewPolicy, augment, descriptors, same_across_views, sample_params, share_params
-from fastaugself_kernels.params import FLIP, ROTATION
+from fastaugself_kernels import (
+    COLUMNS,
+    ViewPolicy,
+    augment,
+    descriptors,
+    same_across_views,
+    sample_params,
+    share_params,
+)
+from fastaugself_kernels.params import FLIP
 
 from ..aware.base import Share, ViewRequest, unique
 from ..aware.descriptors import Descriptors
@@ -111,7 +119,7 @@ class BatchMaker:
             params_VBP = same_across_views(params_VBP, request.same)
         if request.copies:  # the copies of a photo next to each other
             sizes_B2, offsets_B = (x.repeat_interleave(copies, 0) for x in (sizes_B2, offsets_B))
-            params_VBP = turned(params_VBP, request.copies)
+            params_VBP = copied(params_VBP, request.copied, request.copies)
         photos = photos._replace(sizes_B2=sizes_B2, offsets_B=offsets_B)
         x_VBCHW, shift_VB3 = self._augment(photos, params_VBP, request.policy.size)
         condition_VBn = None
@@ -138,14 +146,17 @@ def shared(params_VBP: Tensor, sizes_B2: Tensor, share: Share) -> Tensor:
     return share_params(params_VBP, sizes_B2, chunk=share.chunk or len(sizes_B2), parts=share.parts)
 
 
-def turned(params_VBP: Tensor, copies: tuple[int, ...]) -> Tensor:
-    """Each row repeated once per copy, with the visible rotation of that copy in quarter turns, [V, B * copies, P].
+def copied(params_VBP: Tensor, column: str, values: tuple[float, ...]) -> Tensor:
+    """Each row repeated once per value, with that value in the column, [V, B * values, P].
 
-    The kernels rotate before the flip, so a flipped view is rotated the other way round.
+    The values of "rotation" are quarter turns as they are seen. The kernels rotate before the flip, so the row of a
+    flipped view is rotated the other way round.
     """
-    turns = torch.tensor(copies, dtype=params_VBP.dtype, device=params_VBP.device).repeat(params_VBP.shape[1])
-    params_VBP = params_VBP.repeat_interleave(len(copies), 1)
-    params_VBP[..., ROTATION] = torch.where(params_VBP[..., FLIP] > 0.5, (4 - turns) % 4, turns)
+    value_B = torch.tensor(values, dtype=params_VBP.dtype, device=params_VBP.device).repeat(params_VBP.shape[1])
+    params_VBP = params_VBP.repeat_interleave(len(values), 1)
+    if column == "rotation":
+        value_B = torch.where(params_VBP[..., FLIP] > 0.5, (4 - value_B) % 4, value_B)
+    params_VBP[..., COLUMNS.index(column)] = value_B
     return params_VBP
 
 

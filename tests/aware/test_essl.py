@@ -6,9 +6,9 @@ import torch
 from tiny_aware import config_of, learner_of, photos, views_of
 
 from fastaugself import ESSL, ViewPolicy
-from fastaugself.aware.base import AwareInputs, Extra
+from fastaugself.aware.base import AwareInputs, Extra, ViewRequest
 from fastaugself.errors import UsageError
-from fastaugself.training.batch import turned
+from fastaugself.training.batch import copied
 from fastaugself_kernels import augment, sample_params
 
 
@@ -29,13 +29,23 @@ def test_the_copies_differ_in_the_rotation_only():
     batch = photos(5)
     policy = ViewPolicy(size=12)
     params = sample_params(batch.ids_B, batch.sizes_B2, (policy,), seed=3, epoch=1)
-    copies = turned(params, (0, 1, 2, 3))[0].unflatten(0, (5, 4))
+    copies = copied(params, "rotation", (0, 1, 2, 3))[0].unflatten(0, (5, 4))
     others = [c for c in range(16) if c != 5]
     assert torch.equal(copies[..., others], params[0, :, None][..., others].expand(-1, 4, -1))
     plain = augment(batch.pixels, batch.offsets_B, batch.sizes_B2, params, size=12, blur_kernel=3)
     unturned = copies[:, 0][None]
     again = augment(batch.pixels, batch.offsets_B, batch.sizes_B2, unturned.contiguous(), size=12, blur_kernel=3)
     assert torch.equal(plain, again)
+
+
+def test_copies_can_differ_in_any_column():
+    batch, policy = photos(5), ViewPolicy(size=12, jitter=1.0)
+    params = sample_params(batch.ids_B, batch.sizes_B2, (policy,), seed=3, epoch=1)
+    copies = copied(params, "hue", (-0.25, 0.25))[0].unflatten(0, (5, 2))
+    assert torch.equal(copies[..., 11], torch.tensor([[-0.25, 0.25]] * 5))
+    assert torch.equal(copies[..., [c for c in range(16) if c != 11]][:, 1], params[0][:, [*range(11), *range(12, 16)]])
+    with pytest.raises(ValueError, match="copied must be one of top, left.*, got 'elephant'"):
+        ViewRequest(policy, copies=(0.0,), copied="elephant")
 
 
 def test_the_loss_is_the_formula_in_float64():
