@@ -43,9 +43,9 @@ class ViewRequest:
 
     policy: from which their parameters are drawn; its size is theirs. count: views per photo. copies: each view is
     made once for each of these values of the column `copied`; all other parameters of the copies are equal. share:
-    parameters that samples share. same: parts (as in `Share`) that are equal in all views of a photo. fraction: of the photos of
-    the batch, the first ones, at least two. encode: whether the objective gets features of these views from the
-    encoder.
+    parameters that samples share. same: parts (as in `Share`) that are equal in all views of a photo. fraction: of the
+    photos of the batch, the first ones, at least two. encode: whether the objective gets features of these views from
+    the encoder.
     """
 
     policy: ViewPolicy

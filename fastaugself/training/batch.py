@@ -6,6 +6,7 @@ Shape suffixes: V views, B batch, C channels, H W, P parameter columns, N photos
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import fields
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -152,7 +153,7 @@ def copied(params_VBP: Tensor, column: str, values: tuple[float, ...]) -> Tensor
     The values of "rotation" are quarter turns as they are seen. The kernels rotate before the flip, so the row of a
     flipped view is rotated the other way round.
     """
-    value_B = torch.tensor(values, dtype=params_VBP.dtype, device=params_VBP.device).repeat(params_VBP.shape[1])
+    value_B = _on_device(values, params_VBP.device).repeat(params_VBP.shape[1])
     params_VBP = params_VBP.repeat_interleave(len(values), 1)
     if column == "rotation":
         value_B = torch.where(params_VBP[..., FLIP] > 0.5, (4 - value_B) % 4, value_B)
@@ -169,6 +170,12 @@ def make_views(config: Pretrain, photos: RaggedBatch, epoch: int, dtype: torch.d
     """Both global views [2, B, C, H, W] of decoded photos in an epoch, and their parameters [2, B, P]."""
     params_VBP = sample_params(photos.ids_B, photos.sizes_B2, config.policies, seed=config.seed, epoch=epoch)
     return BatchMaker(config, dtype).global_views(photos, params_VBP)[0], params_VBP
+
+
+@lru_cache(maxsize=64)
+def _on_device(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """The values as float32, copied to the device once and kept: a copy in every step would wait for the device."""
+    return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 def draws(config: Pretrain, sizes_N2: NDArray[np.int32]) -> Iterator[tuple[Tensor, Tensor]]:

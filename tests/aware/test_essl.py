@@ -44,7 +44,7 @@ def test_copies_can_differ_in_any_column():
     copies = copied(params, "hue", (-0.25, 0.25))[0].unflatten(0, (5, 2))
     assert torch.equal(copies[..., 11], torch.tensor([[-0.25, 0.25]] * 5))
     assert torch.equal(copies[..., [c for c in range(16) if c != 11]][:, 1], params[0][:, [*range(11), *range(12, 16)]])
-    with pytest.raises(ValueError, match="copied must be one of top, left.*, got 'elephant'"):
+    with pytest.raises(ValueError, match=r"copied must be one of top, left.*, got 'elephant'"):
         ViewRequest(policy, copies=(0.0,), copied="elephant")
 
 
