@@ -7,6 +7,7 @@ import runpy
 from pathlib import Path
 
 import pytest
+from tiny_aware import OBJECTIVES
 
 from fastaugself import CASSLE, Augment, Backbone, Data, Log, Pretrain
 from fastaugself.cli.recipe_file import load_recipe
@@ -39,6 +40,7 @@ def tiny(config, beton, run, **changes):
         backbone=Backbone(name="resnet18", width=8, stem="small"),
         method=method,
         augself=dataclasses.replace(config.augself, hidden=16),
+        aware=tuple(dataclasses.replace(OBJECTIVES[options.name], only=options.only) for options in config.aware),
         log=Log(every=1, tensorboard=False),
         run=run,
         epochs=1,
@@ -124,6 +126,12 @@ def test_baseline_augself_and_cassle_differ_in_nothing_else(stem):
             "optim.lr": 0.6, "optim.weight_decay": 1e-6, "method.freeze_steps": 5005}),
         ("imagenet_mocov3_augself", "vit", {"optim.name": "adamw", "optim.lr": 1.5e-4, "optim.weight_decay": 0.1,
             "optim.warmup_epochs": 40, "epochs": 300, "method.projector_layers": 3, "view.scale": [0.08, 1.0]}),
+        ("imagenet_mocov3_augself", "vit-block3", {"augself.layer": "block3", "epochs": 100, "batch_size": 2048}),
+        ("imagenet_simclr_essl", "paper", {"aware.essl.weight": 0.4, "aware.essl.view.size": 96,
+            "aware.essl.view.scale": [0.05, 0.14], "aware.essl.view.blur": 0.1, "aware.essl.hidden": 2048,
+            "aware.essl.dim": 128, "optim.lr": 4.8 * 256 / 4096, "method.temperature": 0.2, "batch_size": 4096}),
+        ("imagenet_simclr_essl", "simsiam", {"aware.essl.weight": 0.08, "aware.essl.dim": 256, "optim.lr": 0.05,
+            "batch_size": 512}),
         ("imagenet_mocov3_augself", "paper", {"view.scale": [0.2, 1.0], "view.saturation": 0.2, "view2.blur": 0.1}),
     ],
 )  # fmt: skip
@@ -156,7 +164,8 @@ def test_recipe_takes_steps_on_real_photos(path, conditioned, beton, tmp_path):
         trainer.close()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2]
-    expected = {"loss", "loss_ssl", *("loss_" + name for name in config.augself.weights)}
+    losses = [name for options in trainer.config.objectives.values() for name in options.weights]
+    expected = {"loss", *(["loss_ssl"] if trainer.config.base_loss else []), *("loss_" + name for name in losses)}
     assert all(expected <= line.keys() for line in lines)
 
 
