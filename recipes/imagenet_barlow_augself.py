@@ -19,7 +19,7 @@ def imagenet_barlow_augself() -> Pretrain:
     return Pretrain(
         view=ViewPolicy.byol(0, 224),
         view2=ViewPolicy.byol(1, 224),
-        backbone=Backbone(name="resnet50", batch_norm="sync"),
+        backbone=Backbone(name="resnet50", batch_norm="sync", zero_init_residual=True),
         method=BarlowTwins(),
         augself=AugSelf(crop=0.5, color=0.5),
         optim=Optim(

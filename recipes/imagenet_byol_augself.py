@@ -20,7 +20,7 @@ def imagenet_byol_augself() -> Pretrain:
     return Pretrain(
         view=ViewPolicy.byol(0, 224),
         view2=ViewPolicy.byol(1, 224),
-        backbone=Backbone(name="resnet50", batch_norm="sync"),
+        backbone=Backbone(name="resnet50", batch_norm="sync", zero_init_residual=True),
         method=BYOL(momentum=0.99),
         augself=AugSelf(crop=0.5, color=0.5),
         optim=Optim(name="lars", lr=0.3, momentum=0.9, weight_decay=1e-6, decay_norm_bias=False, warmup_epochs=10),

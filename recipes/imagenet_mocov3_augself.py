@@ -3,9 +3,12 @@
     torchrun --nproc-per-node=8 recipes/imagenet_mocov3_augself.py --data.train train.beton --data.val val.beton
 
 MoCo v3's own setting (Chen 2021, arXiv 2104.02057; 72.8 % linear without AugSelf in its repository's CONFIG.md): LARS
-with a batch size of 4096. `--preset vit` is its ViT-S/16 with AdamW and a frozen patch embedding (73.2 %; needs timm,
-whose position embedding is learned while theirs is fixed), and `--preset sgd` a smaller ResNet setting, with SGD and a
-batch size of 1024. AugSelf's ImageNet-100 weights (Lee 2021, arXiv 2111.09613).
+with a batch size of 4096, temperature 1.0. `--preset vit` is its ViT-S/16 with AdamW, temperature 0.2 and a frozen
+patch embedding (73.2 %; needs timm). timm's ViT-S/16 differs from theirs (vits.py): 6 heads instead of 12, a learned
+position embedding instead of fixed sines and cosines, and other initial values: the frozen patch embedding has a
+standard deviation of 0.021 and random biases (theirs: 0.042, zero), queries, keys and values 0.020 (theirs: 0.051).
+`--preset sgd` is a smaller ResNet setting, with SGD and a batch size of 1024. AugSelf's ImageNet-100 weights (Lee 2021,
+arXiv 2111.09613).
 
 `--preset vit-block3` is AugSelf on the features of the third block, for 100 epochs at a batch size of 2048. There SER's
 authors measured 68.23 % linear, 67.55 % with AugSelf on the last features and 68.44 % without (arXiv 2603.06693); the
@@ -24,8 +27,8 @@ def imagenet_mocov3_augself() -> Pretrain:
     return Pretrain(
         view=replace(ViewPolicy.byol(0, 224), scale=(0.2, 1.0)),
         view2=replace(ViewPolicy.byol(1, 224), scale=(0.2, 1.0)),
-        backbone=Backbone(name="resnet50", batch_norm="sync"),
-        method=MoCoV3(),
+        backbone=Backbone(name="resnet50", batch_norm="sync", zero_init_residual=True),
+        method=MoCoV3(temperature=1.0),
         augself=AugSelf(crop=0.5, color=0.5),
         optim=Optim(name="lars", lr=0.3, momentum=0.9, weight_decay=1e-6, decay_norm_bias=False, warmup_epochs=10),
         run=Path("runs/imagenet_mocov3_augself"),

@@ -30,6 +30,8 @@ class Optim:
     """Betas of AdamW and LAMB."""
     trust_coefficient: float = 1e-3
     """LARS trust coefficient."""
+    adapt_norm_bias: bool = False
+    """Scale the steps of norms and biases layer-wise too (LARS, LAMB), as LARC does in SwAV's code."""
     warmup_epochs: float = 0.0
     """Number of epochs of linear warm-up from 0."""
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -47,6 +49,11 @@ class Optim:
         if not all(0 <= beta < 1 for beta in self.betas):
             first, second = self.betas
             raise UsageError(f"--optim.betas must be in [0, 1), got {first} {second}; pass --optim.betas 0.9 0.999")
+        if self.adapt_norm_bias and (self.name not in ("lars", "lamb") or self.implementation == "apex"):
+            raise UsageError(
+                f"--optim.adapt-norm-bias needs this project's LARS or LAMB, got --optim.name {self.name} of "
+                f"{self.implementation}; pass --optim.no-adapt-norm-bias"
+            )
         if self.implementation == "apex" and self.name == "lars":
             raise UsageError("--optim.implementation apex has no fused LARS; pass --optim.implementation torch")
         if self.implementation == "apex" and self.name == "lamb" and (self.decay_norm_bias or not self.weight_decay):

@@ -22,6 +22,10 @@ class SimCLR(MethodConfig):
 
     dim: int = 128
     """Width of the embedding."""
+    layers: int = 2
+    """Number of layers of the projector: 2 in the paper, 3 in the original code since SimCLR v2."""
+    last_norm: bool = False
+    """Batch norm after the projector's last layer, as in the original code."""
     temperature: float = 0.2
     """Temperature of the NT-Xent loss."""
     gather: bool = True
@@ -29,6 +33,10 @@ class SimCLR(MethodConfig):
 
     def __post_init__(self) -> None:
         at_least_one(self, "dim")
+        if self.layers < 2:
+            raise UsageError(
+                f"--method.layers must be at least 2, got {self.layers}; pass --method.layers {SimCLR.layers}"
+            )
         if self.temperature <= 0:
             raise UsageError(
                 f"--method.temperature must be above 0, got {self.temperature}; pass "
@@ -45,8 +53,8 @@ class SimCLRMethod(Method):
     def __init__(self, config: SimCLR, context: BuildContext) -> None:
         super().__init__(context)
         self.config = config
-        widths = [context.num_features, context.num_features, config.dim]
-        self.projector = context.projector(widths)
+        widths = [*[context.num_features] * config.layers, config.dim]
+        self.projector = context.projector(widths, last_norm="affine" if config.last_norm else "none")
 
     def forward(self, views: Views) -> Output:
         features = self.encode(self.backbone, views)

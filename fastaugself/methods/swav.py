@@ -4,6 +4,7 @@ Shape suffixes: V views, B batch, E embedding, K prototypes, L queue.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +36,9 @@ class SwAV(MethodConfig):
     """Iterations of the Sinkhorn-Knopp balancing."""
     freeze_steps: int = 5005
     """Number of initial steps with frozen prototypes; AugSelf uses 410 on STL10."""
+    reduction: Literal["mean", "sum"] = "mean"
+    """How the two swapped losses are combined: their mean (SwAV), or their sum, as in AugSelf's code; with the mean,
+    AugSelf's losses weigh twice as much."""
     gather: bool = True
     """Balance assignments over all processes; AugSelf's code balances within each process."""
     queue: int = 0
@@ -111,7 +115,9 @@ class SwAVMethod(Method):
             target_BK = self._assign(assigned, scores[assigned].detach())
             others = [v for v in range(len(scores)) if v != assigned]
             terms = [-(target_BK * F.log_softmax(scores[v] / self.config.temperature, 1)).sum(1).mean() for v in others]
-            loss = loss + sum(terms) / (2 * len(terms))
+            loss = loss + sum(terms) / len(terms)
+        if self.config.reduction == "mean":
+            loss = loss / 2
         return Output(loss, (features[0], features[1]), (embeddings[0].detach(), embeddings[1].detach()))
 
     @torch.no_grad()

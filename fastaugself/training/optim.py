@@ -42,7 +42,7 @@ def make_optimizer(model: nn.Module, config: Optim, *, constant_lr: tuple[str, .
             "constant": constant,
             "scale": config.norm_bias_lr_scale if vector else 1.0,
             "weight_decay": config.weight_decay if config.decay_norm_bias or not vector else 0.0,
-            "adapt": not vector,
+            "adapt": not vector or config.adapt_norm_bias,
         }
         for (constant, vector), group in groups.items()
     ]

@@ -120,7 +120,7 @@ REFUSED = [
         for option in ("momentum -1", "temperature 0", "hidden 0", "projector-layers 1")
     ],
     *[(SimSiam(), f"--method.{option}") for option in ("layers 1", "dim 0")],
-    *[(SimCLR(), f"--method.{option}") for option in ("temperature -1", "dim 0")],
+    *[(SimCLR(), f"--method.{option}") for option in ("temperature -1", "dim 0", "layers 1")],
     *[(BYOL(), f"--method.{option}") for option in ("momentum 2", "predictor-hidden 0")],
     *[
         (SwAV(), f"--method.{option}")

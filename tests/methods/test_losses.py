@@ -196,6 +196,12 @@ def test_sinkhorn_uses_all_prototypes_equally():
     torch.testing.assert_close(sinkhorn(scores, 0.05, 3), plain_sinkhorn(scores, 0.05, 3).float(), atol=1e-5, rtol=1e-4)
 
 
+def test_swav_sums_both_swapped_losses_in_augselfs_form():
+    options = {"dim": 16, "hidden": 32, "prototypes": 12}
+    mean, total = (build("swav", **options, reduction=how)(views(local_crops=2)).loss for how in ("mean", "sum"))
+    torch.testing.assert_close(total, 2 * mean)
+
+
 def test_swav_freezes_prototypes_then_normalises_them_and_fills_its_queue():
     method = build("swav", dim=16, hidden=32, prototypes=12, freeze_steps=1, queue=10, queue_start=0.5)
     for step, filled in ((0, 0), (1, 6), (2, 10)):

@@ -63,6 +63,40 @@ def test_lars_is_its_formula():
     )
 
 
+def norms_and_weights(**options):
+    """Two steps of LARS on a layer with batch norm, whose loss is multiplied by `factor`."""
+    factor = options.pop("factor", 1.0)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 2)).double()
+    nn.init.uniform_(model[1].weight)
+    optimizer = make_optimizer(model, Optim(name="lars", lr=0.3, decay_norm_bias=False, **options))
+    x = torch.randn(16, 4, dtype=torch.float64)
+    for _ in range(2):
+        set_learning_rate(optimizer, 0.3, 0.3)
+        optimizer.zero_grad()
+        (factor * model(x).square().mean()).backward()
+        optimizer.step()
+    return [p.detach() for p in model.parameters()]
+
+
+def test_twice_the_loss_is_half_the_decay_and_twice_the_rate_of_norms_in_lars():
+    """How imagenet_simclr_augself.py trains with the sum of the loss over both views."""
+    summed = norms_and_weights(factor=2.0, weight_decay=1e-2)
+    assert_close(norms_and_weights(weight_decay=0.5e-2, norm_bias_lr_scale=2.0), summed)
+    assert any(not torch.allclose(a, b) for a, b in zip(norms_and_weights(weight_decay=1e-2), summed, strict=True))
+
+
+def test_lars_scales_the_steps_of_norms_and_biases_on_request():
+    plain, adapted = (norms_and_weights(weight_decay=0.0, adapt_norm_bias=adapt) for adapt in (False, True))
+    start = norms_and_weights(weight_decay=0.0, trust_coefficient=0.0, adapt_norm_bias=True)  # steps of length 0
+    moved = [[float((a - b).norm()) for a, b in zip(run, start, strict=True)] for run in (plain, adapted)]
+    weight_of_norm = 2  # after the weight and the bias of the first layer
+    assert moved[1][weight_of_norm] < 0.1 * moved[0][weight_of_norm]
+    for options in ({"name": "sgd"}, {"name": "lamb", "implementation": "apex"}):
+        with pytest.raises(UsageError, match=r"--optim\.no-adapt-norm-bias"):
+            Optim(**{"decay_norm_bias": False, **options}, adapt_norm_bias=True)
+
+
 def test_lamb_is_its_algorithm():
     lr, (b1, b2), eps, decay = 0.05, (0.8, 0.95), 1e-3, 0.02
     expected = weights()
