@@ -54,7 +54,7 @@ METHODS: dict[str, tuple[AnyMethod, Optim, Backbone]] = {
     "simsiam": (SimSiam(affine=True), sgd(0.05), RESNET),
     "simclr": (SimCLR(gather=False), sgd(0.05), RESNET),
     "byol": (BYOL(hidden=2048, momentum=0.996), sgd(0.05), RESNET),
-    "swav": (SwAV(prototypes=100, freeze_steps=410, gather=False, reduction="sum"), sgd(0.05), RESNET),
+    "swav": (SwAV(prototypes=100, freeze_steps=409, gather=False, reduction="sum"), sgd(0.05), RESNET),
     "barlow": (BarlowTwins(), Optim(lr=0.05, weight_decay=1e-4, warmup_epochs=10, norm_bias_lr_scale=0.024), RESNET),
     "mocov3": (
         MoCoV3(projector_layers=3, predictor_norm=True, momentum=0.999, momentum_schedule=False),

@@ -4,8 +4,8 @@
 
 BYOL's own setting for 300 epochs (Grill 2020, arXiv 2006.07733; learning rate, weight decay and momentum of its
 repository's presets): asymmetric views, LARS with a batch size of 4096. `--preset long` is its 1000-epoch setting
-(74.3 % linear without AugSelf), `--preset sgd` a smaller one: 100 epochs of SGD with a batch size of 1024. AugSelf's
-ImageNet-100 weights (Lee 2021, arXiv 2111.09613).
+(74.3 % linear without AugSelf), `--preset sgd` a smaller one: 100 epochs of SGD with a batch size of 1024. Their MLPs
+have no bias in the last layer. AugSelf's ImageNet-100 weights (Lee 2021, arXiv 2111.09613).
 This recipe has not been run yet.
 """
 

@@ -20,7 +20,8 @@ Published (Lee 2021, arXiv 2111.09613; linear evaluation after pretraining on tr
 As in their code: heads, schedule by epoch, weight decay on all parameters, batch size 256, blur of 9 taps. Different
 from their code: MoCo's queue holds keys (pass `--method.queue-source query` for theirs), each sample has its own order
 of the colour jitter, saturation is torchvision's, BYOL's projector has a hidden layer of 4096 (theirs: the width of the
-features), and BYOL's momentum changes at every step. No result is published for
+features), and BYOL's momentum changes at every step. Their 410 frozen steps of SwAV count from 1, so they are 409. No
+result is published for
 CASSLE on STL10; its projectors are those of its ImageNet-100 code.
 This recipe has not been run yet.
 """
@@ -53,7 +54,7 @@ METHODS: dict[str, AnyMethod] = {
     "simsiam": SimSiam(layers=2, affine=True),
     "simclr": SimCLR(gather=False),
     "byol": BYOL(momentum=0.996),
-    "swav": SwAV(prototypes=100, freeze_steps=410, gather=False, reduction="sum"),
+    "swav": SwAV(prototypes=100, freeze_steps=409, gather=False, reduction="sum"),
     "barlow": BarlowTwins(),
 }
 PARTS = {

@@ -73,9 +73,9 @@ def _all(count: int, size: int, resize: int) -> list[Transform]:
         return lambda image, value: change(image) if value[0] else image
 
     def resized_crop(image: Image.Image, value: Value) -> Image.Image:
-        top, left, height, width = (int(v) for v in value)
-        box = image.crop((left, top, left + width, top + height))
-        return box.resize((size, size), Image.Resampling.BILINEAR)
+        top, left, height, width = value
+        edges = (left, top, left + width, top + height)  # fractions of a pixel, which PIL rounds as published
+        return image.crop(edges).resize((size, size), Image.Resampling.BILINEAR)  # type: ignore[arg-type]
 
     on_off: list[Value] = [(0.0,), (1.0,)]
     made = [

@@ -35,7 +35,7 @@ class SwAV(MethodConfig):
     iterations: int = 3
     """Iterations of the Sinkhorn-Knopp balancing."""
     freeze_steps: int = 5005
-    """Number of initial steps with frozen prototypes; AugSelf uses 410 on STL10."""
+    """Number of initial steps with frozen prototypes; AugSelf's code has 409 on STL10."""
     reduction: Literal["mean", "sum"] = "mean"
     """How the two swapped losses are combined: their mean (SwAV), or their sum, as in AugSelf's code; with the mean,
     AugSelf's losses weigh twice as much."""
