@@ -81,7 +81,7 @@ def train_heads(
             if len(index) > 1:
                 f1, f2 = (x_ND[index] / scale).chunk(2, 1)
                 ab = _unflat(targets_NT[index])
-                losses = heads(f1, f2, (ab, _swapped(ab)))
+                losses = heads.losses(heads.predict(f1, f2), (ab, _swapped(ab)))
                 optimizer.zero_grad(set_to_none=True)
                 torch.stack(list(losses.values())).sum().backward()
                 optimizer.step()
