@@ -10,8 +10,16 @@ if TYPE_CHECKING:
     from fastaugself_kernels import ViewPolicy as ViewPolicy
 
     from .aware.augself import AugSelf as AugSelf
+    from .aware.care import CARE as CARE
     from .aware.cassle import CASSLE as CASSLE
+    from .aware.equimod import EquiMod as EquiMod
     from .aware.essl import ESSL as ESSL
+    from .aware.predictor import ConditionalPredictor as ConditionalPredictor
+    from .aware.sen import SEN as SEN
+    from .aware.seqjepa import SeqJEPA as SeqJEPA
+    from .aware.ser import SER as SER
+    from .aware.sie import SIE as SIE
+    from .aware.stl import STL as STL
     from .cli.pretrain import run as run
     from .config.optim import Optim as Optim
     from .config.schema import Augment as Augment
@@ -32,8 +40,16 @@ if TYPE_CHECKING:
 _MODULES = {
     "ViewPolicy": "fastaugself_kernels",
     "AugSelf": "fastaugself.aware.augself",
+    "CARE": "fastaugself.aware.care",
     "CASSLE": "fastaugself.aware.cassle",
+    "EquiMod": "fastaugself.aware.equimod",
     "ESSL": "fastaugself.aware.essl",
+    "ConditionalPredictor": "fastaugself.aware.predictor",
+    "SEN": "fastaugself.aware.sen",
+    "SeqJEPA": "fastaugself.aware.seqjepa",
+    "SER": "fastaugself.aware.ser",
+    "SIE": "fastaugself.aware.sie",
+    "STL": "fastaugself.aware.stl",
     "run": "fastaugself.cli.pretrain",
     "Optim": "fastaugself.config.optim",
     **dict.fromkeys(("Augment", "Checkpoint", "Data", "Log", "Pretrain"), "fastaugself.config.schema"),

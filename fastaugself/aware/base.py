@@ -21,6 +21,7 @@ from ..distributed import world_size
 from ..errors import UsageError
 from ..methods.base import ExtraViews, Method, MethodConfig, Views
 from ..models.build import Backbone
+from ..models.heads import Projector
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,10 @@ class AwareConfig:
 
     def check(self, setting: Setting) -> None:
         """Raises UsageError if the options do not fit the rest of the configuration."""
+
+    def projector_type(self, inner: Callable[..., Projector]) -> Callable[..., Projector]:
+        """The class or function that builds the base method's projector. inner: the one so far."""
+        return inner
 
     def build(self, context: AwareContext) -> "AwareObjective":
         """Builds the objective's module."""

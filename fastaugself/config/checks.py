@@ -49,6 +49,8 @@ def check_combinations(config: "Pretrain") -> None:
     varying = {name for policy in config.policies for name in varies(policy)}
     if config.cassle.condition_dim:
         _check_cassle(config, varying)
+    if config.predictor.enabled:
+        _check_predictor(config, varying)
     _check_objectives(config, varying)
     if not config.base_loss:
         _check_no_base_loss(config, varying)
@@ -208,6 +210,20 @@ def _check_views(config: "Pretrain") -> None:
         raise UsageError(
             f"--augment.blur-kernel must be odd and below twice {option} {smallest}, got {kernel}; "
             f"pass --augment.blur-kernel {default_blur_kernel(smallest)}, the default for this size"
+        )
+
+
+def _check_predictor(config: "Pretrain", varying: set[str]) -> None:
+    option = f"--predictor.conditioning {config.predictor.conditioning}"
+    if not (config.base_loss and config.method.has_predictor):
+        why = f"{config.method.title} has no predictor" if config.base_loss else "without a base loss there is none"
+        raise UsageError(f"{option}: {why}; pass --predictor.conditioning none")
+    constant = [name for name in config.predictor.include if _AUGMENTATIONS.get(name, name) not in varying]
+    if constant:
+        left = [name for name in config.predictor.include if name not in constant]
+        instead = f"--predictor.include {' '.join(left)}" if left else "--predictor.conditioning none"
+        raise UsageError(
+            f"--predictor.include {' '.join(constant)}: all views have the same augmentation there; pass {instead}"
         )
 
 

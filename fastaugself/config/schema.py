@@ -14,7 +14,7 @@ from fastaugself_kernels import ViewPolicy
 from fastaugself_kernels.backends import Backend, Rounding
 from fastaugself_kernels.params import IMAGENET_MEAN, IMAGENET_STD, default_blur_kernel
 
-from ..aware import CASSLE, AugSelf, AwareConfig
+from ..aware import CASSLE, AugSelf, AwareConfig, ConditionalPredictor
 from ..aware.base import Share, ViewRequest, unique
 from ..config.optim import Optim
 from ..data.order import Order
@@ -128,6 +128,7 @@ class Pretrain:
     method: AnyMethod = field(default_factory=MoCo)
     augself: AugSelf = field(default_factory=AugSelf)
     cassle: CASSLE = field(default_factory=CASSLE)
+    predictor: ConditionalPredictor = field(default_factory=ConditionalPredictor)
     aware: tyro.conf.Suppress[tuple[AwareConfig, ...]] = ()  # the command line has each under its own name instead
     """Other objectives that learn from the augmentation parameters (E-SSL, EquiMod, ...), at most one of each kind."""
     optim: Optim = field(default_factory=Optim)

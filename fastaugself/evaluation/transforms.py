@@ -75,7 +75,7 @@ def _all(count: int, size: int, resize: int) -> list[Transform]:
     def resized_crop(image: Image.Image, value: Value) -> Image.Image:
         top, left, height, width = value
         edges = (left, top, left + width, top + height)  # fractions of a pixel, which PIL rounds as published
-        return image.crop(edges).resize((size, size), Image.Resampling.BILINEAR)  # type: ignore[arg-type]
+        return image.crop(edges).resize((size, size), Image.Resampling.BILINEAR)
 
     on_off: list[Value] = [(0.0,), (1.0,)]
     made = [

@@ -65,6 +65,8 @@ def model_card(config: Pretrain, run: Path, weights: str, *, step: int, samples:
     for options in config.objectives.values():
         weights = ", ".join(f"{name} {weight:g}" for name, weight in options.weights.items())
         parts.append(f"{options.title} ({weights})")
+    if config.predictor.enabled:
+        parts.append("conditional predictor")
     if config.cassle.condition_dim:
         parts.append(f"CASSLE ({config.cassle.conditioning})")
     data = replace(config.data, train=_last(config.data.train), val=_last(config.data.val))

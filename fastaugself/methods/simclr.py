@@ -73,7 +73,8 @@ def nt_xent(z1_BE: Tensor, z2_BE: Tensor, temperature: float, *, gather: bool) -
     first = rank() * B if gather else 0
     keys = [gather_with_gradient(z) if gather else z for z in (z1_BE, z2_BE)]
     G = len(keys[0])
-    logits = torch.cat([z1_BE, z2_BE]) @ torch.cat(keys).T / temperature  # [2B, 2G]
+    with torch.autocast(z1_BE.device.type, enabled=False):  # autocast would round the similarities
+        logits = torch.cat([z1_BE, z2_BE]) @ torch.cat(keys).T / temperature  # [2B, 2G]
     own = torch.arange(B, device=logits.device) + first
     itself, other = torch.cat([own, own + G]), torch.cat([own + G, own])
     logits = logits.scatter(1, itself[:, None], float("-inf"))

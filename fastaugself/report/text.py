@@ -84,7 +84,9 @@ def method_name(config: Pretrain, *, heads: bool = False) -> str:
         titles = [f"{title} ({names})" if title == AugSelf.title else title for title in titles]
     if not config.base_loss:
         return " + ".join(titles) + " alone"
-    return " + ".join([base_method(config), *(["CASSLE"] if config.cassle.condition_dim else []), *titles])
+    conditioned = ["CASSLE"] if config.cassle.condition_dim else []
+    conditioned += ["conditional predictor"] if config.predictor.enabled else []
+    return " + ".join([base_method(config), *conditioned, *titles])
 
 
 def loss_title(name: str, *, long: bool = False) -> str:

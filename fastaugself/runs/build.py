@@ -7,6 +7,7 @@ import torch
 from ..aware.base import AwareContext
 from ..aware.cassle import projector_type
 from ..aware.learner import Learner
+from ..aware.predictor import predictor_type
 from ..config.schema import Pretrain
 from ..methods.base import BuildContext
 from ..methods.encoder_only import EncoderOnly
@@ -39,13 +40,17 @@ def build_learner(
     backbone, num_features = build_backbone(backbone_config, image_size=config.view.size, bn_group_size=bn_group_size)
     if init is not None:
         load_weights(backbone, init)
+    build_projector = projector_type(config.cassle)
+    for options in config.objectives.values():
+        build_projector = options.projector_type(build_projector)
     context = BuildContext(
         backbone,
         num_features,
         num_classes=num_classes,
         sync=backbone_config.sync,
         batched_views=batched_views,
-        projector_type=projector_type(config.cassle),
+        projector_type=build_projector,
+        predictor_type=predictor_type(config.predictor, config.view),
     )
     method = config.method.build(context) if config.base_loss else EncoderOnly(context)
     aware = AwareContext(

@@ -196,7 +196,8 @@ def test_a_resumed_run_has_the_same_bits(name, beton, tmp_path):
     tiny_runs.train(tiny_runs.config(beton, tmp_path / "parts", max_steps=2, **options))
     tiny_runs.train(tiny_runs.config(beton, tmp_path / "parts", max_steps=5, **options))
     states = [tiny_runs.saved_weights(tmp_path / run) for run in ("whole", "parts")]
-    assert states[0].keys() == states[1].keys() and any(key.startswith(f"objectives.{name}.") for key in states[0])
+    assert states[0].keys() == states[1].keys()
+    assert name == "care" or any(key.startswith(f"objectives.{name}.") for key in states[0])  # CARE has no weights
     for key, value in states[0].items():
         if isinstance(value, torch.Tensor):
             assert torch.equal(value, states[1][key]), key

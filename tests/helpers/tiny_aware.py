@@ -4,7 +4,25 @@ import dataclasses
 
 import torch
 
-from fastaugself import ESSL, AugSelf, Backbone, Data, MoCo, Optim, Pretrain, SimCLR, SimSiam, ViewPolicy
+from fastaugself import (
+    CARE,
+    ESSL,
+    SEN,
+    SER,
+    SIE,
+    STL,
+    AugSelf,
+    Backbone,
+    Data,
+    EquiMod,
+    MoCo,
+    Optim,
+    Pretrain,
+    SeqJEPA,
+    SimCLR,
+    SimSiam,
+    ViewPolicy,
+)
 from fastaugself.data.ragged import RaggedBatch
 from fastaugself.runs.build import build_learner
 from fastaugself.training.batch import initialize, make_batch
@@ -17,24 +35,31 @@ OFF = AugSelf(crop=0.0, color=0.0)
 OBJECTIVES = {
     "augself": AugSelf(crop=0.5, color=0.5, hidden=8),
     "essl": ESSL(weight=0.4, view=ViewPolicy(size=12, scale=(0.2, 0.8)), hidden=16, dim=8),
+    "equimod": EquiMod(hidden=16, dim=8, condition_dim=6),
+    "stl": STL(hidden=16, dim=8),
+    "care": CARE(weight=0.5, chunk=4),
+    "seqjepa": SeqJEPA(action_dim=8, depth=2, hidden=16),
+    "sen": SEN(hidden=16, dim=8),
+    "sie": SIE(hidden=16, dim=8),
+    "ser": SER(layer="block2", fraction=0.5, hidden=16),
 }
 METHODS = {
     "moco": MoCo(queue=32, dim=8),
     "simclr": SimCLR(dim=8),
     "simsiam": SimSiam(dim=16, predictor_hidden=8),
 }
-BACKBONES: dict[str, str] = {}
-"""Objectives that need another backbone than a ResNet: its name."""
+BACKBONES = {"ser": ("timm:test_vit", 48)}
+"""Objectives that need another backbone than a ResNet: its name, and the size of the views."""
 
 
 def config_of(*names, method="simclr", B=8, **changes):
     """A configuration with the named objectives of `OBJECTIVES`, and without AugSelf unless it is named."""
     chosen = {name: OBJECTIVES[name] for name in names}
     augself = chosen.pop("augself", OFF)
-    name = next((BACKBONES[name] for name in names if name in BACKBONES), "resnet18")
+    name, size = next((BACKBONES[name] for name in names if name in BACKBONES), ("resnet18", SIZE))
     backbone = Backbone(name=name) if name.startswith("timm:") else Backbone(name=name, width=4, stem="small")
     options = {
-        "data": Data(source="native"), "view": ViewPolicy.moco_v2(SIZE), "backbone": backbone,
+        "data": Data(source="native"), "view": ViewPolicy.moco_v2(size), "backbone": backbone,
         "method": METHODS.get(method, method), "augself": augself, "aware": tuple(chosen.values()), "batch_size": B,
         "optim": Optim(lr=0.05),
     }  # fmt: skip
