@@ -1,32 +1,48 @@
-"""Any method on about ten thousand small photos: baseline, AugSelf, CASSLE, or both; ResNet-18 at 64 px.
+"""Any method on about ten thousand small photos, with anything that learns from the parameters; ResNet-18 at 64 px.
 
     python recipes/study.py --preset simsiam-augself --data.train photos/train --data.val photos/val
 
 The presets differ in the method and its variant only: `--preset METHOD`, `METHOD-augself`, `METHOD-cassle` or
 `METHOD-augself-cassle`, for moco, mocov3, simsiam, simclr, byol, swav, barlow, supervised (which has no projector for
-CASSLE). All variants of a method use its baseline's learning rate. For larger views, pass `--view.size 96
---augment.blur-kernel 9`. Heads, weights and weight decay are those of AugSelf's STL10 setting (Lee 2021, arXiv
-2111.09613); queue, momentum and frozen prototypes are this project's choice for about forty steps per epoch. No result
-is published for it. The longest run is that of `studies/augself/study.py` with moco at 32 px, six epochs and three
-seeds of each variant (results/intel-xeon-2-cores/study.json, discussed in docs/evaluation.md). In 300 steps at 48 px
-with AugSelf, no method collapses (results/intel-xeon-2-cores/collapse.json, from `scripts/collapse_check.py`): the
-effective rank rose from 36 to between 84 and 118 of 256, except with Barlow Twins, where it stayed at 36 in the only
-one of four settings in which it did not fall.
+CASSLE). Further variants of every method: `-augself-layer3` (AugSelf on inner features), `-essl`, `-equimod`, `-star`
+(EquiMod with STAR's options), `-stl`, `-care`, `-sen`, `-sie`, `-seqjepa`, `-predictor` (simsiam, byol, mocov3) and
+`-ser` (on a ViT-Ti/16; needs timm). `--preset seqjepa`, `--preset sen` and `--preset sie` train these alone. Objectives
+have their published weights; E-SSL's small view and SER's share of photos are fitted to small views and batches. All
+variants of a method use its baseline's learning rate. For larger views, pass `--view.size 96 --augment.blur-kernel 9`.
+Heads, weights and weight decay are those of AugSelf's STL10 setting (Lee 2021, arXiv 2111.09613); queue, momentum and
+frozen prototypes are this project's choice for about forty steps per epoch. No result is published for it. The longest
+run is that of `studies/augself/study.py` with moco at 32 px, six epochs and three seeds of each variant
+(results/intel-xeon-2-cores/study.json, discussed in docs/evaluation.md). In 300 steps at 48 px with AugSelf, no method
+collapses (results/intel-xeon-2-cores/collapse.json, from `scripts/collapse_check.py`): the effective rank rose from 36
+to between 84 and 118 of 256, except with Barlow Twins, where it stayed at 36 in the only one of four settings in which
+it did not fall.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from fastaugself import (
     BYOL,
+    CARE,
     CASSLE,
+    ESSL,
+    SEN,
+    SER,
+    SIE,
+    STL,
     AugSelf,
     Backbone,
     BarlowTwins,
+    ConditionalPredictor,
+    EquiMod,
     MoCo,
     MoCoV3,
     Optim,
     Pretrain,
+    SeqJEPA,
     SimCLR,
     SimSiam,
     Supervised,
@@ -34,7 +50,7 @@ from fastaugself import (
     ViewPolicy,
     run,
 )
-from fastaugself.methods import AnyMethod
+from fastaugself.methods import AnyMethod, MethodConfig
 
 SGD = Optim(lr=0.06, momentum=0.9, weight_decay=5e-4, warmup_epochs=5)
 METHODS: dict[str, tuple[AnyMethod, Optim]] = {
@@ -48,37 +64,63 @@ METHODS: dict[str, tuple[AnyMethod, Optim]] = {
     "barlow": (BarlowTwins(dim=1024), Optim(lr=0.005, weight_decay=1e-4, norm_bias_lr_scale=0.024, warmup_epochs=10)),
     "supervised": (Supervised(), SGD),
 }
-PARTS = {
-    "": (AugSelf(crop=0, color=0), CASSLE()),
-    "-augself": (AugSelf(crop=1.0, color=1.0), CASSLE()),
-    "-cassle": (AugSelf(crop=0, color=0), CASSLE(conditioning="concat")),
-    "-augself-cassle": (AugSelf(crop=1.0, color=1.0), CASSLE(conditioning="concat")),
+VIT = Backbone(name="timm:vit_tiny_patch16_224")
+OFF = AugSelf(crop=0, color=0)
+SMALL_VIEW = ViewPolicy(size=32, scale=(0.1, 0.5), blur=0.1)
+PARTS: dict[str, dict[str, Any]] = {
+    "": {},
+    "-augself": {"augself": AugSelf(crop=1.0, color=1.0)},
+    "-cassle": {"cassle": CASSLE(conditioning="concat")},
+    "-augself-cassle": {"augself": AugSelf(crop=1.0, color=1.0), "cassle": CASSLE(conditioning="concat")},
+    "-augself-layer3": {"augself": AugSelf(crop=1.0, color=1.0, layer="layer3")},
+    "-predictor": {"predictor": ConditionalPredictor(conditioning="concat")},
+    "-essl": {"aware": (ESSL(weight=0.4, view=SMALL_VIEW),)},
+    "-equimod": {"aware": (EquiMod(),)},
+    "-star": {"aware": (EquiMod(residual=True, experts=8),)},
+    "-stl": {"aware": (STL(),)},
+    "-care": {"aware": (CARE(weight=0.01),)},
+    "-sen": {"aware": (SEN(),)},
+    "-sie": {"aware": (SIE(),)},
+    "-seqjepa": {"aware": (SeqJEPA(),)},
+    "-ser": {"aware": (SER(fraction=0.03),), "backbone": VIT},
 }
+ALONE = {"sen": SEN(only=True), "sie": SIE(only=True), "seqjepa": SeqJEPA(only=True)}
 
 
 def study(method: str = "moco", parts: str = "-augself") -> Pretrain:
     """A method on small photos, ResNet-18 at 64 px, 200 epochs."""
     options, optim = METHODS[method]
-    augself, cassle = PARTS[parts]
-    return Pretrain(
+    base = Pretrain(
         view=ViewPolicy.moco_v2(64),
         backbone=Backbone(name="resnet18", batch_norm="sync", zero_init_residual=True),
         method=options,
-        augself=augself,
-        cassle=cassle,
+        augself=OFF,
         optim=optim,
         run=Path("runs/study") if (method, parts) == ("moco", "-augself") else Path(f"runs/study_{method}{parts}"),
         epochs=200,
         batch_size=256,
     )
+    return replace(base, **PARTS[parts])
 
 
-PRESETS = {
+def alone(name: str) -> Pretrain:
+    """An objective without a base method's loss."""
+    return replace(study("simclr", ""), aware=(ALONE[name],), run=Path(f"runs/study_{name}"))
+
+
+def fits(method: MethodConfig, parts: str) -> bool:
+    """Whether a variant exists for a method: some need its projector or predictor."""
+    needs_projector = "cassle" in parts or parts in ("-care", "-star")
+    return (method.has_projector or not needs_projector) and (method.has_predictor or parts != "-predictor")
+
+
+PRESETS: dict[str, Callable[[], Pretrain]] = {
     method + parts: partial(study, method, parts)
     for method, (options, _) in METHODS.items()
-    for parts, (_, cassle) in PARTS.items()
-    if options.has_projector or not cassle.condition_dim
+    for parts in PARTS
+    if fits(options, parts)
 }
+PRESETS |= {name: partial(alone, name) for name in ALONE}
 
 if __name__ == "__main__":
     run(study, **PRESETS)

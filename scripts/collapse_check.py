@@ -1,12 +1,15 @@
 """Trains every method for a few hundred steps on real photos, and checks its features for collapse.
 
     python scripts/collapse_check.py TRAIN VAL --json results/<machine>/collapse.json
+    python scripts/collapse_check.py TRAIN VAL --presets simclr simclr-essl ... --json results/<machine>/aware.json
 
 TRAIN, VAL: folders of photos or .beton files, as for --data.train and --data.val. The configurations are those of
 recipes/study.py with a ResNet-18 of half the width at 48 px and a batch size of 64, so that eight methods take minutes
-on a CPU. It prints the method's loss in the first and last tenth of the steps, the effective rank of the features
-(RankMe, Garrido 2023, arXiv 2210.02885; 1 = collapsed) and k-NN accuracy before and after. The exit code is 1 if a
-method's rank falls below half of that of random weights. A few hundred steps show that the losses work, not how well.
+on a CPU. It prints the loss in the first and last tenth of the steps, the effective rank of the features (RankMe,
+Garrido 2023, arXiv 2210.02885; 1 = collapsed) and k-NN accuracy before and after. The record also has the first and
+last tenth of each objective's losses and metrics, and the baselines of the losses. Rows are written one by one; presets
+that the record already has are not trained again. The exit code is 1 if a method's rank falls below half of that of
+random weights. A few hundred steps show that the losses work, not how well.
 """
 
 import argparse
@@ -39,20 +42,30 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--parts", default="-augself", help="'', -augself, -cassle or -augself-cassle")
     parser.add_argument("--methods", nargs="*", help="default: all")
+    parser.add_argument("--presets", nargs="*", default=[], help="of recipes/study.py, instead of methods and parts")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     study: dict[str, Any] = runpy.run_path(str(ROOT / "recipes" / "study.py"))
     data = Data(train=ensure_beton(options.train), val=ensure_beton(options.val), source="native")
-    rows = []
+    names = options.presets or [
+        name + options.parts if name + options.parts in study["PRESETS"] else name
+        for name in options.methods or study["METHODS"]
+    ]
+    settings = {"steps": options.steps, "train": options.train.name}
+    rows: list[dict[str, Any]] = []
+    if options.json and options.json.exists():
+        before = json.loads(options.json.read_text())
+        rows = before["rows"] if before["config"] == settings else []
     print(("{:>14} " * len(HEADINGS)).format(*HEADINGS))
-    for name in options.methods or study["METHODS"]:
+    for name in names:
+        if any(row["name"] == name for row in rows):
+            continue
         with tempfile.TemporaryDirectory() as folder:
-            config = small(study["PRESETS"].get(name + options.parts, study["PRESETS"][name]), data, Path(folder))
+            config = small(study["PRESETS"][name], data, Path(folder))
             rows.append({"name": name, **check(replace(config, max_steps=options.steps))})
         values = list(rows[-1].values())[: len(HEADINGS)]
         print(("{:>14} " + "{:>14.4g} " * (len(HEADINGS) - 1)).format(*values), flush=True)
         if options.json:
-            settings = {"steps": options.steps, "parts": options.parts, "train": options.train.name}
             record = {"environment": environment(torch.device("cpu")), "config": settings, "rows": rows}
             options.json.parent.mkdir(parents=True, exist_ok=True)
             options.json.write_text(json.dumps(record, indent=2) + "\n")
@@ -69,7 +82,7 @@ def small(preset: Callable[[], Pretrain], data: Data, run: Path) -> Pretrain:
         data=data,
         view=replace(config.view, size=48),
         augment=Augment(blur_kernel=5),
-        backbone=replace(config.backbone, width=32),
+        backbone=config.backbone if config.backbone.name.startswith("timm:") else replace(config.backbone, width=32),
         optim=replace(config.optim, warmup_epochs=0.5),
         log=Log(every=1, tensorboard=False, knn_epochs=0),
         run=run,
@@ -78,8 +91,8 @@ def small(preset: Callable[[], Pretrain], data: Data, run: Path) -> Pretrain:
     )
 
 
-def check(config: Pretrain) -> dict[str, float]:
-    """Trains in `config.run`; returns the loss in the first and last tenth, and rank and accuracy before and after."""
+def check(config: Pretrain) -> dict[str, Any]:
+    """Trains in `config.run`; returns losses and metrics of the first and last tenth, rank, accuracy and speed."""
     trainer = Trainer(config, World.single())
     try:
         trainer.fit()
@@ -89,17 +102,25 @@ def check(config: Pretrain) -> dict[str, float]:
         [json.loads(line) for line in (config.run / name).read_text().splitlines()]
         for name in ("metrics.jsonl", "evaluations.jsonl")
     )
-    losses = [line["loss_ssl"] for line in metrics]
-    tenth = max(1, len(losses) // 10)
+    tenth = max(1, len(metrics) // 10)
     before, after = evaluations[0], evaluations[-1]
+    main = "loss_ssl" if config.base_loss else "loss"
+    own = tuple(f"loss_{name}" for options in config.objectives.values() for name in options.weights)
+    own += tuple(name for name in metrics[-1] if name.split("_")[0] in config.objectives)
+    baseline = json.loads((config.run / "environment.json").read_text())["baseline_losses"]
+
+    def mean(name: str, lines: list[dict[str, float]]) -> float:
+        return sum(line[name] for line in lines) / len(lines)
+
     return {
-        "loss_first": sum(losses[:tenth]) / tenth,
-        "loss_last": sum(losses[-tenth:]) / tenth,
+        "loss_first": mean(main, metrics[:tenth]),
+        "loss_last": mean(main, metrics[-tenth:]),
         "rankme_before": before["rankme"],
         "rankme_after": after["rankme"],
         "knn_before": before["knn"],
         "knn_after": after["knn"],
-        **{name + "_last": metrics[-1][name] for name in metrics[-1] if name in ("loss_crop", "loss_color")},
+        "objectives": {name: [mean(name, metrics[:tenth]), mean(name, metrics[-tenth:])] for name in own},
+        "baseline": baseline,
         "pairs_per_s": metrics[-1]["pairs_per_s"],
     }
 

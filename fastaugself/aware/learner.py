@@ -56,7 +56,7 @@ class Learner(nn.Module):
         self.method = method
         self.objectives = nn.ModuleDict(objectives or {})
         self.requests = unique(requests or {})
-        self._requested = {
+        self.requested = {
             name: tuple(self.requests.index(request) for request in wanted) for name, wanted in (requests or {}).items()
         }
         self._layers = tuple(dict.fromkeys(layer for o in (objectives or {}).values() for layer in o.config.layers))
@@ -71,7 +71,7 @@ class Learner(nn.Module):
         if self.objectives:
             inputs = self._inputs(views, output, inner)
         for objective_name, objective in self.aware.items():
-            extra = tuple(inputs.extra[i] for i in self._requested.get(objective_name, ()))
+            extra = tuple(inputs.extra[i] for i in self.requested.get(objective_name, ()))
             result = objective(inputs._replace(extra=extra))
             for name, weight in objective.config.weights.items():
                 loss = loss + weight * result.losses[name]

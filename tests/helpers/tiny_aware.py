@@ -1,5 +1,6 @@
 """Tiny configurations and batches with every aware objective. `OBJECTIVES` has one of each kind, small."""
 
+import copy
 import dataclasses
 
 import torch
@@ -23,6 +24,7 @@ from fastaugself import (
     SimSiam,
     ViewPolicy,
 )
+from fastaugself.aware.base import AwareInputs, Extra
 from fastaugself.data.ragged import RaggedBatch
 from fastaugself.runs.build import build_learner
 from fastaugself.training.batch import initialize, make_batch
@@ -104,3 +106,65 @@ def step_of(config, learner=None, **options):
 def without(config):
     """The same configuration without objectives."""
     return dataclasses.replace(config, augself=OFF, aware=())
+
+
+def inputs_of(learner, views, name, *, dtype=torch.float32, seed=0):
+    """The input of one objective with random features, which have gradients; the method and the views are real."""
+    random = torch.Generator().manual_seed(seed)
+    D = learner.method.backbone.num_features
+
+    def features(rows):
+        return torch.randn(rows, D, generator=random, dtype=dtype).requires_grad_()
+
+    extra = []
+    for i in learner.requested[name]:
+        made, request = views.extra[i], learner.requests[i]
+        V, B = made.x_VBCHW.shape[:2]
+        encoded = torch.stack([features(B) for _ in range(V)]).detach().requires_grad_() if request.encode else None
+        extra.append(Extra(made, encoded))
+    B = len(views.sizes_B2)
+    return AwareInputs(
+        (features(B), features(B)), views.params_VBP, views.sizes_B2, ({}, {}), tuple(extra), views, learner.method
+    )
+
+
+def exact(learner, name, inputs):
+    """A copy of the objective, and the features of the global and the extra views, in float64 for formulas."""
+    extra = [extra.features_VBD for extra in inputs.extra]
+    features = [h.detach().double() for h in inputs.features]
+    return (
+        copy.deepcopy(learner.aware[name]).double(),
+        features,
+        [x if x is None else x.detach().double() for x in extra],
+    )
+
+
+def cross_entropy_of_pairs(z, other, temperature):
+    """NT-Xent, written out: every row of [z; other] against all rows but itself."""
+    rows = torch.cat([z, other])
+    rows = rows / rows.norm(dim=1, keepdim=True)
+    N, total = len(z), 0.0
+    for i in range(2 * N):
+        logits = torch.stack([rows[i] @ rows[j] / temperature for j in range(2 * N) if j != i])
+        positive = rows[i] @ rows[(i + N) % (2 * N)] / temperature
+        total = total + logits.logsumexp(0) - positive
+    return total / (2 * N)
+
+
+def normalized(x, norm=None):
+    """Batch norm in training mode, written out. norm: its module, for affine parameters."""
+    y = (x - x.mean(0)) / (x.var(0, unbiased=False) + 1e-5).sqrt()
+    return y if norm is None or norm.weight is None else y * norm.weight + norm.bias
+
+
+def run_mlp(module, x):
+    """An MLP of this project, layer by layer."""
+    for layer in module:
+        if isinstance(layer, torch.nn.Linear):
+            x = x @ layer.weight.T + (0 if layer.bias is None else layer.bias)
+        elif isinstance(layer, torch.nn.BatchNorm1d):
+            x = normalized(x, layer)
+        else:
+            assert isinstance(layer, torch.nn.ReLU)
+            x = x.clamp(min=0)
+    return x
