@@ -30,6 +30,7 @@ def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
 
 
 def test_every_option_and_command_in_the_pages_exists():
+    from fastaugself.aware import AWARE
     from fastaugself.cli.completion import completion
     from fastaugself.cli.main import COMMANDS
     from study import Study
@@ -38,6 +39,7 @@ def test_every_option_and_command_in_the_pages_exists():
     known = set(re.findall(r"--[a-z][\w.-]*\w", script)) | LAUNCHERS | INSTALLERS | {"--version"}
     known |= {"--method.weight", "--view2"}  # of a method that a page makes; of recipes whose views differ
     known |= {"--" + field.name.replace("_", "-") for field in dataclasses.fields(Study)}
+    known |= {f"--{name}-only" for name in (*AWARE, "position")} | {"--position.weight", "--position.hidden"}
     known |= {"--check"}  # of scripts/readme_tables.py
     for path in (*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "kernels" / "README.md"):
         text = path.read_text(encoding="utf-8")
