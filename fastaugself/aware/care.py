@@ -8,6 +8,9 @@ L2-normalised embeddings z1, z2 from the base method's projector:
 
 A map that preserves all angles is orthogonal: views differ by a rotation of the sphere. Published: weight 0.01 (0.005
 on ImageNet-100), 8 chunks of a batch, base InfoNCE at temperature 0.5. The encoder sees four views instead of two.
+Here the option is the size of a chunk, 32 for the published batch of 256, so that a chunk is the same photos on any
+number of processes. Crops are equal as fractions of each photo. If the global views have two policies (BYOL), the
+further views have one each, and if the method has a momentum encoder, both go through the trained one.
 
 Shape suffixes: B batch, C chunks, N samples of a chunk, E embedding.
 """

@@ -13,6 +13,10 @@ transform_weight 0.1. It has 128 D^2 weights: 33.6 million for a ResNet-18 (D = 
 `rank` r it is instead W(t) = I + sum_k t_k U_k V_k^T of rank r per component, this project's own form, with 256 r D
 weights: 1.0 and 4.2 million with r = 8.
 
+As published, a photo and its partner may be flipped differently, so half of the pairs share a transformation only up to
+a flip. Other than in the published code, which makes pairs in its data set, the photos of a pair are neighbours in the
+batch, and their crops are equal as fractions of each photo, rounded to pixels.
+
 Shape suffixes: B batch, S samples of both views, D features, T transformation, R rank, E embedding.
 """
 
