@@ -23,6 +23,12 @@ of the colour jitter, saturation is torchvision's, BYOL's projector has a hidden
 features), and BYOL's momentum changes at every step. Their 410 frozen steps of SwAV count from 1, so they are 409. No
 result is published for
 CASSLE on STL10; its projectors are those of its ImageNet-100 code.
+
+`--preset simclr-stl`, `--preset simclr-star` and `--preset simclr-care` are other methods that were published on STL10
+with a ResNet-18, in AugSelf's setting: STL's own has the same optimizer, learning rate, batch size and epochs (Yu et
+al. 2024, arXiv 2501.08712), STAR's 200 epochs and 16 experts (45.55 % mean transfer for SimCLR, 49.54 with EquiMod,
+53.07 with STAR; arXiv 2510.27222), CARE's a temperature of 0.5 (84.19 % for SimCLR, 84.64 with CARE; Gupta et al. 2023,
+arXiv 2306.13924). Their optimizers and views are not known where they are not named here.
 This recipe has not been run yet.
 """
 
@@ -33,11 +39,14 @@ from pathlib import Path
 
 from fastaugself import (
     BYOL,
+    CARE,
     CASSLE,
+    STL,
     Augment,
     AugSelf,
     Backbone,
     BarlowTwins,
+    EquiMod,
     MoCo,
     Optim,
     Pretrain,
@@ -111,10 +120,25 @@ def solarize() -> Pretrain:
     )
 
 
+AWARE = {
+    "stl": STL(),
+    "star": EquiMod(residual=True, experts=16),
+    "care": CARE(weight=0.01, chunk=32),
+}
+
+
+def aware(name: str) -> Pretrain:
+    """SimCLR with STL, EquiMod in STAR's form, or CARE."""
+    base = stl10("simclr", "")
+    method = SimCLR(gather=False, temperature=0.5 if name == "care" else 0.2)
+    return replace(base, method=method, aware=(AWARE[name],), run=Path(f"runs/stl10_simclr-{name}"))
+
+
 PRESETS: dict[str, Callable[[], Pretrain]] = {
     method + parts: partial(stl10, method, parts) for method in METHODS for parts in PARTS
 }
 PRESETS |= {"simsiam-augself-rotation": rotation, "simsiam-augself-solarize": solarize}
+PRESETS |= {f"simclr-{name}": partial(aware, name) for name in AWARE}
 
 if __name__ == "__main__":
     run(stl10, **PRESETS)

@@ -7,7 +7,7 @@ import runpy
 from pathlib import Path
 
 import pytest
-from tiny_aware import OBJECTIVES
+from tiny_aware import BACKBONES, OBJECTIVES
 
 from fastaugself import CASSLE, Augment, Backbone, Data, Log, Pretrain
 from fastaugself.cli.recipe_file import load_recipe
@@ -30,14 +30,16 @@ def tiny(config, beton, run, **changes):
     """The recipe's method, views, optimizer and heads at the size of a test, on 64 small photos."""
     fields = {f.name for f in dataclasses.fields(config.method)}
     method = dataclasses.replace(config.method, **{k: v for k, v in NARROW.items() if k in fields})
+    vit = next((BACKBONES[options.name] for options in config.aware if options.name in BACKBONES), None)
+    name, size = vit or ("resnet18", 24)
     return dataclasses.replace(
         config,
         data=Data(train=beton, source="native", workers=1),
-        view=dataclasses.replace(config.view, size=24),
-        view2=config.view2 and dataclasses.replace(config.view2, size=24),
+        view=dataclasses.replace(config.view, size=size),
+        view2=config.view2 and dataclasses.replace(config.view2, size=size),
         local_crop=dataclasses.replace(config.local_crop, size=16),
         augment=Augment(blur_kernel=5),
-        backbone=Backbone(name="resnet18", width=8, stem="small"),
+        backbone=Backbone(name=name) if vit else Backbone(name=name, width=8, stem="small"),
         method=method,
         augself=dataclasses.replace(config.augself, hidden=16),
         aware=tuple(dataclasses.replace(OBJECTIVES[options.name], only=options.only) for options in config.aware),
@@ -135,6 +137,14 @@ def test_baseline_augself_and_cassle_differ_in_nothing_else(stem):
             "optim.warmup_epochs": 40, "epochs": 300, "method.temperature": 0.2,
             "method.projector_layers": 3, "view.scale": [0.08, 1.0]}),
         ("imagenet_mocov3_augself", "vit-block3", {"augself.layer": "block3", "epochs": 100, "batch_size": 2048}),
+        ("imagenet_simclr_equimod", "paper", {"aware.equimod.weight": 1.0, "aware.equimod.temperature": 0.2,
+            "aware.equimod.dim": 128, "optim.lr": 2.4 * 256 / 4096, "epochs": 800, "method.temperature": 0.2}),
+        ("imagenet_simclr_equimod", "byol", {"optim.lr": 4.8 * 256 / 4096, "optim.weight_decay": 1.5e-6,
+            "method.momentum": 0.996, "epochs": 1000}),
+        ("imagenet_mocov3_ser", "paper", {"aware.ser.weight": 1.0, "aware.ser.temperature": 0.5,
+            "aware.ser.layer": "block3", "aware.ser.fraction": 0.01, "optim.lr": 3e-4, "batch_size": 2048}),
+        ("stl10", "simclr-star", {"aware.equimod.residual": True, "aware.equimod.experts": 16, "epochs": 200}),
+        ("stl10", "simclr-stl", {"aware.stl.transform_weight": 0.1, "optim.lr": 0.03, "optim.weight_decay": 5e-4}),
         ("imagenet_simclr_essl", "paper", {"aware.essl.weight": 0.4, "aware.essl.view.size": 96,
             "aware.essl.view.scale": [0.05, 0.14], "aware.essl.view.blur": 0.1, "aware.essl.hidden": 2048,
             "aware.essl.dim": 128, "optim.lr": 4.8 * 256 / 4096, "method.temperature": 0.2, "batch_size": 4096}),
@@ -163,8 +173,10 @@ CONDITIONED = [path for path in RECIPES if re.fullmatch(r"imagenet_(?!supervised
     [*((path, False) for path in RECIPES), *((path, True) for path in CONDITIONED)],
     ids=[*(path.stem for path in RECIPES), *(path.stem + "+cassle" for path in CONDITIONED)],
 )
-def test_recipe_takes_steps_on_real_photos(path, conditioned, beton, tmp_path):
+def test_recipe_takes_steps_on_real_photos(path, conditioned, beton, tmp_path, request):
     config = load_recipe(path).recipe()
+    if any(options.name in BACKBONES for options in config.aware):
+        request.getfixturevalue("timm")
     cassle = CASSLE(conditioning="concat", depth=2, width=8) if conditioned else CASSLE()
     trainer = Trainer(tiny(config, beton, tmp_path, cassle=cassle), World.single())
     try:
