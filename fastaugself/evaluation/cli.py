@@ -11,6 +11,7 @@ COMMANDS = {
     "regression": _FEATURES + "Regression",
     "information": _FEATURES + "Information",
     "parameters": _FEATURES + "Parameters",
+    "equivariance": "fastaugself.evaluation.commands_equivariance:Equivariance",
     "invariance": _IMAGES + "InvarianceCommand",
     "layers": _IMAGES + "Layers",
     "datasets": "fastaugself.evaluation.cli:datasets",

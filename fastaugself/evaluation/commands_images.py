@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
@@ -56,7 +56,7 @@ class InvarianceCommand(Options):
         split = self.split or next((name for name in ("test", "all") if name in dataset.splits), "")
         found = self._views(encoders, dataset) if self.views else self._synthetic(encoders, dataset, split)
         rows = []
-        for members, by_name in zip(self._sets(encoders), found.values(), strict=True):
+        for members, by_name in zip(self.sets(encoders), found.values(), strict=True):
             names = tuple(encoders[i].name for i in members)
             count = len(dataset.split("all")) if self.views else self.images
             rows += _rows(names, self.fuse if len(names) > 1 else "", by_name, count)
@@ -87,7 +87,7 @@ class InvarianceCommand(Options):
         for encoder in encoders:
             extract = self._extractor(encoder)
             clean.append(extract(encoder, split, name))
-            if not self._fuses(encoders):
+            if not self.fuses(encoders):
                 invariance.whitening(clean[-1].x_ND)  # raises here, before the slow part
             for transform in transforms(self.values, size=encoder.size, resize=extract.resize, names=self.transforms):
                 x_MJD = invariance.transformed(extract, encoder, split, chosen, transform, resize=extract.resize)
@@ -96,15 +96,15 @@ class InvarianceCommand(Options):
                 identities[transform.name] = transform.identity
                 log.info("%s under %s: %d images x %d values", encoder.name, transform.name, *x_MJD.shape[:2])
         found = {}
-        for members in self._sets(encoders):
-            whole = fuse([clean[i] for i in members], self._how)
+        for members in self.sets(encoders):
+            whole = fuse([clean[i] for i in members], self.fusion)
             white = invariance.whitening(whole.x_ND)
             clean_MD = whole.x_ND[torch.from_numpy(chosen)]
             found[whole.name] = {
                 kind: invariance.measure(
                     white,
                     clean_MD,
-                    fuse([parts[i] for i in members], self._how).x_ND.unflatten(0, (len(chosen), -1)),
+                    fuse([parts[i] for i in members], self.fusion).x_ND.unflatten(0, (len(chosen), -1)),
                     identities[kind],
                     seed=self.seed,
                 )
@@ -119,24 +119,11 @@ class InvarianceCommand(Options):
         ]
         objects = torch.from_numpy(split.labels_N)
         found = {}
-        for members in self._sets(encoders):
-            whole = fuse([parts[i] for i in members], self._how)
+        for members in self.sets(encoders):
+            whole = fuse([parts[i] for i in members], self.fusion)
             measured = invariance.measure_views(invariance.whitening(whole.x_ND), whole.x_ND, objects, seed=self.seed)
             found[whole.name] = {dataset.name: measured}
         return found
-
-    @property
-    def _how(self) -> Any:
-        """The kind of fusion; for single models any kind will do."""
-        return "concat" if self.fuse == "none" else self.fuse
-
-    def _fuses(self, encoders: list[Encoder]) -> bool:
-        return self.fuse != "none" and len(encoders) > 1
-
-    def _sets(self, encoders: list[Encoder]) -> list[tuple[int, ...]]:
-        """Indices of the models of each representation: each model alone, then all fused."""
-        alone: list[tuple[int, ...]] = [(i,) for i in range(len(encoders))]
-        return [*alone, tuple(range(len(encoders)))] if self._fuses(encoders) else alone
 
 
 def _rows(models: tuple[str, ...], fusion: str, by_name: dict[str, Invariance], images: int) -> list[Row]:

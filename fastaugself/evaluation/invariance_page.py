@@ -40,8 +40,13 @@ def heatmap(found: Mapping[str, Mapping[str, Invariance]]) -> str:
     return matrix({model: {t: v.debiased.value for t, v in by_name.items()} for model, by_name in found.items()})
 
 
-def matrix(values: Mapping[str, Mapping[str, float]]) -> str:
-    """SVG heatmap of values[column][row] in [0, 1], with numbers; columns with long names are numbered."""
+def matrix(
+    values: Mapping[str, Mapping[str, float]], what: str = "cosine", lowest: Mapping[str, float] | None = None
+) -> str:
+    """SVG heatmap of values[column][row] in [0, 1], with numbers; columns with long names are numbered.
+
+    what: name of the values. lowest: value of each row at which the colours begin, default 0.
+    """
     rows = list(dict.fromkeys(name for column in values.values() for name in column))
     models = list(values)
     long = any(len(model) > 10 for model in models)
@@ -58,7 +63,8 @@ def matrix(values: Mapping[str, Mapping[str, float]]) -> str:
             if row not in values[model]:
                 continue
             value = values[model][row]
-            position = min(max(value, 0.0), 1.0)
+            least = lowest[row] if lowest else 0.0
+            position = min(max((value - least) / (1 - least), 0.0), 1.0)
             color = tuple(round(a + (b - a) * position) for a, b in zip(LOW, HIGH, strict=True))
             ink = "#fff" if position > 0.5 else "#1b1c1d"
             x = LABEL + CELL * i
@@ -72,7 +78,7 @@ def matrix(values: Mapping[str, Mapping[str, float]]) -> str:
     numbered = f'<ol class="note">{key}</ol>' if long else ""
     return (
         f'<div class="scroll"><svg class="chart" viewBox="0 0 {width} {height}" style="width:{width}px;max-width:none" '
-        f'role="img" aria-label="cosine of each row and model">{"".join(parts)}</svg></div>{numbered}'
+        f'role="img" aria-label="{escape(what)} of each row and model">{"".join(parts)}</svg></div>{numbered}'
     )
 
 

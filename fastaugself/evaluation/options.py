@@ -16,7 +16,7 @@ from .cache import default_folder
 from .datasets import read_dataset
 from .encoders import Encoder, load_encoder
 from .features import Extractor
-from .fusion import Representation
+from .fusion import Fusion, Representation
 from .protocols import Features, Protocol
 from .results import Row, write_result
 from .run import evaluate
@@ -83,6 +83,20 @@ class Options:
             same = sum(e.name == encoder.name or e.name.startswith(encoder.name + "#") for e in found)
             found.append(dataclasses.replace(encoder, name=f"{encoder.name}#{same + 1}") if same else encoder)
         return found
+
+    @property
+    def fusion(self) -> Fusion:
+        """The kind of fusion; for single models any kind will do."""
+        return "concat" if self.fuse == "none" else self.fuse
+
+    def fuses(self, encoders: Sequence[Encoder]) -> bool:
+        """Whether the models are also evaluated together."""
+        return self.fuse != "none" and len(encoders) > 1
+
+    def sets(self, encoders: Sequence[Encoder]) -> list[tuple[int, ...]]:
+        """Indices of the models of each representation: each model alone, then all fused."""
+        alone: list[tuple[int, ...]] = [(i,) for i in range(len(encoders))]
+        return [*alone, tuple(range(len(encoders)))] if self.fuses(encoders) else alone
 
     def read_data(self) -> Dataset:
         """Reads the data set, with a validation split and at most --limit samples per split."""

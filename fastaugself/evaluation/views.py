@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fastaugself_kernels import ViewPolicy, augment, sample_params
+from fastaugself_kernels.params import HEIGHT, LEFT, TOP, WIDTH
 
 from .encoders import Encoder
 from .prepare import in_threads
@@ -25,6 +26,18 @@ class Batch(NamedTuple):
     params_VBP: Tensor
     sizes_B2: Tensor
     shift_VB3: Tensor
+
+
+def centred(params_VBP: Tensor, sizes_B2: Tensor, policies: Sequence[ViewPolicy]) -> Tensor:
+    """The parameters, with the largest square crop in the centre for policies that always take it.
+
+    Of photos that are one pixel from square, the sampler draws one of both squares that fit.
+    """
+    out_VBP = params_VBP.clone()
+    for v, policy in enumerate(policies):
+        if policy.scale == policy.ratio == (1.0, 1.0):
+            out_VBP[v, :, [TOP, LEFT]] = ((sizes_B2 - out_VBP[v, :, [HEIGHT, WIDTH]]) / 2).floor()
+    return out_VBP
 
 
 def view_batches(
@@ -44,7 +57,7 @@ def view_batches(
         sizes_B2 = torch.tensor([photo.shape[:2] for photo in photos], dtype=torch.int32)
         ends = np.cumsum([photo.size for photo in photos])
         ids_B = torch.arange(first, first + len(photos))
-        params_VBP = sample_params(ids_B, sizes_B2, tuple(policies), seed=seed, epoch=0)
+        params_VBP = centred(sample_params(ids_B, sizes_B2, tuple(policies), seed=seed, epoch=0), sizes_B2, policies)
         x_VBCHW, shift_VB3 = augment(
             torch.from_numpy(np.concatenate([photo.reshape(-1) for photo in photos])).to(device),
             torch.from_numpy(np.concatenate([[0], ends[:-1]])).to(device),
