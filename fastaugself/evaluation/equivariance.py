@@ -95,7 +95,8 @@ def encode(
     rows = extract.cached(key, len(split), compute(), f"{encoder.name} on views")
     rows_NKF = rows[:, :-2].unflatten(1, (views, -1))
     x_NKD, params_NKP, shift_NK3 = rows_NKF.split([rows_NKF.shape[2] - P - 3, P, 3], 2)
-    features = Representation(encoder.name, x_NKD.flatten(0, 1), f"{identity} {policy} {seed} {views}")
+    draws = f"{identity} {replace(policy, size=1)} {seed} {views}"  # models of other sizes have the same parameters
+    features = Representation(encoder.name, x_NKD.flatten(0, 1), draws)
     return PhotoViews(
         features, params_NKP.transpose(0, 1).contiguous(), rows[:, -2:].int(), shift_NK3.transpose(0, 1).contiguous()
     )

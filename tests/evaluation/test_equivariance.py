@@ -1,17 +1,20 @@
 """`fastaugself eval equivariance`: the views, their cache, the results, the page and its errors."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 import torch
 
+from fastaugself.errors import UsageError
 from fastaugself.evaluation import equivariance
 from fastaugself.evaluation.commands_equivariance import Equivariance
 from fastaugself.evaluation.datasets import read_dataset
 from fastaugself.evaluation.encoders import Encoder
 from fastaugself.evaluation.equivariance import encode, policies
 from fastaugself.evaluation.features import Extractor
+from fastaugself.evaluation.fusion import fuse
 from fastaugself_kernels import augment, sample_params
 
 BLACK = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -60,6 +63,17 @@ def test_views_are_addressed_by_seed_photo_and_number(encoder, photos):
     assert torch.equal(more.params_KNP[:3], found.params_KNP)
     other = encode(Extractor(), encoder, split, policy, views=3, seed=8)
     assert not (other.params_KNP[..., :4] == found.params_KNP[..., :4]).all(-1).any()
+
+
+def test_models_of_other_sizes_have_views_with_the_same_parameters(encoder, photos):
+    split = read_dataset(photos).splits["test"]
+    large = dataclasses.replace(encoder, size=32)
+    first, second = (encode(Extractor(), m, split, policies(m.size)["all"], views=2, seed=0) for m in (encoder, large))
+    assert torch.equal(first.params_KNP, second.params_KNP)
+    assert fuse([first.features, second.features]).x_ND.shape == (12, 24)
+    other = encode(Extractor(), large, split, policies(32)["all"], views=2, seed=1)
+    with pytest.raises(UsageError, match="different images"):
+        fuse([first.features, other.features])
 
 
 def test_views_are_encoded_once(encoder, photos, tmp_path, monkeypatch):
