@@ -1,16 +1,21 @@
 """Features of inner layers: those that a hook sees, without a hook, for this project's ResNets and timm's models."""
 
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+import tiny_runs
 import torch
 from tiny_aware import config_of, learner_of, step_of, views_of
 from torch import nn
 
-from fastaugself import AugSelf, Backbone, MoCo, MoCoV3, SimCLR
+from fastaugself import SER, AugSelf, Backbone, MoCo, MoCoV3, SimCLR
 from fastaugself.errors import UsageError
 from fastaugself.models.build import build_backbone
 from fastaugself.models.inner import forward_inner, layer_widths, pooled
+from fastaugself.report.predictions import evaluate_heads
 from fastaugself.training.optim import set_learning_rate
 from fastaugself.training.setup import check_installation
 
@@ -49,7 +54,7 @@ def test_maps_are_those_that_a_hook_sees(config):
     for hook in hooks:
         hook.remove()
     found, maps = forward_inner(backbone, x, layers)
-    torch.testing.assert_close(found, expected)
+    assert torch.equal(found, expected)
     assert tuple(maps) == layers
     widths = layer_widths(backbone)
     for layer in layers:
@@ -62,6 +67,48 @@ def test_maps_are_those_that_a_hook_sees(config):
         assert maps[layer].shape[1] == widths[layer]
         torch.testing.assert_close(pooled(maps[layer]), maps[layer].flatten(2).mean(2))
     assert forward_inner(backbone, x, ())[1] == {}
+
+
+def of_timm(timm, name, **options):
+    torch.manual_seed(0)
+    return timm.create_model(name, num_classes=0, **options).eval()
+
+
+def bits_and_widths(backbone, size):
+    """Asserts that each layer alone, and all of them, leave the pooled features as they are, with the right widths."""
+    x, widths = torch.randn(1, 3, size, size), layer_widths(backbone)
+    with torch.no_grad():
+        expected = backbone(x)
+        for layers in (*((layer,) for layer in widths), tuple(reversed(widths))):
+            found, maps = forward_inner(backbone, x, layers)
+            assert torch.equal(found, expected) and maps.keys() == set(layers)
+            assert {layer: maps[layer].shape[1] for layer in layers} == {layer: widths[layer] for layer in layers}
+    return maps
+
+
+def test_pooled_features_have_the_bits_of_the_plain_forward_pass(timm):
+    """For the ResNets in both modes, ViTs of any patch, class token and pooling, and every family of test models."""
+    for name in ("resnet18", "resnet50"):
+        backbone, _ = build_backbone(Backbone(name=name, width=8))
+        assert list(layer_widths(backbone)) == ["layer1", "layer2", "layer3", "layer4"]
+        bits_and_widths(backbone.eval(), 40)
+        backbone.train()
+        x = torch.randn(3, 3, 40, 40)
+        assert torch.equal(backbone(x), forward_inner(backbone, x, ("layer2",))[0])  # batch statistics
+    maps = bits_and_widths(of_timm(timm, "vit_small_patch16_224", img_size=32, patch_size=8), 32)
+    assert len(maps) == 12 and {tuple(x.shape) for x in maps.values()} == {(1, 384, 4, 4)}
+    names = timm.list_models("test_*")
+    assert len(names) > 10
+    for name in names:
+        size = 48 if not timm.get_pretrained_cfg(name).fixed_input_size else 160
+        bits_and_widths(of_timm(timm, name), size)
+
+
+def test_blocks_that_are_not_layers_are_counted_by_stage(timm):
+    """Hiera has 10 blocks and 4 maps, and would stop at the last map that is asked for."""
+    backbone = of_timm(timm, "hiera_tiny_224", img_size=(64, 64))
+    maps = bits_and_widths(backbone, 64)
+    assert maps.keys() == {"stage1", "stage2", "stage3", "stage4"} and maps["stage1"].shape[2:] == (16, 16)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "timm:test_vit"])
@@ -101,14 +148,42 @@ def test_the_heads_take_the_pooled_features_of_the_layer(batched):
         torch.testing.assert_close(learner_losses[name], value.detach(), rtol=1e-4, atol=1e-5)
 
 
-def test_gradients_reach_the_layer_and_nothing_above_it():
-    config = augself_at("layer2", only=True)
+@pytest.mark.parametrize(
+    ("layer", "name", "parts"),
+    [
+        ("layer2", "resnet18", ("layer1", "layer2", "layer3", "layer4")),
+        ("block2", "timm:test_vit", ("blocks.0", "blocks.1", "blocks.2", "blocks.5")),
+    ],
+)
+def test_gradients_reach_the_layer_and_nothing_above_it(layer, name, parts):
+    config = augself_at(layer, name, only=True)
     learner = learner_of(config)
     learner(views_of(config)).loss.backward()
-    backbone = learner.method.backbone
-    for name, reached in (("layer1", True), ("layer2", True), ("layer3", False), ("layer4", False)):
-        grads = [p.grad for p in getattr(backbone, name).parameters()]
-        assert any(g is not None and g.abs().sum() > 0 for g in grads) == reached, name
+    for part, reached in zip(parts, (True, True, False, False), strict=True):
+        grads = [p.grad for p in learner.method.backbone.get_submodule(part).parameters()]
+        assert all(g is not None for g in grads)  # DDP waits for every parameter
+        assert any(g.abs().sum() > 0 for g in grads) == reached, part
+
+
+DDP = """
+import sys
+sys.path.insert(0, sys.argv[2])
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+from tiny_aware import config_of, learner_of, views_of
+from fastaugself import AugSelf
+
+dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}/meet", rank=0, world_size=1)
+config = config_of(augself=AugSelf(crop=1.0, color=0.5, hidden=8, layer="layer2", only=True))
+model = DistributedDataParallel(learner_of(config))
+for _ in range(3):
+    model(views_of(config)).loss.backward()
+"""
+
+
+def test_ddp_does_not_wait_for_layers_above(tmp_path):
+    helpers = str(Path(__file__).parents[1] / "helpers")
+    subprocess.run([sys.executable, "-c", DDP, str(tmp_path), helpers], check=True, timeout=120)
 
 
 @pytest.mark.parametrize("method", [MoCo(queue=32, dim=8), MoCoV3(dim=8, hidden=16)])
@@ -145,6 +220,53 @@ def test_layers_that_do_not_exist_are_refused_before_data_is_opened():
     ):
         check_installation(config, torch.device("cpu"))
     check_installation(augself_at("block2", "timm:test_vit"), torch.device("cpu"))
+    config = config_of("ser", aware=(SER(layer="block99"),))
+    with pytest.raises(UsageError, match=r"pass --ser\.layer block5, or --ser\.weight 0"):  # SER knows no `last`
+        check_installation(config, torch.device("cpu"))
+
+
+RUNS = {
+    "moco": {"augself": AugSelf(crop=1.0, color=0.5, hidden=8, layer="layer3")},
+    "vit": {
+        "augself": AugSelf(crop=1.0, color=0.5, hidden=8, layer="block2"),
+        "method": SimCLR(dim=8),
+        "backbone": Backbone(name="timm:test_vit"),
+        "view": config_of("ser").view,
+    },
+}
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_a_run_resumes_with_the_same_bits_and_the_report_takes_the_features_of_the_layer(run, beton, tmp_path):
+    whole = tiny_runs.train(tiny_runs.config(beton, tmp_path / "whole", max_steps=5, **RUNS[run]))
+    tiny_runs.train(tiny_runs.config(beton, tmp_path / "parts", max_steps=2, **RUNS[run]))
+    tiny_runs.train(tiny_runs.config(beton, tmp_path / "parts", max_steps=5, **RUNS[run]))
+    states = [tiny_runs.saved_weights(tmp_path / part) for part in ("whole", "parts")]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(v, states[1][k]) for k, v in states[0].items() if isinstance(v, torch.Tensor))
+
+    method, heads, seen, taken = whole.learner.method, whole.learner.augself, [], []
+    name = "layer3" if run == "moco" else "blocks.1"
+    encoders = (method.backbone, method.backbone if run == "vit" else method.momentum_backbone)
+    hooks = [
+        encoder.get_submodule(name).register_forward_hook(lambda m, i, o: seen.append(o))
+        for encoder in dict.fromkeys(encoders)
+    ]
+    original = heads.predict
+    heads.predict = lambda f1, f2: (taken.extend((f1, f2)), original(f1, f2))[1]
+    found = evaluate_heads(whole, cases=2, count=8)
+    for hook in hooks:
+        hook.remove()
+    del heads.predict
+    assert found.total == 8 and {score.head for score in found.scores} == {"crop", "color"}
+    assert len(seen) == len(taken) == 4  # two views of the cases, and of the pairs that are scored
+    for output, features in zip(seen, taken, strict=True):
+        if run == "vit":
+            tokens = output[:, -9:]
+            expected = nn.functional.layer_norm(tokens, tokens.shape[-1:]).mean(1)
+        else:
+            expected = output.mean((2, 3))
+        torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_method_that_encodes_by_itself_is_told():
