@@ -4,8 +4,8 @@
     python scripts/collapse_check.py TRAIN VAL --presets simclr simclr-essl ... --json results/<machine>/aware.json
 
 TRAIN, VAL: folders of photos or .beton files, as for --data.train and --data.val. The configurations are those of
-recipes/study.py with a ResNet-18 of half the width at 48 px and a batch size of 64, so that eight methods take minutes
-on a CPU. It prints the loss in the first and last tenth of the steps, the effective rank of the features (RankMe,
+recipes/study.py with a ResNet-18 of half the width at 48 px (`--size`) and a batch size of 64, so that eight methods
+take minutes on a CPU. It prints the loss in the first and last tenth of the steps, the effective rank of the features (RankMe,
 Garrido 2023, arXiv 2210.02885; 1 = collapsed) and k-NN accuracy before and after. The record also has the first and
 last tenth of each objective's losses and metrics, and the baselines of the losses. Rows are written one by one; presets
 that the record already has are not trained again. The exit code is 1 if a method's rank falls below half of that of
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("train", type=Path)
     parser.add_argument("val", type=Path)
     parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--size", type=int, default=48, help="of the views in pixels")
     parser.add_argument("--parts", default="-augself", help="'', -augself, -cassle or -augself-cassle")
     parser.add_argument("--methods", nargs="*", help="default: all")
     parser.add_argument("--presets", nargs="*", default=[], help="of recipes/study.py, instead of methods and parts")
@@ -51,7 +52,7 @@ def main() -> None:
         name + options.parts if name + options.parts in study["PRESETS"] else name
         for name in options.methods or study["METHODS"]
     ]
-    settings = {"steps": options.steps, "train": options.train.name}
+    settings = {"steps": options.steps, "size": options.size, "train": options.train.name}
     rows: list[dict[str, Any]] = []
     if options.json and options.json.exists():
         before = json.loads(options.json.read_text())
@@ -61,7 +62,7 @@ def main() -> None:
         if any(row["name"] == name for row in rows):
             continue
         with tempfile.TemporaryDirectory() as folder:
-            config = small(study["PRESETS"][name], data, Path(folder))
+            config = small(study["PRESETS"][name], data, Path(folder), options.size)
             rows.append({"name": name, **check(replace(config, max_steps=options.steps))})
         values = list(rows[-1].values())[: len(HEADINGS)]
         print(("{:>14} " + "{:>14.4g} " * (len(HEADINGS) - 1)).format(*values), flush=True)
@@ -74,13 +75,13 @@ def main() -> None:
         sys.exit(f"collapsed: {', '.join(collapsed)}")
 
 
-def small(preset: Callable[[], Pretrain], data: Data, run: Path) -> Pretrain:
+def small(preset: Callable[[], Pretrain], data: Data, run: Path, size: int) -> Pretrain:
     """The preset with the model, view and batch size of this check."""
     config = preset()
     return replace(
         config,
         data=data,
-        view=replace(config.view, size=48),
+        view=replace(config.view, size=size),
         augment=Augment(blur_kernel=5),
         backbone=config.backbone if config.backbone.name.startswith("timm:") else replace(config.backbone, width=32),
         optim=replace(config.optim, warmup_epochs=0.5),

@@ -8,5 +8,5 @@ class EncoderOnly(Method):
 
     def forward(self, views: Views) -> Output:
         features = self.encode(self.backbone, views)
-        # Zero, with zero gradients: DDP waits for every parameter, also for layers above the one that an objective reads.
+        # Zero, with zero gradients: DDP waits for every parameter, also for those above the layer that is read.
         return Output(0.0 * (features[0].float().sum() + features[1].float().sum()), features)
