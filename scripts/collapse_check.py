@@ -5,11 +5,11 @@
 
 TRAIN, VAL: folders of photos or .beton files, as for --data.train and --data.val. The configurations are those of
 recipes/study.py with a ResNet-18 of half the width at 48 px (`--size`) and a batch size of 64, so that eight methods
-take minutes on a CPU. It prints the loss in the first and last tenth of the steps, the effective rank of the features (RankMe,
-Garrido 2023, arXiv 2210.02885; 1 = collapsed) and k-NN accuracy before and after. The record also has the first and
-last tenth of each objective's losses and metrics, and the baselines of the losses. Rows are written one by one; presets
-that the record already has are not trained again. The exit code is 1 if a method's rank falls below half of that of
-random weights. A few hundred steps show that the losses work, not how well.
+take minutes on a CPU. It prints the loss in the first and last tenth of the steps, the effective rank of the features
+(RankMe, Garrido 2023, arXiv 2210.02885; 1 = collapsed) and k-NN accuracy before and after. The record also has the
+first and last tenth of each objective's losses and metrics, and the baselines of the losses. Rows are written one by
+one; presets that the record already has are not trained again. The exit code is 1 if a method's rank falls below half
+of that of random weights. A few hundred steps show that the losses work, not how well.
 """
 
 import argparse
