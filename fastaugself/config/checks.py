@@ -337,7 +337,8 @@ def _check_no_base_loss(config: "Pretrain", varying: set[str]) -> None:
 def check_layers(config: "Pretrain", backbone: nn.Module) -> None:
     """Raises UsageError for an inner layer that the backbone does not have. backbone: built, on any device."""
     for name, options in config.objectives.items():
-        inner.check_layers(backbone, options.layers, f"--{name}.layer")
+        without = "--augself.layer last" if name == "augself" else f"--{name}.weight 0"
+        inner.check_layers(backbone, options.layers, f"--{name}.layer", without)
 
 
 def check_chunks(config: "Pretrain", processes: int) -> None:

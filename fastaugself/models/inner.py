@@ -38,14 +38,17 @@ def layer_widths(backbone: nn.Module) -> dict[str, int]:
     return {f"{kind}{i + 1}": int(info["num_chs"]) for i, info in enumerate(infos)}
 
 
-def check_layers(backbone: nn.Module, layers: tuple[str, ...], option: str) -> None:
-    """Raises UsageError if the backbone lacks one of the layers. option: that named them, as on the command line."""
+def check_layers(backbone: nn.Module, layers: tuple[str, ...], option: str, without: str) -> None:
+    """Raises UsageError if the backbone lacks one of the layers.
+
+    option: that named them, as on the command line. without: options with which no layer is needed.
+    """
     known = layer_widths(backbone)
     for layer in layers:
         if layer not in known:
             names = f"its layers are {', '.join(known)}" if known else "it does not return features of inner layers"
             instead = f"{option} {list(known)[-2 if len(known) > 1 else -1]}, or " if known else ""
-            raise UsageError(f"{option} {layer}: the backbone has no such layer, {names}; pass {instead}{option} last")
+            raise UsageError(f"{option} {layer}: the backbone has no such layer, {names}; pass {instead}{without}")
 
 
 def forward_inner(backbone: Any, x_BCHW: Tensor, layers: tuple[str, ...]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -57,7 +60,9 @@ def forward_inner(backbone: Any, x_BCHW: Tensor, layers: tuple[str, ...]) -> tup
     kind = _kind(backbone)
     indices = [int(layer.removeprefix(kind)) - 1 for layer in layers]
     # The final features are those of the last block; norm=False because the last norm belongs to these only.
-    final, maps = backbone.forward_intermediates(x_BCHW, indices=sorted(set(indices)), norm=False, output_fmt="NCHW")
+    # stop_early=False because Hiera would leave out the blocks after the last layer asked for.
+    options: dict[str, Any] = {"norm": False, "stop_early": False, "output_fmt": "NCHW"}
+    final, maps = backbone.forward_intermediates(x_BCHW, indices=sorted(set(indices)), **options)
     found = dict(zip(sorted(set(indices)), maps, strict=True))
     inner = {layer: found[i] for layer, i in zip(layers, indices, strict=True)}
     if kind == "block":
@@ -70,8 +75,11 @@ def pooled(map_BCHW: Tensor) -> Tensor:
     return map_BCHW.mean((2, 3))
 
 
-def _kind(backbone: nn.Module) -> str:
-    return "block" if hasattr(backbone, "blocks") and hasattr(backbone, "patch_embed") else "stage"
+def _kind(backbone: Any) -> str:
+    """How the layers of a timm model are named: by block if each has a map of patch tokens, or else by stage."""
+    if not (hasattr(backbone, "blocks") and hasattr(backbone, "patch_embed")):
+        return "stage"
+    return "block" if len(backbone.blocks) == len(getattr(backbone, "feature_info", ())) else "stage"
 
 
 def _normalized(map_BCHW: Tensor) -> Tensor:
