@@ -15,15 +15,15 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastaugself_kernels import Targets, ViewPolicy, augself_targets
 
 from ..errors import UsageError
 from ..methods.base import Method
 from ..models.heads import ParallelMlps
-from ..models.inner import forward_inner, pooled
-from .base import AwareConfig, AwareContext, AwareInputs, AwareObjective, AwareOutput, register_aware
+from ..models.inner import check_layers, forward_inner, pooled
+from .base import AwareConfig, AwareContext, AwareInputs, AwareObjective, AwareOutput, Setting, register_aware
 
 # Output width of each head, in the order in which losses are reported.
 HEADS = {"crop": 4, "color": 4, "flip": 1, "blur": 1, "rotation": 4, "solarize": 1}
@@ -91,6 +91,9 @@ class AugSelf(AwareConfig):
     @property
     def layers(self) -> tuple[str, ...]:
         return () if self.layer == "last" else (self.layer,)
+
+    def check_backbone(self, backbone: nn.Module, setting: Setting) -> None:
+        check_layers(backbone, self.layers, "--augself.layer", "--augself.layer last")
 
     def build(self, context: AwareContext) -> "AugSelfLoss":
         width = context.num_features if self.layer == "last" else context.layer_widths[self.layer]

@@ -22,6 +22,7 @@ from ..errors import UsageError
 from ..methods.base import ExtraViews, Method, MethodConfig, Views
 from ..models.build import Backbone
 from ..models.heads import Projector
+from ..models.inner import check_layers
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,10 @@ class ViewRequest:
     def __post_init__(self) -> None:
         if self.copied not in COLUMNS:
             raise ValueError(f"ViewRequest.copied must be one of {', '.join(COLUMNS)}, got {self.copied!r}")
+
+    def photos(self, batch_size: int) -> int:
+        """Number of photos that give these views, of a batch of one process."""
+        return min(batch_size, max(2, round(self.fraction * batch_size)))
 
 
 def unique(requests: Mapping[str, tuple[ViewRequest, ...]]) -> tuple[ViewRequest, ...]:
@@ -180,11 +185,15 @@ class AwareConfig:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Inner layers whose feature maps the objective needs, as named by `models.inner.layer_widths`."""
+        """Inner layers whose feature maps of the global views it needs, as named by `models.inner.layer_widths`."""
         return ()
 
     def check(self, setting: Setting) -> None:
         """Raises UsageError if the options do not fit the rest of the configuration."""
+
+    def check_backbone(self, backbone: nn.Module, setting: Setting) -> None:
+        """Raises UsageError if the backbone lacks what the objective needs. backbone: on any device, without values."""
+        check_layers(backbone, self.layers, f"--{self.name}.layer", f"--{self.name}.weight 0")
 
     def projector_type(self, inner: Callable[..., Projector]) -> Callable[..., Projector]:
         """The class or function that builds the base method's projector. inner: the one so far."""

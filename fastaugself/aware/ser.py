@@ -1,4 +1,4 @@
-"""SER: inner patch features of two views are carried to a common frame and matched (Lee et al. 2026, arXiv 2603.06693).
+"""SER: inner patch features of a view are carried to the frame of another and matched (Lee 2026, arXiv 2603.06693).
 
 A small share of the photos gives two further views of the same crop, each with its own colours and its own rotation by
 quarter turns and flip. At an early block of a ViT, the feature map of the momentum encoder for one view is transported
@@ -10,15 +10,19 @@ convolutions. With query patches u_j of the encoder, transported key patches v_j
 for both directions, with the patches of all processes. Published: weight 1, T 0.5, block 3 of 12, 1 % of the photos,
 MoCo v3 on a ViT-S/16. Where the method has no momentum encoder, the encoder's own maps are the keys, with a gradient.
 
-Different from the published code: the photos stay in the batch of the base method with their other views too; views are
-square and not resized (theirs are 0.7 to 1.3 times as large, of other aspect ratios); rotations and flips are drawn
-freely for each view (theirs have a constant relative element in a step); and timm's class token takes part from the
-first block (theirs joins after block 3).
+Different from the published code (github.com/aitrics-chris/SER): views are square and not resized (theirs are 0.7 to
+1.3 times as large, of other aspect ratios, and positions are interpolated); flips and rotations are drawn for each view
+by itself (theirs are such that view 1 and view 2 differ by the same element for all photos of a step); both views have
+the photometric policy of view 1 (theirs have one each); the photos keep their two views in the base method (theirs,
+20 of 2048 in all, have these two instead; here each process rounds its own share); tokens are normalised without
+weights (theirs have a layer norm of their own); and timm's class token takes part from the first block (theirs joins
+after block 3). The head's convolutions have no biases, as in the code.
 
 Shape suffixes: V views, B batch, C channels, H W, P parameter columns, L patches, S all patches of the queries, K all
 patches of the keys.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -28,9 +32,9 @@ from torch import Tensor, nn
 from fastaugself_kernels import ViewPolicy
 from fastaugself_kernels.params import FLIP, ROTATION
 
-from ..distributed import gather_with_gradient, rank
+from ..distributed import gather_with_gradient, rank, world_size
 from ..errors import UsageError
-from ..models.inner import forward_inner
+from ..models.inner import check_layers, forward_inner, layer_widths, patch_size
 from .base import (
     AwareConfig,
     AwareContext,
@@ -59,7 +63,8 @@ class SER(AwareConfig):
     layer: str = "block3"
     """Block of the ViT whose patch features are matched."""
     fraction: float = 0.01
-    """Fraction of the photos of a process that give the two further views; at least two photos."""
+    """Fraction of the photos of a process that give the two further views, at least two photos; memory for similarities
+    grows with its square."""
     hidden: int = 512
     """Width of the two convolutions of the head."""
     only: bool = False
@@ -74,10 +79,6 @@ class SER(AwareConfig):
                 f"--ser.fraction must be at most 1, got {self.fraction}; pass --ser.fraction {SER.fraction}"
             )
 
-    @property
-    def layers(self) -> tuple[str, ...]:
-        return (self.layer,)
-
     def requests(self, policies: tuple[ViewPolicy, ViewPolicy]) -> tuple[ViewRequest, ...]:
         policy = replace(policies[0], flip=0.5, rotation=1.0)
         return (ViewRequest(policy, count=2, same=("crop",), fraction=self.fraction, encode=False),)
@@ -89,18 +90,39 @@ class SER(AwareConfig):
                 "--backbone.name timm:vit_small_patch16_224, or --ser.weight 0"
             )
 
+    def check_backbone(self, backbone: nn.Module, setting: Setting) -> None:
+        """Refuses backbones without maps of patch tokens, and views that are not whole patches wide."""
+        without, size = f"--ser.weight {self.weight:g}", setting.policies[0].size
+        if not any(layer.startswith("block") for layer in layer_widths(backbone)):
+            raise UsageError(
+                f"{without} needs a ViT, and {setting.backbone.name} has no blocks of patch tokens; pass "
+                "--backbone.name timm:vit_small_patch16_224, or --ser.weight 0"
+            )
+        check_layers(backbone, (self.layer,), "--ser.layer", "--ser.weight 0")
+        patch = patch_size(backbone, self.layer)
+        if size % patch:
+            raise UsageError(
+                f"{without}: views of {size} pixels are no whole number of patches of {patch}, which a flip would "
+                f"permute; pass --view.size {max(1, size // patch) * patch}, or --ser.weight 0"
+            )
+
     def build(self, context: AwareContext) -> "SERObjective":
-        return SERObjective(self, context.layer_widths[self.layer])
+        return SERObjective(self, context)
 
 
 class SERObjective(AwareObjective):
-    """The head on feature maps. channels: of the inner layer."""
+    """The head on feature maps of the inner layer."""
 
     config: SER
 
-    def __init__(self, config: SER, channels: int) -> None:
+    def __init__(self, config: SER, context: AwareContext) -> None:
         super().__init__(config)
-        hidden = config.hidden
+        channels, hidden = context.layer_widths[config.layer], config.hidden
+        (request,) = config.requests(context.policies)
+        self.photos = request.photos(context.batch_size)
+        """Number of photos on each process."""
+        self.patches = (request.policy.size // patch_size(context.method.backbone, config.layer)) ** 2
+        """Number of patches per view."""
         self.head = nn.Sequential(
             nn.Conv2d(channels, hidden, 1, bias=False), nn.GELU(), nn.Conv2d(hidden, hidden, 1, bias=False)
         )
@@ -122,6 +144,11 @@ class SERObjective(AwareObjective):
             results.append(patch_loss(heads[0][b], carried, self.config.temperature))
         loss, accuracy, cosine = (torch.stack(values).mean() for values in zip(*results, strict=True))
         return AwareOutput({"ser": loss}, {"ser_accuracy": accuracy, "ser_cosine": cosine})
+
+    def baseline_losses(self, params_VBP: Tensor, sizes_B2: Tensor) -> dict[str, Tensor]:
+        """The loss if all patches are equal: log(1 + number of patches of other photos)."""
+        others = (self.photos * world_size() - 1) * self.patches
+        return {"ser": params_VBP.new_tensor(math.log(1 + others))}
 
 
 def transported(map_BCHW: Tensor, from_BP: Tensor, to_BP: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ from fastaugself_kernels.params import default_blur_kernel
 from ..aware.augself import HEADS as AUGSELF_HEADS
 from ..aware.base import AwareConfig, Setting
 from ..errors import UsageError
-from ..models import inner
 from ..models.resnet import STAGES
 
 if TYPE_CHECKING:
@@ -245,14 +244,7 @@ def _check_cassle(config: "Pretrain", varying: set[str]) -> None:
 
 def _check_objectives(config: "Pretrain", varying: set[str]) -> None:
     """Refuses objectives that cannot be trained with these views, this method or this backbone."""
-    setting = Setting(
-        config.method,
-        config.backbone,
-        config.policies,
-        batch_size=config.batch_size,
-        base_loss=config.base_loss,
-        conditioned=config.cassle.condition_dim > 0,
-    )
+    setting = _setting(config)
     kinds = [options.name for options in config.aware]
     for name in kinds:
         if kinds.count(name) > 1 or name == "augself":
@@ -278,6 +270,17 @@ def _check_objectives(config: "Pretrain", varying: set[str]) -> None:
             f"--{first}.weight 0, or --{second}.weight 0"
         )
     _check_layers(config)
+
+
+def _setting(config: "Pretrain") -> Setting:
+    return Setting(
+        config.method,
+        config.backbone,
+        config.policies,
+        batch_size=config.batch_size,
+        base_loss=config.base_loss,
+        conditioned=config.cassle.condition_dim > 0,
+    )
 
 
 def _without(config: "Pretrain", options: AwareConfig, augmentation: str) -> str:
@@ -334,11 +337,10 @@ def _check_no_base_loss(config: "Pretrain", varying: set[str]) -> None:
         )
 
 
-def check_layers(config: "Pretrain", backbone: nn.Module) -> None:
-    """Raises UsageError for an inner layer that the backbone does not have. backbone: built, on any device."""
-    for name, options in config.objectives.items():
-        without = "--augself.layer last" if name == "augself" else f"--{name}.weight 0"
-        inner.check_layers(backbone, options.layers, f"--{name}.layer", without)
+def check_backbone(config: "Pretrain", backbone: nn.Module) -> None:
+    """Raises UsageError for a backbone that an objective cannot use. backbone: built, on any device."""
+    for options in config.objectives.values():
+        options.check_backbone(backbone, _setting(config))
 
 
 def check_chunks(config: "Pretrain", processes: int) -> None:

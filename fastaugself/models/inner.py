@@ -38,6 +38,12 @@ def layer_widths(backbone: nn.Module) -> dict[str, int]:
     return {f"{kind}{i + 1}": int(info["num_chs"]) for i, info in enumerate(infos)}
 
 
+def patch_size(backbone: Any, block: str) -> int:
+    """Pixels per side of the patches whose tokens are in the map of a block; 0 if the backbone has no such block."""
+    is_block = block in layer_widths(backbone) and block.startswith("block")
+    return int(backbone.feature_info[int(block[5:]) - 1]["reduction"]) if is_block else 0
+
+
 def check_layers(backbone: nn.Module, layers: tuple[str, ...], option: str, without: str) -> None:
     """Raises UsageError if the backbone lacks one of the layers.
 

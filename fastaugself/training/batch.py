@@ -112,7 +112,7 @@ class BatchMaker:
     def _extra(self, photos: RaggedBatch, request: ViewRequest, params_VBP: Tensor) -> ExtraViews:
         """The views of a request. params_VBP: drawn for all photos of the batch."""
         B, copies = len(photos.sizes_B2), max(1, len(request.copies))
-        count = min(B, max(2, round(request.fraction * B)))
+        count = request.photos(B)
         params_VBP, sizes_B2, offsets_B = params_VBP[:, :count], photos.sizes_B2[:count], photos.offsets_B[:count]
         if request.share is not None:
             params_VBP = shared(params_VBP, sizes_B2, request.share)

@@ -3,7 +3,7 @@
 import torch
 
 from ..aware.learner import Learner
-from ..config.checks import check_layers, check_photos
+from ..config.checks import check_backbone, check_photos
 from ..config.schema import Pretrain
 from ..data.loader import BatchTooLarge, Loader
 from ..distributed import World
@@ -29,7 +29,7 @@ def check_installation(config: Pretrain, device: torch.device) -> None:
     """
     with torch.device("meta"):
         backbone, _ = build_backbone(config.backbone, image_size=config.view.size)
-    check_layers(config, backbone)
+    check_backbone(config, backbone)
     if config.optim.implementation == "apex":
         apex_optimizers()
         if device.type != "cuda":
