@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -21,6 +21,7 @@ from .equivariance import Measured, PhotoViews, Standard
 from .features import Extractor
 from .fusion import fuse
 from .options import Options
+from .own_predictor import OwnPredictor, own_predictor
 from .results import Row, label, number
 from .splits import Dataset
 
@@ -33,7 +34,8 @@ FEWEST = {"train": 8, "test": 2}  # photos: of training the predictor, and of an
 class Equivariance(Options):
     """Equivariance: whether the features of a view can be predicted from another view's and both views' parameters.
 
-    A predictor is trained on the features of the training photos' views, for each augmentation alone.
+    A predictor is trained on the features of the training photos' views, for each augmentation alone. Runs of EquiMod,
+    SEN, SIE and seq-JEPA are also measured with the predictor that they trained themselves.
     """
 
     augmentations: tuple[str, ...] = ("all", "crop", "color", "blur", "flip")
@@ -60,6 +62,8 @@ class Equivariance(Options):
                     f"{dataset.name} has {len(dataset.split(split))} photos in the {split} split, and equivariance "
                     f"needs at least {fewest}: pass --data with more photos, or a larger --limit"
                 )
+        if self.fuses(encoders):  # features that cannot be fused are refused here, before the slow part
+            self._views(dataset, extract, encoders, "test", self.augmentations[0])
         found: dict[str, dict[str, Measured]] = {}
         rows: list[Row] = []
         for members in self.sets(encoders):
@@ -68,6 +72,11 @@ class Equivariance(Options):
             by_name = self._model(dataset, extract, [encoders[i] for i in members])
             found[label(" + ".join(names), fusion)] = by_name
             rows += _rows(names, fusion, by_name, len(dataset.split("test")))
+            own = own_predictor(encoders[members[0]]) if len(members) == 1 else None
+            if own is not None:
+                by_name = self._own(dataset, extract, encoders[members[0]], own)
+                found[f"{names[0]}, {own.title}'s own predictor"] = by_name
+                rows += _rows(names, fusion, by_name, len(dataset.split("test")), by=f" by {own.title}")
         sizes = {name: len(dataset.split(name)) for name in FEWEST}
         path = self.write(dataset, encoders, rows, details={"splits": dataset.how, "sizes": sizes}, began=began)
         from .equivariance_page import write_page
@@ -93,6 +102,26 @@ class Equivariance(Options):
             log.info("%s under %s: MRR %s", models, name, number(found[name].scores["MRR"].value))
         return found
 
+    def _own(self, dataset: Dataset, extract: Extractor, encoder: Encoder, own: OwnPredictor) -> dict[str, Measured]:
+        """The scores of the predictor that a run trained itself, by augmentation."""
+        found = {}
+        every = equivariance.policies(encoder.size)
+        split = dataset.split("test")
+        source = None
+        if own.from_plain:
+            plain = equivariance.encode(extract, encoder, split, ViewPolicy.none(encoder.size), views=1, seed=self.seed)
+            source = plain.features.x_ND[:, None].expand(-1, self.views, -1)
+        for name in self.augmentations:
+            options: dict[str, Any] = {"views": self.views, "seed": self.seed + 1}
+            views = equivariance.encode(extract, encoder, split, every[name], **options)
+            a = views.parameters(every[name])
+            unit = Standard(a.flatten(0, 1))
+            condition = own.condition(views.params_KNP, views.sizes_N2)
+            f = views.features.x_ND.unflatten(0, (-1, self.views))
+            scores = equivariance.measure(own, f, condition, unit(a), source_NKD=source)
+            found[name] = equivariance.summary(scores, unit(a), seed=self.seed)
+        return found
+
     def _views(
         self, dataset: Dataset, extract: Extractor, members: Sequence[Encoder], split: str, name: str
     ) -> tuple[Tensor, Tensor]:
@@ -108,12 +137,14 @@ class Equivariance(Options):
         return fused.x_ND.unflatten(0, (-1, count)), parts[0].parameters(policy)
 
 
-def _rows(models: tuple[str, ...], fusion: str, by_name: Mapping[str, Measured], photos: int) -> list[Row]:
+def _rows(
+    models: tuple[str, ...], fusion: str, by_name: Mapping[str, Measured], photos: int, *, by: str = ""
+) -> list[Row]:
     return [
         Row(
             models,
             fusion,
-            f"{metric} under {name}",
+            f"{metric}{by} under {name}",
             score,
             photos,
             {"chance": measured.chance[metric], "ceiling": measured.ceiling.get(metric)},

@@ -190,20 +190,28 @@ def fit_predictor(
 
 @torch.no_grad()
 def measure(
-    predictor: ViewPredictor, f_NKD: Tensor, condition_NKn: Tensor, a_NKn: Tensor, *, chunk: int = 64
+    predictor: ViewPredictor,
+    f_NKD: Tensor,
+    condition_NKn: Tensor,
+    a_NKn: Tensor,
+    *,
+    source_NKD: Tensor | None = None,
+    chunk: int = 64,
 ) -> PhotoScores:
     """The scores of a predictor on every photo.
 
     f_NKD: features. condition_NKn: parameters as the predictor takes them. a_NKn: parameters as PRE measures them.
-    chunk: photos at a time, for K * K predictions each.
+    source_NKD: features that it predicts from, by default those of the views. chunk: photos at a time, for K * K
+    predictions each.
     """
     K = f_NKD.shape[1]
     found = []
-    for f, condition, a in zip(f_NKD.split(chunk), condition_NKn.split(chunk), a_NKn.split(chunk), strict=True):
+    parts = (f_NKD, f_NKD if source_NKD is None else source_NKD, condition_NKn, a_NKn)
+    for f, source, condition, a in zip(*(part.split(chunk) for part in parts), strict=True):
         y = predictor.embed_view(f.flatten(0, 1)).unflatten(0, (-1, K))
         first, second = (t.flatten() for t in torch.meshgrid(torch.arange(K), torch.arange(K), indexing="ij"))
         yhat = predictor.predict_view(
-            f[:, first].flatten(0, 1), condition[:, first].flatten(0, 1), condition[:, second].flatten(0, 1)
+            source[:, first].flatten(0, 1), condition[:, first].flatten(0, 1), condition[:, second].flatten(0, 1)
         )
         found.append(score_photos(y, yhat.unflatten(0, (-1, K, K)), a))
     return PhotoScores(*(torch.cat(column) for column in zip(*found, strict=True)))

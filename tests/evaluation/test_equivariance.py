@@ -5,16 +5,20 @@ import json
 
 import numpy as np
 import pytest
+import tiny_runs
 import torch
 
+from fastaugself import SEN, SIE, AugSelf, EquiMod, SeqJEPA, SimCLR, ViewPolicy
 from fastaugself.errors import UsageError
 from fastaugself.evaluation import equivariance
 from fastaugself.evaluation.commands_equivariance import Equivariance
 from fastaugself.evaluation.datasets import read_dataset
-from fastaugself.evaluation.encoders import Encoder
+from fastaugself.evaluation.encoders import Encoder, load_encoder
 from fastaugself.evaluation.equivariance import encode, policies
 from fastaugself.evaluation.features import Extractor
 from fastaugself.evaluation.fusion import fuse
+from fastaugself.evaluation.own_predictor import own_predictor
+from fastaugself.probes.equivariance import score_photos
 from fastaugself_kernels import augment, sample_params
 
 BLACK = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -214,3 +218,55 @@ def test_bad_options_are_refused(options, message, photos, tmp_path):
     with pytest.raises(ValueError, match=message):
         Equivariance(("random:resnet18",), photos, out=tmp_path / "out", size=32, **options)()
     assert not list((tmp_path / "out").glob("*.json"))
+
+
+OWN = {
+    "equimod": EquiMod(hidden=16, dim=8, condition_dim=6),
+    "experts": EquiMod(experts=2, residual=True, condition_dim=6),
+    "sen": SEN(hidden=16, dim=8),
+    "sie": SIE(hidden=16, dim=8),
+    "seqjepa": SeqJEPA(action_dim=8, depth=1, hidden=16),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_run_is_also_measured_by_its_own_predictor(name, beton, photos, tmp_path):
+    run = tmp_path / name
+    off = AugSelf(crop=0, color=0)
+    tiny_runs.train(tiny_runs.config(beton, run, method=SimCLR(dim=8), augself=off, aware=(OWN[name],), max_steps=2))
+    options = {"models": (str(run),), "data": photos, "augmentations": ("crop",), "views": 3, "train_views": 2}
+    rows = Equivariance(**options, epochs=1, out=tmp_path / "out", cache=tmp_path / "cache")()
+    title = OWN[name].title
+    found = {row.metric: row for row in rows}
+    assert f"MRR by {title} under crop" in found and "MRR under crop" in found
+    assert f"{title}&#x27;s own predictor" in next((tmp_path / "out").glob("equivariance-*.html")).read_text()
+
+    encoder = load_encoder(str(run))
+    own = own_predictor(encoder)
+    every, split = policies(encoder.size), read_dataset(photos).splits["test"]
+    views = encode(Extractor(), encoder, split, every["crop"], views=3, seed=1)
+    f = views.features.x_ND.unflatten(0, (-1, 3))
+    plain = encode(Extractor(), encoder, split, ViewPolicy.none(encoder.size), views=1, seed=0).features.x_ND
+    a = own.condition(views.params_KNP, views.sizes_N2)
+    y = torch.stack([own.embed_view(f[:, k]) for k in range(3)], 1)
+    sources = [plain] * 3 if name in ("equimod", "experts") else [f[:, k] for k in range(3)]
+    yhat = torch.stack([
+        torch.stack([own.predict_view(sources[i], a[:, i], a[:, j]) for j in range(3)], 1) for i in range(3)
+    ], 1)  # fmt: skip
+    parameters = views.parameters(every["crop"])
+    scores = score_photos(y, yhat, equivariance.Standard(parameters.flatten(0, 1))(parameters))
+    assert found[f"MRR by {title} under crop"].score.value == pytest.approx(float(scores.mrr_N.mean()), abs=1e-6)
+    assert found[f"gain by {title} under crop"].score.value == pytest.approx(float(scores.gain_N.mean()), abs=1e-5)
+
+
+def test_models_without_a_predictor_have_none(beton, tmp_path, encoder):
+    assert own_predictor(encoder) is None
+    tiny_runs.train(tiny_runs.config(beton, tmp_path / "run", max_steps=1))
+    assert own_predictor(load_encoder(str(tmp_path / "run"))) is None
+
+
+def test_features_that_cannot_be_fused_are_refused_before_a_predictor_is_trained(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(equivariance, "fit_predictor", lambda *_, **__: pytest.fail("a predictor was trained"))
+    options = {"size": 32, "fuse": "mean", "augmentations": ("flip",), "views": 2, "cache": tmp_path / "cache"}
+    with pytest.raises(UsageError, match="cannot be fused by mean; pass --fuse concat"):
+        Equivariance(("random:resnet18", "random:resnet50"), photos, out=tmp_path / "out", **options)()
