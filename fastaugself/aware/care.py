@@ -47,7 +47,8 @@ class CARE(AwareConfig):
     needs_projector = True
 
     weight: float = 0.01
-    """Weight of the loss; 0 = off. Published: 0.01, and 0.005 on ImageNet-100."""
+    """Weight of the loss; 0 = off. Published: 0.01, and 0.005 on ImageNet-100. A weight near 1 pulls all photos
+    together: watch care_similarity."""
     chunk: int = 32
     """Number of photos that share an augmentation; it divides the batch of a process. Published: an eighth of the
     batch."""
