@@ -18,8 +18,8 @@ the photometric policy of view 1 (theirs have one each); the photos keep their t
 weights (theirs have a layer norm of their own); and timm's class token takes part from the first block (theirs joins
 after block 3). The head's convolutions have no biases, as in the code.
 
-Shape suffixes: V views, B batch, C channels, H W, P parameter columns, L patches, S all patches of the queries, K all
-patches of the keys.
+Shape suffixes: V views, B batch, N both views of it, C channels, H W, P parameter columns, L patches, S all patches of
+the queries, K all patches of the keys.
 """
 
 import math
@@ -34,7 +34,7 @@ from fastaugself_kernels.params import FLIP, ROTATION
 
 from ..distributed import gather_with_gradient, rank, world_size
 from ..errors import UsageError
-from ..models.inner import check_layers, forward_inner, layer_widths, patch_size
+from ..models.inner import check_layers, inner_map, layer_widths, patch_size
 from .base import (
     AwareConfig,
     AwareContext,
@@ -130,20 +130,22 @@ class SERObjective(AwareObjective):
     def forward(self, inputs: AwareInputs) -> AwareOutput:
         """The loss; the share of patches whose own key beats those of other photos; the mean cosine of own keys."""
         made, layer = inputs.extra[0].views, self.config.layer
-        momentum = inputs.method.momentum_backbone
-        queries = [forward_inner(inputs.method.backbone, x, (layer,))[1][layer] for x in made.x_VBCHW]
-        if momentum is None:
-            keys = queries
-        else:
+        x_NCHW, momentum = made.x_VBCHW.flatten(0, 1), inputs.method.momentum_backbone
+        queries = keys = self.embedded(inner_map(inputs.method.backbone, x_NCHW, layer))
+        if momentum is not None:
             with torch.no_grad():
-                keys = [forward_inner(momentum, x, (layer,))[1][layer] for x in made.x_VBCHW]
-        heads = [[F.normalize(self.head(m_BCHW).float(), dim=1) for m_BCHW in maps] for maps in (queries, keys)]
+                map_NCHW = inner_map(momentum, x_NCHW, layer)
+            keys = self.embedded(map_NCHW)
         results = []
         for a, b in ((0, 1), (1, 0)):  # queries of view b, keys of view a
-            carried = transported(heads[1][a], made.params_VBP[a], made.params_VBP[b])
-            results.append(patch_loss(heads[0][b], carried, self.config.temperature))
+            carried = transported(keys[a], made.params_VBP[a], made.params_VBP[b])
+            results.append(patch_loss(queries[b], carried, self.config.temperature))
         loss, accuracy, cosine = (torch.stack(values).mean() for values in zip(*results, strict=True))
         return AwareOutput({"ser": loss}, {"ser_accuracy": accuracy, "ser_cosine": cosine})
+
+    def embedded(self, map_NCHW: Tensor) -> tuple[Tensor, ...]:
+        """L2-normalised embeddings [B, C, H, W] of each view. map_NCHW: of one view after the other."""
+        return F.normalize(self.head(map_NCHW).float(), dim=1).chunk(2)
 
     def baseline_losses(self, params_VBP: Tensor, sizes_B2: Tensor) -> dict[str, Tensor]:
         """The loss if all patches are equal: log(1 + number of patches of other photos)."""

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from ..errors import UsageError
 from .resnet import ResNet
 
+_MAPS: dict[str, Any] = {"norm": False, "output_fmt": "NCHW"}  # of timm's forward_intermediates
+
 
 class InnerFeatures:
     """Feature maps of the global views at `layers`, collected during one forward pass of a method.
@@ -63,17 +65,19 @@ def forward_inner(backbone: Any, x_BCHW: Tensor, layers: tuple[str, ...]) -> tup
         return backbone(x_BCHW), {}
     if isinstance(backbone, ResNet):
         return backbone.forward_layers(x_BCHW, layers)
-    kind = _kind(backbone)
-    indices = [int(layer.removeprefix(kind)) - 1 for layer in layers]
     # The final features are those of the last block; norm=False because the last norm belongs to these only.
     # stop_early=False because Hiera would leave out the blocks after the last layer asked for.
-    options: dict[str, Any] = {"norm": False, "stop_early": False, "output_fmt": "NCHW"}
-    final, maps = backbone.forward_intermediates(x_BCHW, indices=sorted(set(indices)), **options)
-    found = dict(zip(sorted(set(indices)), maps, strict=True))
-    inner = {layer: found[i] for layer, i in zip(layers, indices, strict=True)}
-    if kind == "block":
-        inner = {name: _normalized(x_BCHW) for name, x_BCHW in inner.items()}
-    return backbone.forward_head(final), inner
+    final, maps = backbone.forward_intermediates(x_BCHW, indices=_indices(backbone, layers), stop_early=False, **_MAPS)
+    return backbone.forward_head(final), _by_name(backbone, layers, maps)
+
+
+def inner_map(backbone: Any, x_BCHW: Tensor, layer: str) -> Tensor:
+    """The feature map [B, C, H, W] of one inner layer, as from `forward_inner`, without the layers above in timm."""
+    if isinstance(backbone, ResNet):
+        return forward_inner(backbone, x_BCHW, (layer,))[1][layer]
+    indices = _indices(backbone, (layer,))
+    maps = backbone.forward_intermediates(x_BCHW, indices=indices, stop_early=True, intermediates_only=True, **_MAPS)
+    return _by_name(backbone, (layer,), maps)[layer]
 
 
 def pooled(map_BCHW: Tensor) -> Tensor:
@@ -86,6 +90,17 @@ def _kind(backbone: Any) -> str:
     if not (hasattr(backbone, "blocks") and hasattr(backbone, "patch_embed")):
         return "stage"
     return "block" if len(backbone.blocks) == len(getattr(backbone, "feature_info", ())) else "stage"
+
+
+def _indices(backbone: nn.Module, layers: tuple[str, ...]) -> list[int]:
+    return sorted({int(layer.removeprefix(_kind(backbone))) - 1 for layer in layers})
+
+
+def _by_name(backbone: nn.Module, layers: tuple[str, ...], maps: list[Tensor]) -> dict[str, Tensor]:
+    """The maps of `_indices`, by layer."""
+    kind, found = _kind(backbone), dict(zip(_indices(backbone, layers), maps, strict=True))
+    inner = {layer: found[int(layer.removeprefix(kind)) - 1] for layer in layers}
+    return {layer: _normalized(x_BCHW) for layer, x_BCHW in inner.items()} if kind == "block" else inner
 
 
 def _normalized(map_BCHW: Tensor) -> Tensor:

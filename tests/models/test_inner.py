@@ -14,7 +14,7 @@ from torch import nn
 from fastaugself import SER, AugSelf, Backbone, MoCo, MoCoV3, SimCLR
 from fastaugself.errors import UsageError
 from fastaugself.models.build import build_backbone
-from fastaugself.models.inner import forward_inner, layer_widths, pooled
+from fastaugself.models.inner import forward_inner, inner_map, layer_widths, pooled
 from fastaugself.report.predictions import evaluate_heads
 from fastaugself.training.optim import set_learning_rate
 from fastaugself.training.setup import check_installation
@@ -82,6 +82,7 @@ def bits_and_widths(backbone, size):
         for layers in (*((layer,) for layer in widths), tuple(reversed(widths))):
             found, maps = forward_inner(backbone, x, layers)
             assert torch.equal(found, expected) and maps.keys() == set(layers)
+            assert all(torch.equal(inner_map(backbone, x, layer), maps[layer]) for layer in layers)
             assert {layer: maps[layer].shape[1] for layer in layers} == {layer: widths[layer] for layer in layers}
     return maps
 
@@ -109,6 +110,14 @@ def test_blocks_that_are_not_layers_are_counted_by_stage(timm):
     backbone = of_timm(timm, "hiera_tiny_224", img_size=(64, 64))
     maps = bits_and_widths(backbone, 64)
     assert maps.keys() == {"stage1", "stage2", "stage3", "stage4"} and maps["stage1"].shape[2:] == (16, 16)
+
+
+def test_a_map_alone_does_not_run_the_blocks_above(timm):
+    backbone, ran = of_timm(timm, "test_vit", img_size=48), []
+    for i, block in enumerate(backbone.blocks):
+        block.register_forward_hook(lambda *_, i=i: ran.append(i))
+    inner_map(backbone, torch.randn(2, 3, 48, 48), "block2")
+    assert ran == [0, 1]
 
 
 @pytest.mark.parametrize("name", ["resnet18", "timm:test_vit"])
