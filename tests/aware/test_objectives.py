@@ -291,4 +291,4 @@ def test_losses_and_gradients_do_not_depend_on_the_number_of_processes(tmp_path)
             assert torch.equal(torch.cat([p[name][2] for p in parts], 1), params_VBP), name
             mean = {key: float(sum(p[name][0][key] for p in parts)) / world for key in losses}
             assert mean == pytest.approx({key: float(value) for key, value in losses.items()}, rel=2e-3, abs=1e-4), name
-            torch.testing.assert_close(parts[0][name][1], gradients, rtol=2e-2, atol=2e-3, msg=lambda m, n=name: n + m)
+            assert (parts[0][name][1] - gradients).norm() < 1e-2 * gradients.norm(), name
