@@ -147,7 +147,11 @@ class Dataset:
             if found is None or not found.classes:
                 continue
             if known is not None and found.classes != known[1]:
-                raise UsageError(_disagreement(known[0].path, known[1], shard.path, found.classes))
+                raise UsageError(
+                    f"{known[0].path} and {shard.path} disagree about the classes "
+                    f"({sidecar.difference(known[1], found.classes)}): write all files of a data set with the same "
+                    f"classes"
+                )
             known = shard, found.classes
         highest = int(self.labels_N.max())
         if known is not None and len(known[1]) > highest:
@@ -219,12 +223,3 @@ def _refuse_twice(shards: list[Beton]) -> None:
         other = seen.setdefault(shard.identity, shard)
         if other is not shard:
             raise UsageError(f"{shard.path} is named twice (as {other.path}): pass every file once")
-
-
-def _disagreement(a: Path, classes_a: list[str], b: Path, classes_b: list[str]) -> str:
-    which = next((i for i, (x, y) in enumerate(zip(classes_a, classes_b, strict=False)) if x != y), None)
-    if which is None:
-        what = f"{len(classes_a)} and {len(classes_b)} classes"
-    else:
-        what = f"class {which} is '{classes_a[which]}' in one and '{classes_b[which]}' in the other"
-    return f"{a} and {b} disagree about the classes ({what}): write all files of a data set with the same classes"

@@ -86,3 +86,11 @@ def _head(path: Path) -> str:
                 return "".join(lines).rstrip().rstrip(",") + "\n}"
             lines.append(line)
     return "".join(lines)
+
+
+def difference(classes_a: list[str], classes_b: list[str]) -> str:
+    """How two lists of class names differ, for messages."""
+    for i, (a, b) in enumerate(zip(classes_a, classes_b, strict=False)):
+        if a != b:
+            return f"class {i} is '{a}' in one and '{b}' in the other"
+    return f"{len(classes_a)} and {len(classes_b)} classes"

@@ -6,6 +6,7 @@ subclass of Samples, or None if the path is of another kind. Add the function to
 
 import errno
 import hashlib
+import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable
@@ -16,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import RunError, UsageError
+
+log = logging.getLogger(__name__)
 
 MAX_BYTES = 1 << 29  # per photo file; the largest image that Pillow decodes has 537 MB of pixels
 
@@ -83,7 +86,8 @@ def fingerprint(parts: Iterable[object]) -> str:
 def number_classes(labels: list[int | str | None], source: str) -> tuple[list[int], list[str]]:
     """Returns labels as integers (-1 for None), and the sorted class names if the labels are names.
 
-    Raises UsageError for a mixture of numbers and names, and for numbers outside -1 to 2147483647.
+    Logs how many labels are missing, unless all are. Raises UsageError for a mixture of numbers and names, and for
+    numbers outside -1 to 2147483647.
     """
     names = {label for label in labels if isinstance(label, str)}
     numbers = {label for label in labels if isinstance(label, int)}
@@ -95,6 +99,9 @@ def number_classes(labels: list[int | str | None], source: str) -> tuple[list[in
     if numbers and not (min(numbers) >= -1 and max(numbers) < 1 << 31):
         wrong = min(numbers) if min(numbers) < -1 else max(numbers)
         raise UsageError(f"{source}: label {wrong}, expected numbers from 0 to 2147483647, or -1 for none")
+    without = labels.count(None)
+    if 0 < without < len(labels):
+        log.warning("%s: %d of %d photos have no label and get the label -1", source, without, len(labels))
     classes = sorted(names)
     index = {name: i for i, name in enumerate(classes)}
     return [-1 if label is None else label if isinstance(label, int) else index[label] for label in labels], classes

@@ -53,9 +53,6 @@ class ShardSamples(Samples):
         self._labels, self.classes = number_classes(labels, source)
         self.count = len(self._photos)
         self.fingerprint = fingerprint([*self._identity, columns.label])
-        without = labels.count(None)
-        if 0 < without < self.count:
-            log.warning("%s: %d of %d photos have no label and get the label -1", source, without, self.count)
 
     def samples(self, start: int = 0) -> Generator[Sample]:
         for photo, label in zip(self._photos[start:], self._labels[start:], strict=True):

@@ -90,7 +90,7 @@ def test_plain_binary_columns_and_labels_by_name(table, photos, tmp_path):
     assert data == [photo for photo, _, _ in photos]
     assert (labels, classes) == ([label for _, label, _ in photos], ["astronaut", "chelsea", "coffee", "rocket"])
     with pytest.raises(
-        UsageError, match=r"no column 'x' with photos; pass --image-column jpg; its columns are id \(int"
+        UsageError, match=r"no column 'x' with photos; pass --image-column jpg to `.*`; its columns are id \(int"
     ):
         open_samples(source, Columns(image="x"))
     with pytest.raises(UsageError, match="no column 'jpg' with labels; pass --label-column id or what"):
@@ -106,7 +106,7 @@ def test_ambiguous_columns_are_named(table, tmp_path):
     with pytest.raises(UsageError, match="several columns hold labels; pass --label-column label or labels or none"):
         open_samples(source, Columns(image="second"))
     assert open_samples(source, Columns("second", "none")).classes == []
-    with pytest.raises(UsageError, match="no column holds photos; its columns are label"):
+    with pytest.raises(UsageError, match=r"no column holds photos; .*of bytes.*; its columns are label"):
         open_samples(save(table.select(["label"]), tmp_path / "b.parquet"))
 
 
@@ -178,3 +178,117 @@ def test_without_pyarrow_the_remedy_is_named(table, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UsageError, match=r"needs pyarrow.*pip install pyarrow"):
         open_samples(source)
+
+
+def label_kinds():
+    """Label columns of three rows (two photos of a, one of b, or without), and the labels and classes expected."""
+    pa = pytest.importorskip("pyarrow")
+    names = ["a", "a", "b"]
+    return {
+        "bool": (pa.array([False, False, True]), [0, 0, 1], []),
+        "float": (pa.array([0.0, 0.0, 7.0]), [0, 0, 7], []),
+        "half": (pa.array(np.array([0, 0, 7], np.float16)), [0, 0, 7], []),
+        "float of pandas, one missing": (pa.array([0.0, float("nan"), 7.0]), [0, -1, 7], []),
+        "decimal": (pa.array([0, 0, 7], pa.decimal128(9, 2)), [0, 0, 7], []),
+        "unsigned": (pa.array([0, 0, 7], pa.uint64()), [0, 0, 7], []),
+        "categories": (pa.array(names).dictionary_encode(), [0, 0, 1], ["a", "b"]),
+        "categories of numbers": (pa.array([5, 5, 3]).dictionary_encode(), [5, 5, 3], []),
+        "large string": (pa.array(names, pa.large_string()), [0, 0, 1], ["a", "b"]),
+        "string view": (pa.array(names, pa.string_view()), [0, 0, 1], ["a", "b"]),
+        "one-element lists": (pa.array([[0], [0], [7]]), [0, 0, 7], []),
+        "lists of fixed size": (pa.array([["a"], ["a"], ["b"]], pa.list_(pa.string(), 1)), [0, 0, 1], ["a", "b"]),
+        "empty name": (pa.array(["a", "", "b"]), [0, -1, 1], ["a", "b"]),
+        "nothing": (pa.nulls(3), [-1, -1, -1], []),
+    }  # fmt: skip
+
+
+def images(table, rows=3):
+    return table.select(["image"]).slice(0, rows).replace_schema_metadata(None)
+
+
+@pytest.mark.parametrize("name", ["label", "labels", "species"])
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_labels_of_any_type_are_read_by_their_values(form, name, table, tmp_path, caplog):
+    for kind, (column, labels, classes) in label_kinds().items():
+        made = images(table).append_column(name, column)
+        source = (save if form == "parquet" else arrow)(made, tmp_path / f"a.{form}")
+        caplog.clear()
+        found = open_samples(source, Columns(label=name if name == "species" else ""))
+        assert ([sample.label for sample in found.samples()], found.classes) == (labels, classes), kind
+        missing = labels.count(-1)
+        told = "has no values" in caplog.text if missing == 3 else "1 of 3 photos have no label" in caplog.text
+        assert told == bool(missing), kind
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ([0.0, 0.5, 1.0], r"0\.5"),
+        ([0.0, float("inf"), 1.0], "inf"),
+        ([[1], [1, 2], [3]], r"\[1, 2\]"),
+        ([[1], [], [3]], r"\[\]"),
+        ([{"id": 3}] * 3, "'id': 3"),
+    ],
+)
+def test_values_that_are_no_label_are_refused_and_the_remedy_works(values, shown, table, tmp_path):
+    import pyarrow as pa
+
+    made = images(table).append_column("label", pa.array(values)).append_column("id", pa.array([3, 4, 5]))
+    source = save(made, tmp_path / "a.parquet")
+    with pytest.raises(UsageError, match=rf"a\.parquet: row [01], column 'label' is .*{shown}.*--label-column none"):
+        open_samples(source)
+    assert [sample.label for sample in open_samples(source, Columns(label="none")).samples()] == [-1] * 3
+    assert [sample.label for sample in open_samples(source, Columns(label="id")).samples()] == [3, 4, 5]
+
+
+def named(table, names, column="label"):
+    features = {"image": {"_type": "Image"}, column: {"_type": "ClassLabel", "names": names}}
+    return table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+
+
+def test_files_whose_class_names_differ_are_refused_whatever_their_order(table, tmp_path):
+    names = ["astronaut", "chelsea", "coffee", "rocket"]
+    for other, what in [
+        (["chelsea", "astronaut", "coffee", "rocket"], "class 0 is"),
+        ([*names, "x"], "[45] and [45] classes"),
+    ]:
+        for order in (0, 1):
+            save(named(table, names), tmp_path / f"{order}.parquet")
+            save(named(table, other), tmp_path / f"{1 - order}.parquet")
+            with pytest.raises(UsageError, match=rf"0\.parquet and .*1\.parquet disagree .*{what}"):
+                open_samples(tmp_path)
+            assert open_samples(tmp_path, Columns(label="none")).count == 24
+    save(table.replace_schema_metadata(None), tmp_path / "1.parquet")
+    save(named(table, names), tmp_path / "0.parquet")
+    save(named(table, names), tmp_path / "2.parquet")
+    assert open_samples(tmp_path).classes == names  # files without names are silent about them, as .beton files are
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_a_file_with_other_columns_is_named_whatever_its_position(order, table, tmp_path):
+    import pyarrow as pa
+
+    first, second = tmp_path / f"{order}.parquet", tmp_path / f"{1 - order}.parquet"
+    save(table, first)
+    paths = pa.array([f"{i}.jpg" for i in range(12)])
+    save(table.set_column(0, "image", paths), second)
+    with pytest.raises(
+        UsageError, match=rf"{second.name}: no column holds photos, unlike .*{first.name}; .*image \(str"
+    ):
+        open_samples(tmp_path)
+    with pytest.raises(UsageError, match=rf"{second.name}: no column 'image' with photos"):
+        open_samples(tmp_path, Columns(image="image"))
+    save(table.select(["image"]), second)
+    with pytest.raises(UsageError, match=rf"{second.name} has no column 'label', unlike .*{first.name}; .*column none"):
+        open_samples(tmp_path)
+    assert open_samples(tmp_path, Columns(label="none")).count == 24
+    renamed = table.rename_columns(["image", "labels"]).append_column("label", table.column("label"))
+    save(named(renamed, ["a", "b", "c", "d"], "labels"), second)
+    with pytest.raises(
+        UsageError, match=r"the labels are in column 'labels?' of .*but in column 'labels?' of .*--label-col"
+    ):
+        open_samples(tmp_path)
+    assert open_samples(tmp_path, Columns(label="label")).count == 24
+    view = table.column("image").combine_chunks().field("bytes").cast(pa.binary_view())
+    save(table.set_column(0, "image", view), second)  # photos of another type are photos
+    assert len({sample.read() for sample in open_samples(tmp_path).samples()}) == 12
