@@ -1,8 +1,4 @@
-"""WebDataset: tar archives in which files with the same base name form a sample, such as `0001.jpg` and `0001.cls`.
-
-Archives are not trusted. Nothing is unpacked. Names that point outside the archive, links and devices are refused, and
-so are headers that claim more bytes than the file has, before anything is allocated.
-"""
+"""WebDataset: tar archives in which files with the same base name form a sample, such as `0001.jpg` and `0001.cls`."""
 
 import json
 import logging
@@ -12,9 +8,10 @@ import tarfile
 from collections.abc import Generator, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from ...errors import RunError, UsageError
+from .archive import members
 from .patterns import find_files, identity
 from .samples import Columns, Sample, Samples, fingerprint, number_classes, read_file
 
@@ -22,7 +19,6 @@ log = logging.getLogger(__name__)
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
 _LABEL_KEYS = ("label", "cls", "class")  # keys of a .json, unless the user names one
-_MAX_HEADER = 1 << 16  # bytes of an extended header, which holds names and times
 _MAX_LABEL = 1 << 20  # bytes of a .cls or .json
 _NAME = re.compile(r"((?:.*/|)[^./][^/.]*)\.([^/]*)")  # WebDataset's key: the name up to its first dot
 
@@ -64,7 +60,7 @@ class ShardSamples(Samples):
         """Yields the photos of one shard with their labels; adjacent members with the same key form one sample."""
         key, photo, label = "", None, None
         with shard.open("rb") as stream:
-            for member in _members(shard, stream):
+            for member in members(shard, stream):
                 named = _NAME.fullmatch(member.name)
                 if named is None:
                     self.ignored += 1
@@ -99,58 +95,6 @@ def open_shards(source: str, columns: Columns) -> Samples | None:
         )
     shards = find_files(source, (".tar",))
     return None if shards is None else ShardSamples(source, shards, columns)
-
-
-class _Bounded:
-    """A file object that limits the size of a read: tarfile would allocate any size that a header claims."""
-
-    def __init__(self, stream: BinaryIO, path: Path):
-        self._stream, self._path = stream, path
-        self.seek, self.tell = stream.seek, stream.tell
-
-    def read(self, length: int = -1) -> bytes:
-        if not 0 <= length <= _MAX_HEADER:
-            raise RunError(f"{self._path} claims a header of {length} bytes: such an archive is refused")
-        return self._stream.read(length)
-
-
-def _members(path: Path, stream: BinaryIO) -> Iterator[tarfile.TarInfo]:
-    """Yields the regular files of an archive. Raises RunError for damaged and unsafe archives."""
-    size = os.fstat(stream.fileno()).st_size
-    bounded: Any = _Bounded(stream, path)
-    previous = -1
-    try:
-        with tarfile.open(fileobj=bounded, mode="r:") as opened:
-            archive: Any = opened
-            while (member := archive.next()) is not None:
-                archive.members = []  # otherwise tarfile keeps all members in memory
-                _check(path, size, member)
-                if member.offset_data <= previous:
-                    raise RunError(f"{path} is damaged: its headers point backwards, at {member.name!r}")
-                previous = member.offset_data
-                if member.isreg():
-                    yield member
-            end = archive.offset
-    except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
-        raise RunError(f"{path} is not a complete tar archive: {error}") from error
-    # tarfile treats a damaged header, other than the first, as the end of the archive.
-    stream.seek(end)
-    if stream.read(tarfile.BLOCKSIZE).strip(b"\0"):
-        raise RunError(f"{path} is damaged: at byte {end} there is neither a member nor the end of the archive")
-
-
-def _check(path: Path, size: int, member: tarfile.TarInfo) -> None:
-    name, why = member.name.replace("\\", "/"), ""
-    if name.startswith("/") or ".." in name.split("/") or re.match(r"[A-Za-z]:", name):
-        why = "points outside the archive"
-    elif member.issparse() or not (member.isreg() or member.isdir()):
-        kinds = {tarfile.SYMTYPE: "a symbolic link", tarfile.LNKTYPE: "a hard link", tarfile.FIFOTYPE: "a pipe"}
-        kinds |= {tarfile.CHRTYPE: "a device", tarfile.BLKTYPE: "a device"}
-        why = f"is {kinds.get(member.type, 'not a regular file')}"
-    elif member.size < 0 or member.offset_data + member.size > size:
-        why = f"claims {member.size} bytes at byte {member.offset_data}, but the file has {size}"
-    if why:
-        raise RunError(f"{path}: member {member.name[:200]!r} {why}; such an archive is refused")
 
 
 def _label(shard: Path, member: tarfile.TarInfo, stream: BinaryIO, key: str) -> int | str | None:
