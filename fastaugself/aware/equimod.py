@@ -10,8 +10,8 @@ No gradient is stopped. Published: weight 1, temperature 0.2, 128 dimensions; th
 `include`, with the crop in pixels. Here the crop is in fractions of the photo.
 
 STAR's options are written from a description of the paper, whose code was not available: `residual` predicts the
-displacement, yhat_v = y_0 + phi([y_0; q_v]), and `experts` routes: N MLPs are shared by the base method's projector and
-by e, each with a softmax router of its own.
+displacement, yhat_v = y_0 + phi([y_0; q_v]) with an MLP of three layers as wide as y, and `experts` routes: N MLPs are
+shared by the base method's projector and by e, each with a softmax router of its own.
 
 With MoCo view 2 is encoded by the momentum encoder, so its y_2 trains the heads only.
 
@@ -165,7 +165,10 @@ class EquiModObjective(AwareObjective):
             batch_norm_1d(config.condition_dim, sync=sync),
         )
         inputs = dim + config.condition_dim
-        self.module = mlp([inputs, dim, dim, dim] if config.residual else [inputs, dim], last_norm="plain", sync=sync)
+        if config.residual:  # no last batch norm: a view like the plain one has a small displacement
+            self.module = mlp([inputs, dim, dim, dim], sync=sync)
+        else:
+            self.module = mlp([inputs, dim], last_norm="plain", sync=sync)
 
     def forward(self, inputs: AwareInputs) -> AwareOutput:
         """The equivariance loss, and by how much a prediction is closer to the view than the plain photo is."""

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from ..aware import AWARE, AwareConfig
+from ..aware import AWARE, CONDITIONS, AwareConfig, ConditionalPredictor
 from ..aware.augself import AugSelf
 from ..aware.cassle import CASSLE
 from ..aware.learner import Learner
@@ -48,19 +48,18 @@ def aware_benchmark(
 
     Args:
         setup: Method, model, batch size and device.
-        objectives: Names of the objectives (cassle included); default: all.
+        objectives: Names of the objectives (cassle and predictor included); default: all.
         json: Write the result to this file.
         rounds: Number of rounds; in each, every step runs in turn.
         seconds: Seconds per step and round.
     """
     check_outputs(json)
-    unknown = sorted(set(objectives) - {*AWARE, "cassle"})
+    known = (*AWARE, *CONDITIONS)
+    unknown = sorted(set(objectives) - set(known))
     if unknown:
-        raise UsageError(
-            f"unknown objective {unknown[0]}; pass --objectives with some of {', '.join((*AWARE, 'cassle'))}"
-        )
+        raise UsageError(f"unknown objective {unknown[0]}; pass --objectives with some of {', '.join(known)}")
     where = setup.where
-    made = entries(setup.config(), objectives or (*AWARE, "cassle"))
+    made = entries(setup.config(), objectives or known)
     left_out = [entry for entry in made if isinstance(entry, LeftOut)]
     listed = [entry for entry in made if isinstance(entry, Entry)]
     contestants, parameters = [], {}
@@ -119,6 +118,8 @@ def with_objective(base: Pretrain, name: str) -> Pretrain:
     """The configuration with one objective, with its published options."""
     if name == "cassle":
         return dataclasses.replace(base, cassle=CASSLE(conditioning="concat"))
+    if name == "predictor":
+        return dataclasses.replace(base, predictor=ConditionalPredictor(conditioning="concat"))
     if name == "augself":
         return dataclasses.replace(base, augself=AugSelf())
     options: Any = AWARE[name]()
