@@ -83,6 +83,7 @@ def _photos(config: Pretrain) -> tuple[int, int, str]:
 def _seconds_per_sample(config: Pretrain, learner: Learner, device: torch.device) -> tuple[float, int]:
     """Seconds per sample of forward and backward on random photos, after a warm-up; and the number of samples timed."""
     count = config.batch_size if device.type == "cuda" else max(2, min(TIMED_SAMPLES, config.batch_size))
+    count = -(-count // config.chunk) * config.chunk  # whole chunks of samples that share parameters
     side = config.view.size
     photos = RaggedBatch(
         torch.randint(0, 256, (count * side * side * 3,), dtype=torch.uint8),

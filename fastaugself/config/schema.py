@@ -4,6 +4,7 @@ Field docstrings are the help texts of the command line. Values and combinations
 the object is made, before any data is opened (checks.py). serialize.py writes and reads `config.json`.
 """
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -220,6 +221,12 @@ class Pretrain:
     def share(self) -> Share | None:
         """Parameters that samples share in the global views, if an objective asks for it."""
         return next((o.share for o in self.objectives.values() if o.share is not None), None)
+
+    @property
+    def chunk(self) -> int:
+        """The number of samples that a batch must be a multiple of, for chunks of samples with shared parameters."""
+        shares = [self.share, *(request.share for wanted in self.requests.values() for request in wanted)]
+        return math.lcm(*(share.chunk for share in shares if share is not None and share.chunk > 0))
 
     @property
     def all_policies(self) -> tuple[ViewPolicy, ...]:

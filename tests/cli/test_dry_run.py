@@ -61,3 +61,9 @@ def test_a_second_view_copies_the_first_except_for_its_own_options(beton, capsys
     config = json.loads(out.split("\n\nphotos ")[0])
     assert code == 0 and (config["view"]["size"], config["view"]["gray"], config["view"]["hue"]) == (32, 0, 0.1)
     assert config["view2"] == {**config["view"], "hue": 0.3, "scale": [0.3, 0.9]}
+
+
+def test_photos_that_share_parameters_are_timed_in_whole_chunks(beton, capsys):
+    care = ["--method.queue", "48", "--batch-size", "48", "--care.weight", "0.01", "--care.chunk", "24"]
+    code, out, _ = dry(["--data.train", beton, *care], capsys)
+    assert code == 0 and "timed on 24 photos" in out and '"chunk": 24' in out
