@@ -41,8 +41,8 @@ def feature_std(f_BD: Tensor) -> Tensor:
 class Learner(nn.Module):
     """A base method plus aware objectives: views to the total loss.
 
-    objectives: by name. requests: the extra views of a batch, in the order of `Views.extra`; by default those that the
-    objectives ask for, each once.
+    objectives: by name. requests: the extra views that each objective asks for, by its name; `Views.extra` has each
+    different request once, in the order of the attribute `requests`.
     """
 
     def __init__(
