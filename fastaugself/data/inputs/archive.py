@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from ...errors import RunError
 
 _MAX_HEADER = 1 << 16  # bytes of an extended header, which holds names and times
+_CHUNK = 1 << 20  # bytes read at once in search of the end of the padding
 
 
 class _Bounded:
@@ -29,29 +30,45 @@ class _Bounded:
         return self._stream.read(length)
 
 
-def members(path: Path, stream: BinaryIO) -> Iterator[tarfile.TarInfo]:
-    """Yields the regular files of an archive. Raises RunError for damaged and unsafe archives."""
+def members(path: Path, stream: BinaryIO) -> Iterator[tuple[int, tarfile.TarInfo]]:
+    """Yields the regular files, each with the number of its archive: `cat a.tar b.tar` makes a file of two archives.
+
+    Raises RunError for damaged and unsafe archives, and for other bytes after the end of an archive.
+    """
     size = os.fstat(stream.fileno()).st_size
     bounded: Any = _Bounded(stream, path)
-    previous = -1
-    try:
-        with tarfile.open(fileobj=bounded, mode="r:") as opened:
-            archive: Any = opened
-            while (member := archive.next()) is not None:
-                archive.members = []  # otherwise tarfile keeps all members in memory
-                _check(path, size, member)
-                if member.offset_data <= previous:
-                    raise RunError(f"{path} is damaged: its headers point backwards, at {member.name!r}")
-                previous = member.offset_data
-                if member.isreg():
-                    yield member
-            end = archive.offset
-    except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
-        raise RunError(f"{path} is not a complete tar archive: {error}") from error
-    # tarfile treats a damaged header, other than the first, as the end of the archive.
-    stream.seek(end)
-    if stream.read(tarfile.BLOCKSIZE).strip(b"\0"):
-        raise RunError(f"{path} is damaged: at byte {end} there is neither a member nor the end of the archive")
+    number, start, previous = 0, 0, -1
+    while number == 0 or start < size:
+        stream.seek(start)
+        try:
+            with tarfile.open(fileobj=bounded, mode="r:") as opened:
+                archive: Any = opened
+                while (member := archive.next()) is not None:
+                    archive.members = []  # otherwise tarfile keeps all members in memory
+                    _check(path, size, member)
+                    if member.offset_data <= previous:
+                        raise RunError(f"{path} is damaged: its headers point backwards, at {member.name!r}")
+                    previous = member.offset_data
+                    if member.isreg():
+                        yield number, member
+                end = archive.offset
+        except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
+            raise RunError(f"{path} is not a complete tar archive: {error}") from error
+        # tarfile treats a damaged header, other than the first, as the end of the archive.
+        stream.seek(end)
+        if stream.read(tarfile.BLOCKSIZE).strip(b"\0"):
+            raise RunError(f"{path} is damaged: at byte {end} there is neither a member nor the end of the archive")
+        number, start = number + 1, _next_block(stream, end, size)
+
+
+def _next_block(stream: BinaryIO, start: int, size: int) -> int:
+    """The first block from byte `start` on that is not empty; `size` if there is none."""
+    stream.seek(start)
+    while chunk := stream.read(_CHUNK):
+        if found := len(chunk) - len(chunk.lstrip(b"\0")) if chunk.strip(b"\0") else 0:
+            return start + found // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
+        start += len(chunk)
+    return size
 
 
 def _check(path: Path, size: int, member: tarfile.TarInfo) -> None:

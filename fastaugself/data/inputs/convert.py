@@ -71,6 +71,7 @@ class Written(NamedTuple):
             f"{self.passed_through} copied unchanged, {self.samples - self.passed_through} re-encoded"
             f"{f' ({reasons})' if reasons else ''}"
             f"{f'; {self.unreadable} skipped, see {self.report}' if self.unreadable else ''}"
+            f"{f'; {self.ignored} other files ignored' if self.ignored else ''}"
             f"{f'; {self.resumed} resumed from an earlier run' if self.resumed else ''}; {self.seconds:.1f} s"
         )
 

@@ -5,31 +5,24 @@ import logging
 import os
 import re
 import tarfile
-from collections.abc import Generator, Iterator
+from collections import Counter
+from collections.abc import Generator
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from ...errors import RunError, UsageError
 from .archive import members
+from .folder import EXTENSIONS
+from .join import Joined, Label, Photo
 from .patterns import find_files, identity
 from .samples import Columns, Sample, Samples, fingerprint, number_classes, read_file
 
 log = logging.getLogger(__name__)
 
-IMAGES = ("jpg", "jpeg", "png", "webp")
 _LABEL_KEYS = ("label", "cls", "class")  # keys of a .json, unless the user names one
 _MAX_LABEL = 1 << 20  # bytes of a .cls or .json
-_NAME = re.compile(r"((?:.*/|)[^./][^/.]*)\.([^/]*)")  # WebDataset's key: the name up to its first dot
-
-
-class _Photo(NamedTuple):
-    """Location of a photo: shard number, member name, byte offset and size."""
-
-    shard: int
-    member: str
-    start: int
-    size: int
+_NAME = re.compile(r"((?:.*/|)[^./][^/]*)\.([^/.]*)")  # of a file that is not hidden, and its extension
 
 
 class ShardSamples(Samples):
@@ -38,17 +31,31 @@ class ShardSamples(Samples):
     def __init__(self, source: str, shards: list[Path], columns: Columns):
         self.source, self._shards = source, shards
         self._identity = identity(shards)
-        self._photos: list[_Photo] = []
-        labels: list[int | str | None] = []
+        joined, others = Joined(shards), Counter[str]()
         for number, shard in enumerate(shards):
-            for photo, label in self._samples_of(number, shard, columns):
-                self._photos.append(photo)
-                labels.append(label)
+            _read_names(joined, number, shard, columns, others)
+        joined.finish()
+        self._photos = joined.photos
         if not self._photos:
-            raise UsageError(f"{source} holds no photos: expected members such as 0001.jpg, .jpeg, .png or .webp")
-        self._labels, self.classes = number_classes(labels, source)
-        self.count = len(self._photos)
-        self.fingerprint = fingerprint([*self._identity, columns.label])
+            raise UsageError(
+                f"{source} holds no photos: expected members such as 0001.jpg, .png, .webp or .tif{_kinds(others)}"
+            )
+        self._labels, self.classes = number_classes(joined.labels, source)
+        self.count, self.ignored = len(self._photos), others.total() + len(joined.extra)
+        names = [(photo.shard, photo.member) for photo in self._photos]
+        self.fingerprint = fingerprint([*self._identity, columns.label, names, joined.labels])
+        if others:
+            log.info("%s: %d members are neither photos nor labels%s", source, others.total(), _kinds(others))
+        if joined.extra:
+            log.warning(
+                "%s: left out %d images that belong to another photo, such as %s: rename those that are photos of "
+                "their own",
+                source,
+                len(joined.extra),
+                joined.extra[0].member,
+            )
+        if unused := [label.place for label in joined.unused if label.value is not None]:
+            log.warning("%s: %d labels have no photo of their name, such as %s", source, len(unused), unused[0])
 
     def samples(self, start: int = 0) -> Generator[Sample]:
         for photo, label in zip(self._photos[start:], self._labels[start:], strict=True):
@@ -56,33 +63,31 @@ class ShardSamples(Samples):
             read = partial(read_file, shard, size, start=photo.start, length=photo.size)
             yield Sample(f"{name}:{photo.member}", label, f"{shard}: {photo.member}", read)
 
-    def _samples_of(self, number: int, shard: Path, columns: Columns) -> Iterator[tuple[_Photo, int | str | None]]:
-        """Yields the photos of one shard with their labels; adjacent members with the same key form one sample."""
-        key, photo, label = "", None, None
-        with shard.open("rb") as stream:
-            for member in members(shard, stream):
-                named = _NAME.fullmatch(member.name)
-                if named is None:
-                    self.ignored += 1
-                    continue
-                if named[1] != key:
-                    if photo is not None:
-                        yield photo, label
-                    key, photo, label = named[1], None, None
-                kind = named[2].lower()
-                if kind in IMAGES:
-                    if photo is not None:
-                        raise UsageError(
-                            f"{shard}: {photo.member} and {member.name} are two photos of one sample: expected one"
-                        )
-                    photo = _Photo(number, member.name, member.offset_data, member.size)
-                elif kind in ("cls", "json") and columns.label != "none":
-                    found = _label(shard, member, stream, columns.label)
-                    label = found if found is not None else label
-                elif kind not in ("cls", "json"):
-                    self.ignored += 1
-        if photo is not None:
-            yield photo, label
+
+def _read_names(joined: Joined, number: int, shard: Path, columns: Columns, others: Counter[str]) -> None:
+    """Adds the photos and labels of one shard to `joined`, and counts its other members by extension in `others`."""
+    part = 0
+    with shard.open("rb") as stream:
+        for archive, member in members(shard, stream):
+            if archive != part:
+                joined.end_archive()
+                part = archive
+            named = _NAME.fullmatch(member.name)
+            kind = named[2].lower() if named else ""
+            if named and f".{kind}" in EXTENSIONS:
+                joined.add(Photo(number, part, member.name, named[1], member.offset_data, member.size))
+            elif named and kind in ("cls", "json"):
+                if columns.label != "none":
+                    joined.add(_label(shard, member, stream, columns.label, named[1]))
+            else:
+                others[f".{kind}" if kind else "hidden or without an extension"] += 1
+    joined.end_archive()
+
+
+def _kinds(others: Counter[str]) -> str:
+    """The most common extensions of members that are not photos, for messages."""
+    found = ", ".join(f"{count} {kind}" for kind, count in others.most_common(5))
+    return f"; it has {found}{', ...' if len(others) > 5 else ''}" if found else ""
 
 
 def open_shards(source: str, columns: Columns) -> Samples | None:
@@ -97,15 +102,25 @@ def open_shards(source: str, columns: Columns) -> Samples | None:
     return None if shards is None else ShardSamples(source, shards, columns)
 
 
-def _label(shard: Path, member: tarfile.TarInfo, stream: BinaryIO, key: str) -> int | str | None:
-    """The label in a .cls or .json member: a number, a name, or None."""
-    place = f"{shard}: {member.name}"
+def _label(shard: Path, member: tarfile.TarInfo, stream: BinaryIO, key: str, stem: str) -> Label:
+    """The label in a .cls or .json member. The kind that the user named a key of comes first, else .cls."""
+    place, is_json = f"{shard}: {member.name}", member.name.lower().endswith(".json")
+    value: int | str | UsageError | RunError | None
+    try:
+        value = _read_label(place, member, stream, key if is_json else None)
+    except (UsageError, RunError) as error:
+        value = error
+    return Label(place, stem, int(is_json != bool(key)), value)
+
+
+def _read_label(place: str, member: tarfile.TarInfo, stream: BinaryIO, key: str | None) -> int | str | None:
+    """A number, a name, or None. key: of a .json, None for a .cls."""
     if member.size > _MAX_LABEL:
         raise RunError(f"{place} has {member.size} bytes, expected a label of at most {_MAX_LABEL}")
     data = os.pread(stream.fileno(), member.size, member.offset_data)
     try:
-        text = data.decode("utf-8").strip()
-        if member.name.lower().endswith(".cls"):
+        text = data.decode("utf-8-sig").strip()
+        if key is None:
             return int(text) if re.fullmatch(r"-?[0-9]{1,18}", text) else text or None
         found = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -47,7 +47,7 @@ class TableSamples(Samples):
         if not self.count:
             raise UsageError(f"{source} has no rows")
         self._labels, self.classes = self._read_labels(label, class_names(schemas, label))
-        self.fingerprint = fingerprint([*identity(files), self._image, label])
+        self.fingerprint = fingerprint([*identity(files), self._image, label, self._labels, self.classes])
 
     def _read_labels(self, label: str, names: list[str]) -> tuple[list[int], list[str]]:
         if not label:

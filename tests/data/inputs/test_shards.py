@@ -89,6 +89,123 @@ def test_labels_of_json_are_optional(kind, photos, tmp_path):
     assert written(shard(tmp_path / "a.tar", members), tmp_path, **columns)[1] == expected
 
 
+def listed(photos, *names):
+    """Members of an archive: photos and labels in the order of these names; the label of a photo is its number."""
+    numbers: dict[str, int] = {}
+    members = []
+    for name in names:
+        stem, kind = os.path.splitext(name)
+        number = numbers.setdefault(stem, len(numbers))
+        members.append(
+            (name, {".cls": b"%d" % number, ".json": b'{"label": %d}' % number}.get(kind, photos[number][0]))
+        )
+    return members
+
+
+JOINED = {
+    "labels after all photos": ("0.jpg 1.jpg 2.jpg 0.cls 1.cls 2.cls", {"0.jpg": 0, "1.jpg": 1, "2.jpg": 2}),
+    "labels before all photos": ("0.cls 1.cls 2.cls 2.jpg 0.jpg 1.jpg", {"2.jpg": 2, "0.jpg": 0, "1.jpg": 1}),
+    "json after all photos": ("0.jpg 1.jpg 1.json 0.json", {"0.jpg": 0, "1.jpg": 1}),
+    "some beside, some after": ("0.jpg 0.cls 1.jpg 2.jpg 2.cls 1.cls", {"0.jpg": 0, "1.jpg": 1, "2.jpg": 2}),
+    "other members between": ("0.jpg 0.txt 0.cls 1.npy 1.jpg 1.cls", {"0.jpg": 0, "1.jpg": 1}),
+    "folders": ("a/0.jpg b/0.jpg b/0.cls a/0.cls", {"a/0.jpg": 0, "b/0.jpg": 1}),
+    "second dots": ("0.jpg 1.edited.jpg 0.cls 1.edited.cls", {"0.jpg": 0, "1.edited.jpg": 1}),
+    "second dots of both": ("0.jpg 0.cls 0.b.jpg 0.b.cls", {"0.jpg": 0, "0.b.jpg": 1}),
+    "several of one label": ("0.cls 0.a.jpg 0.b.jpg", {"0.a.jpg": 0, "0.b.jpg": 0}),
+    "dots in every name": ("I.20.1.jpg I.20.1.cls I.20.2.jpg I.20.2.cls", {"I.20.1.jpg": 0, "I.20.2.jpg": 1}),
+    "without labels": ("0.a.jpg 0.b.jpg", {"0.a.jpg": -1, "0.b.jpg": -1}),
+}
+
+
+@pytest.mark.parametrize("kind", JOINED)
+def test_labels_are_joined_by_name_wherever_they_stand(kind, photos, tmp_path):
+    names, expected = JOINED[kind]
+    found = open_samples(shard(tmp_path / "a.tar", listed(photos, *names.split())))
+    assert {sample.name.removeprefix("a.tar:"): sample.label for sample in found.samples()} == expected
+    assert [sample.name for sample in found.samples()] == [f"a.tar:{name}" for name in expected]
+    assert open_samples(tmp_path / "a.tar", Columns(label="none")).count >= len(expected) - 1
+
+
+@pytest.mark.parametrize("joined_by_cat", [False, True])
+def test_labels_in_another_archive_than_their_photo_are_refused(joined_by_cat, photos, tmp_path):
+    """Archives that each number their members from zero would get each other's labels."""
+    parts = [
+        shard(tmp_path / "parts" / "0.tar", listed(photos, "0.jpg", "1.jpg")),
+        shard(tmp_path / "parts" / "1.tar", listed(photos, "0.cls", "1.cls")),
+    ]
+    if joined_by_cat:
+        (tmp_path / "a.tar").write_bytes(b"".join(part.read_bytes() for part in parts))
+    source = tmp_path / "a.tar" if joined_by_cat else parts[0].parent
+    with pytest.raises(UsageError, match=r"\.cls is a label without a photo, and .*\.jpg in another archive .*none"):
+        open_samples(source)
+    assert [sample.label for sample in open_samples(source, Columns(label="none")).samples()] == [-1, -1]
+
+
+def test_images_of_another_photo_and_labels_without_one_are_counted(photos, tmp_path, caplog):
+    caplog.set_level("INFO", "fastaugself")
+    members = listed(photos, "0.jpg", "0.seg.png", "0.cls", "1.jpg", "1.cls", "2.heic", "2.cls", "0.meta.json")
+    result = written(shard(tmp_path / "a.tar", members), tmp_path)[-1]
+    assert (result.samples, result.ignored) == (2, 2)
+    assert "2 other files ignored" in str(result)
+    assert "left out 1 images that belong to another photo, such as 0.seg.png" in caplog.text
+    assert "2 labels have no photo of their name, such as" in caplog.text
+    assert "a.tar: 2.cls" in caplog.text
+    assert "1 members are neither photos nor labels; it has 1 .heic" in caplog.text
+
+
+@pytest.mark.parametrize("format", ["GIF", "BMP", "TIFF", "AVIF", "PPM", "JPEG", "PNG", "WEBP"])
+def test_shards_take_every_kind_of_photo_that_folders_take(format, photos, tmp_path):
+    from PIL import Image
+
+    if format == "AVIF" and "AVIF" not in Image.registered_extensions().values():
+        pytest.skip("this Pillow has no AVIF")
+    kinds = {"JPEG": ("jpg", "JPEG", "jpe", "jfif"), "TIFF": ("tif", "tiff", "TIF"), "PPM": ("ppm", "pgm")}
+    image = Image.open(io.BytesIO(photos[0][0]))
+    for kind in kinds.get(format, (format.lower(),)):
+        stream = io.BytesIO()
+        image.save(stream, format)
+        source = shard(tmp_path / f"{kind}.tar", [(f"0.{kind}", stream.getvalue()), ("0.cls", b"7")])
+        assert written(source, tmp_path)[1] == [7], kind
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / f"0.{kind}").write_bytes(stream.getvalue())
+        assert open_samples(tmp_path / kind).count == 1, kind
+
+
+@pytest.mark.parametrize("padding", [0, 512, 1024, 1 << 21])
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_archives_joined_by_cat_are_read_to_their_end(padding, format, photos, tmp_path):
+    whole = b""
+    for k in range(3):  # every archive numbers its members from zero
+        members = [m for i in range(2) for m in ((f"{i}.jpg", photos[2 * k + i][0]), (f"{i}.cls", b"%d" % (2 * k + i)))]
+        whole += shard(tmp_path / "part", members, format).read_bytes() + bytes(padding)
+    (tmp_path / "a.tar").write_bytes(whole)
+    data, labels, *_ = written(tmp_path / "a.tar", tmp_path)
+    assert data == [photo for photo, _, _ in photos[:6]]
+    assert labels == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("tail", [b"x", b"words" * 900, bytes(511) + b"x", bytes(1 << 20) + b"x" * 600])
+def test_other_bytes_after_the_end_of_an_archive_are_refused(tail, photos, tmp_path):
+    whole = shard(tmp_path / "a.tar", listed(photos, "0.jpg", "0.cls")).read_bytes()
+    (tmp_path / "a.tar").write_bytes(whole + tail)
+    with pytest.raises(RunError, match=r"a\.tar (is damaged: at byte \d+|: member|claims)"):
+        open_samples(tmp_path / "a.tar")
+
+
+@pytest.mark.parametrize(("column", "label"), [("", 5), ("y", 7)])
+def test_of_two_labels_of_a_photo_the_one_asked_for_counts(column, label, photos, tmp_path):
+    for order in (1, -1):
+        labels = [("0.cls", b"5"), ("0.json", b'{"label": 6, "y": 7}')][::order]
+        source = shard(tmp_path / "a.tar", [("0.jpg", photos[0][0]), *labels])
+        assert [s.label for s in open_samples(source, Columns(label=column)).samples()] == [label]
+    source = shard(tmp_path / "a.tar", [("0.jpg", photos[0][0]), ("0.cls", b"5"), ("0.cls", b"6")])
+    with pytest.raises(UsageError, match=r"0\.cls is 5, but .*0\.cls is 6, for one photo"):
+        open_samples(source)
+    twice = [("0.jpg", b""), ("1.jpg", b""), ("0.jpg", b""), ("2.jpg", b""), ("0.cls", b"1")]
+    with pytest.raises(UsageError, match=r"0\.cls could be the label of several photos named .*0\.jpg"):
+        open_samples(shard(tmp_path / "a.tar", twice))
+
+
 JPG = ("0.jpg", b"photo")
 UNUSABLE = {
     "no photos": ([("0.txt", b"words")], {}, UsageError, "holds no photos: expected members such as"),
