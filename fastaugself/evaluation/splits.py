@@ -14,11 +14,14 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
+from ..data.inputs.opening import read_rgb
+from ..data.inputs.samples import open_file
 from ..errors import RunError, UsageError
 from ..files import replace_file
 
+OPENED_AS = 2  # change it when the pixels of the same file become others, so that cached features are not used
 Labels = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -50,20 +53,16 @@ class Files:
 
     def open(self, index: int) -> Image.Image:
         path = self.root / self.names[index]
-        try:
-            with Image.open(path) as image:
-                opened = ImageOps.exif_transpose(image).convert("RGB")
-        except FileNotFoundError:
-            raise RunError(f"{path} is missing: the folder has changed since it was listed, or is incomplete") from None
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise RunError(f"{path} cannot be decoded ({error}); replace or remove it") from None
+        if not path.exists():
+            raise RunError(f"{path} is missing: the folder has changed since it was listed, or is incomplete")
+        opened = read_rgb(path)
         if self.boxes is None:
             return opened
         left, top, right, bottom = (round(v) for v in self.boxes[index])
         return opened.crop((left, top, right, bottom))
 
     def digest(self, memo: Path | None) -> str:
-        digest = hashlib.blake2b(repr(self.boxes).encode(), digest_size=16)
+        digest = hashlib.blake2b(f"{OPENED_AS} {self.boxes!r}".encode(), digest_size=16)
         for value in _file_digests(self.root, self.names, memo):
             digest.update(value.encode())
         return digest.hexdigest()
@@ -308,8 +307,9 @@ def _file_digests(root: Path, names: Sequence[str], memo: Path | None) -> list[s
             mark = f"{status.st_size} {status.st_ino} {status.st_mtime_ns} {status.st_ctime_ns}"
             entry = kept.get(name)
             if not (isinstance(entry, list) and len(entry) == 2 and entry[0] == mark):
-                data = (root / name).read_bytes()
-                entry = kept[name] = [mark, hashlib.blake2b(data, digest_size=16).hexdigest()]
+                with open_file(root / name) as file:
+                    digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
+                entry = kept[name] = [mark, digest.hexdigest()]
                 fresh = True
         except OSError as error:
             raise RunError(f"{root / name} cannot be read: {error.strerror}") from None

@@ -8,8 +8,10 @@ import errno
 import hashlib
 import logging
 import os
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable
+from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +24,7 @@ log = logging.getLogger(__name__)
 
 MAX_BYTES = 1 << 29  # per photo file; the largest image that Pillow decodes has 537 MB of pixels
 
+_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 _OF_THE_FILE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG)
 
 
@@ -116,7 +119,7 @@ def read_file(path: Path, size: int, *, start: int = 0, length: int | None = Non
     if length > MAX_BYTES:
         raise UnreadablePhoto(f"{path} has {length} bytes, more than the limit of {MAX_BYTES >> 20} MiB for a photo")
     try:
-        with path.open("rb", buffering=0) as stream:
+        with open_file(path) as stream:
             if (now := os.fstat(stream.fileno()).st_size) != size:
                 raise RunError(
                     f"{path} changed while it was being written ({size} bytes when it was listed, {now} now): "
@@ -131,3 +134,11 @@ def read_file(path: Path, size: int, *, start: int = 0, length: int | None = Non
     if data is None or len(data) != length:
         raise RunError(f"{path} ended early while it was being read; is its disk there?")
     return data
+
+
+def open_file(path: Path) -> FileIO:
+    """Opens a file for reading, unbuffered. Raises UnreadablePhoto for anything else: opening a pipe waits forever."""
+    kind = stat.S_IFMT(os.stat(path).st_mode)
+    if kind != stat.S_IFREG:
+        raise UnreadablePhoto(f"{path} is {_KINDS.get(kind, 'a device')}, not a file: replace or remove it")
+    return path.open("rb", buffering=0)

@@ -38,8 +38,11 @@ class NativeSource(PooledSource):
         return decode
 
 
-def decode_into(beton: Beton, sample: int, out: NDArray[np.uint8]) -> str | None:
-    """Decodes a sample to the start of `out`, uint8 [N]; returns why it cannot be decoded, None if it can."""
+def decode_into(beton: Beton, sample: int, out: NDArray[np.uint8], *, exact: bool = False) -> str | None:
+    """Decodes a sample to the start of `out`, uint8 [N]; returns why it cannot be decoded, None if it can.
+
+    exact: with the accurate DCT, which gives the pixels of Pillow.
+    """
     import simplejpeg
 
     height, width = (int(side) for side in beton.sizes_N2[sample])
@@ -52,7 +55,7 @@ def decode_into(beton: Beton, sample: int, out: NDArray[np.uint8]) -> str | None
         found = simplejpeg.decode_jpeg_header(data)[:2]
         if found != (height, width):
             return f"its JPEG is {found[0]} x {found[1]} pixels, the index says {height} x {width}"
-        simplejpeg.decode_jpeg(data, fastdct=True, fastupsample=False, buffer=out)
-    except ValueError as error:
-        return str(error)
+        simplejpeg.decode_jpeg(data, fastdct=not exact, fastupsample=False, buffer=out)
+    except Exception as error:  # damaged data make simplejpeg raise KeyError and others, too
+        return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
     return None
