@@ -6,7 +6,7 @@ Shape suffixes: N samples, D features.
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -49,13 +49,14 @@ def read(folder: Path, key: str, count: int) -> NDArray[np.float32] | None:
 def write(folder: Path, key: str, count: int, batches: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
     """Writes batches [B, D] to the cache one by one, and returns the features [count, D] memory-mapped.
 
-    Raises RunError if the batches do not have `count` rows in all, or the folder cannot be written.
+    Raises RunError if the batches do not have `count` rows in all, or the folder cannot be written; and whatever
+    `batches` raises.
     """
     target = folder / f"{key}.npy"  # written as a partial file, then renamed with its checksum
     try:
         with partial_file(target) as partial:
             file, digest, rows, width = partial.file, hashlib.blake2b(digest_size=16), 0, -1
-            for batch in batches:
+            for batch in _carried(batches):
                 if width < 0:
                     width = batch.shape[1]
                     header = {"descr": "<f4", "fortran_order": False, "shape": (count, width)}
@@ -70,9 +71,26 @@ def write(folder: Path, key: str, count: int, batches: Iterable[NDArray[np.float
                 raise RunError(f"got {rows} rows of features for {count} samples")
             path = folder / f"{key}-{digest.hexdigest()}.npy"
             partial.become(path)
+    except _OfTheBatches as carrier:
+        raise carrier.error from None
     except OSError as error:
-        raise RunError(f"features cannot be written to {folder}: {error.strerror}; pass another --cache") from None
+        reason = error.strerror or error
+        raise RunError(f"features cannot be written to {folder}: {reason}; pass another --cache") from None
     return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+class _OfTheBatches(Exception):
+    """Carries an OSError of the batches, such as one of the photos' disk, past the handler of the cache's own."""
+
+    def __init__(self, error: OSError):
+        self.error = error
+
+
+def _carried(batches: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+    try:
+        yield from batches
+    except OSError as error:
+        raise _OfTheBatches(error) from None
 
 
 def _digest_of(path: Path) -> str:

@@ -6,7 +6,6 @@ paths relative to that folder, and numeric columns; columns `left,top,right,bott
 """
 
 import csv
-import io
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ...data.beton.format import JPEG, Beton
+from ...data.beton.format import Beton
 from ...data.inputs.folder import list_photos
 from ...data.loader import Loader
 from ...data.readers.native import decode_into
@@ -134,11 +133,8 @@ class BetonImages:
 
     def open(self, index: int) -> Image.Image:
         height, width = self.beton.sizes_N2[index].tolist()
-        if self.beton.modes_N[index] == JPEG:
-            with Image.open(io.BytesIO(self.beton.read(index))) as image:
-                return image.convert("RGB")
         pixels = np.empty(height * width * 3, np.uint8)
-        fault = decode_into(self.beton, index, pixels)
+        fault = decode_into(self.beton, index, pixels, exact=True)
         if fault is not None:
             raise RunError(f"{self.path}: sample {index} cannot be decoded ({fault}); copy or write the file again")
         return Image.fromarray(pixels.reshape(height, width, 3))
