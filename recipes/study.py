@@ -6,9 +6,9 @@ The presets differ in the method and its variant only: `--preset METHOD`, `METHO
 `METHOD-augself-cassle`, for moco, mocov3, simsiam, simclr, byol, swav, barlow, supervised (which has no projector for
 CASSLE). Further variants of every method: `-augself-layer3` (AugSelf on inner features), `-essl`, `-equimod`, `-star`
 (EquiMod with STAR's options), `-stl`, `-care`, `-sen`, `-sie`, `-seqjepa`, `-predictor` (simsiam, byol, mocov3) and
-`-ser` (on a ViT-Ti/16; needs timm). `--preset seqjepa`, `--preset sen` and `--preset sie` train these alone. Objectives
+`-ser` (on a ViT-Ti/16 with AdamW; needs timm). `--preset seqjepa`, `--preset sen` and `--preset sie` train these alone. Objectives
 have their published weights; E-SSL's small view and SER's share of photos are fitted to small views and batches. All
-variants of a method use its baseline's learning rate. For larger views, pass `--view.size 96 --augment.blur-kernel 9`.
+variants of a method but `-ser` use its baseline's learning rate. For larger views, pass `--view.size 96 --augment.blur-kernel 9`.
 Heads, weights and weight decay are those of AugSelf's STL10 setting (Lee 2021, arXiv 2111.09613); queue, momentum and
 frozen prototypes are this project's choice for about forty steps per epoch. No result is published for it. The longest
 run is that of `studies/augself/study.py` with moco at 32 px, six epochs and three seeds of each variant
@@ -65,6 +65,7 @@ METHODS: dict[str, tuple[AnyMethod, Optim]] = {
     "supervised": (Supervised(), SGD),
 }
 VIT = Backbone(name="timm:vit_tiny_patch16_224")
+ADAMW = Optim(name="adamw", lr=5e-4, weight_decay=0.05, warmup_epochs=5)
 OFF = AugSelf(crop=0, color=0)
 SMALL_VIEW = ViewPolicy(size=32, scale=(0.1, 0.5), blur=0.1)
 PARTS: dict[str, dict[str, Any]] = {
@@ -82,7 +83,7 @@ PARTS: dict[str, dict[str, Any]] = {
     "-sen": {"aware": (SEN(),)},
     "-sie": {"aware": (SIE(),)},
     "-seqjepa": {"aware": (SeqJEPA(),)},
-    "-ser": {"aware": (SER(fraction=0.03),), "backbone": VIT},
+    "-ser": {"aware": (SER(fraction=0.03),), "backbone": VIT, "optim": ADAMW},
 }
 ALONE = {"sen": SEN(only=True), "sie": SIE(only=True), "seqjepa": SeqJEPA(only=True)}
 
