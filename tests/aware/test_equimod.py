@@ -3,7 +3,9 @@
 import dataclasses
 
 import pytest
+import tiny_runs
 import torch
+from syncs import counted_syncs
 from tiny_aware import (
     OBJECTIVES,
     OFF,
@@ -14,10 +16,11 @@ from tiny_aware import (
     learner_of,
     normalized,
     run_mlp,
+    step_of,
     views_of,
 )  # fmt: skip
 
-from fastaugself import BYOL, CASSLE, AugSelf, ConditionalPredictor, MoCo, MoCoV3, SimCLR, SimSiam, Supervised
+from fastaugself import BYOL, CASSLE, AugSelf, ConditionalPredictor, EquiMod, MoCo, MoCoV3, SimCLR, SimSiam, Supervised
 from fastaugself.aware.base import ViewRequest
 from fastaugself.errors import UsageError
 from fastaugself_kernels import ViewPolicy, descriptors
@@ -154,3 +157,43 @@ def test_a_conditional_predictor_that_cannot_work_is_refused(changes, message):
     options = {"method": PREDICTED["byol"], "augself": OFF, "predictor": ConditionalPredictor("concat")}
     with pytest.raises(UsageError, match=message):
         config_of(**{**options, **changes})
+
+
+# --- both change a part of the base method, which must still compile, resume and not wait for the device ----------
+
+CHANGED = {
+    "experts": {"aware": (EquiMod(hidden=16, condition_dim=6, residual=True, experts=2),), "method": SimCLR(dim=8)},
+    "predictor": {"predictor": ConditionalPredictor("concat", width=6), "method": PREDICTED["byol"]},
+}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_a_changed_base_method_compiles_in_one_graph(name):
+    config = config_of(**{"augself": OFF, **CHANGED[name]})
+    learner, views = learner_of(config), views_of(config)
+    expected = learner(views).loss
+    torch._dynamo.reset()
+    compiled = torch.compile(learner_of(config), backend="aot_eager", fullgraph=True, dynamic=False)
+    torch.testing.assert_close(compiled(views).loss, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_a_changed_base_method_has_no_host_sync(name, monkeypatch):
+    config = config_of(**{"augself": OFF, **CHANGED[name]})
+    step, views = step_of(config), views_of(config)
+    for i in range(2):
+        step(views, global_step=i, progress=0.1)
+    with counted_syncs(monkeypatch) as found:
+        step(views, global_step=2, progress=0.2)
+    assert found == []
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_a_changed_base_method_resumes_with_the_same_bits(name, beton, tmp_path):
+    options = {"augself": OFF, **CHANGED[name]}
+    tiny_runs.train(tiny_runs.config(beton, tmp_path / "whole", max_steps=4, **options))
+    for steps in (2, 4):
+        tiny_runs.train(tiny_runs.config(beton, tmp_path / "parts", max_steps=steps, **options))
+    whole, parts = (tiny_runs.saved_weights(tmp_path / run) for run in ("whole", "parts"))
+    assert whole.keys() == parts.keys() and any("descriptors.mean_n" in key for key in whole)
+    assert all(torch.equal(value, parts[key]) for key, value in whole.items() if isinstance(value, torch.Tensor))
