@@ -63,8 +63,8 @@ def model_card(config: Pretrain, run: Path, weights: str, *, step: int, samples:
     name = backbone.name.removeprefix("timm:")
     parts = [type(config.method).__name__] if config.base_loss else []
     for options in config.objectives.values():
-        weights = ", ".join(f"{name} {weight:g}" for name, weight in options.weights.items())
-        parts.append(f"{options.title} ({weights})")
+        losses = ", ".join(f"{loss} {weight:g}" for loss, weight in options.weights.items())
+        parts.append(f"{options.title} ({losses})")
     if config.predictor.enabled:
         parts.append("conditional predictor")
     if config.cassle.condition_dim:
