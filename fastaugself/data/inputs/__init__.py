@@ -3,12 +3,13 @@
 import os
 
 from ...errors import UsageError
-from .folder import EXTENSIONS, open_folder
+from .folder import open_folder
 from .listing import open_listing
 from .samples import Columns, Samples
 from .shards import open_shards
 from .stl10 import open_stl10
 from .tables import open_tables
+from .walk import EXTENSIONS
 
 # Tried in this order; open_folder accepts any folder.
 KINDS = (open_shards, open_tables, open_listing, open_stl10, open_folder)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import time
 import warnings
 from collections.abc import Generator
@@ -23,7 +24,7 @@ from ..parallel import ordered_map
 from ..progress import progress as show_progress
 from . import open_samples
 from .photo import Photo, convert, convert_pixels
-from .samples import Columns, Sample, Samples, UnreadablePhoto
+from .samples import Columns, Sample, Samples, UnreadablePhoto, some
 from .subset import ClassSamples, read_classes
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,8 @@ class Written(NamedTuple):
     passed_through: photos copied unchanged. reencoded: number per reason, such as {"PNG": 3, "EXIF rotation": 1}.
     warnings: name and decoder message of photos that were decoded with a warning.
     unreadable: number of skipped photos, listed in the file `report` (None if there are none).
-    ignored: files that are not photos. resumed: photos taken over from an interrupted run.
+    ignored: files that are not photos. left_out: what may be photos but was not read, with reasons.
+    resumed: photos taken over from an interrupted run.
     mean_pixels: average number of pixels per photo. seconds: duration of this run.
     """
 
@@ -60,6 +62,7 @@ class Written(NamedTuple):
     unreadable: int
     report: Path | None
     ignored: int
+    left_out: list[str]
     resumed: int
     mean_pixels: int
     seconds: float
@@ -71,6 +74,7 @@ class Written(NamedTuple):
             f"{self.passed_through} copied unchanged, {self.samples - self.passed_through} re-encoded"
             f"{f' ({reasons})' if reasons else ''}"
             f"{f'; {self.unreadable} skipped, see {self.report}' if self.unreadable else ''}"
+            f"{f'; {len(self.left_out)} not read, which may be photos: {some(self.left_out)}' if self.left_out else ''}"
             f"{f'; {self.ignored} other files ignored' if self.ignored else ''}"
             f"{f'; {self.resumed} resumed from an earlier run' if self.resumed else ''}; {self.seconds:.1f} s"
         )
@@ -118,7 +122,9 @@ def write_photos(
     samples = open_samples(source, columns)
     if kept is not None:
         samples = ClassSamples(samples, kept)
-    return _write(samples, out, options, workers=workers, progress=progress, skip_unreadable=skip_unreadable)
+    remedy = None if skip_unreadable else "pass --skip-unreadable to skip such photos"
+    _refuse_faults(samples, remedy)
+    return _write(samples, out, options, workers=workers, progress=progress, remedy=remedy)
 
 
 def ensure_beton(path: str | os.PathLike[str], *, max_side: int = 0, progress: bool = True) -> Path:
@@ -137,10 +143,14 @@ def ensure_beton(path: str | os.PathLike[str], *, max_side: int = 0, progress: b
         return path
     samples = open_samples(path)
     out = Path(f"{os.path.abspath(path)}.beton")
+    remedy = f"run `fastaugself write {shlex.quote(str(path))} OUT.beton --skip-unreadable` and pass that"
     options = _Options(max_side)
     if _is_current(out, samples, options):
         log.info("using %s, written earlier from %s (%d photos)", out, path, samples.count)
+        if samples.left_out:
+            log.warning("%s: %d not read, which may be photos: %s", path, len(samples.left_out), some(samples.left_out))
         return out
+    _refuse_faults(samples, remedy)
     try:
         fd = claim(partial_path(out), wait=True)
     except UsageError as error:
@@ -153,7 +163,7 @@ def ensure_beton(path: str | os.PathLike[str], *, max_side: int = 0, progress: b
         return out
     what = "the photos or options changed: writing again" if out.exists() else "writing once:"
     log.info("%s %s from the photos in %s", what, out, path)
-    written = _write(samples, out, options, workers=0, progress=progress, skip_unreadable=False, claimed=fd)
+    written = _write(samples, out, options, workers=0, progress=progress, remedy=remedy, claimed=fd)
     log.info("%s", written)
     return out
 
@@ -177,9 +187,10 @@ def _write(
     *,
     workers: int,
     progress: bool,
-    skip_unreadable: bool,
+    remedy: str | None,
     claimed: int | None = None,
 ) -> Written:
+    """Writes the samples. remedy: what to do about a photo that cannot be read; None to skip such photos."""
     start = time.perf_counter()
     made_from = {"fingerprint": samples.fingerprint, "options": options._asdict(), "encoder": _encoder()}
     with BetonWriter(out, samples.count, claimed=claimed, made_from=made_from) as writer, warnings.catch_warnings():
@@ -188,15 +199,15 @@ def _write(
         resumed = counts.samples + len(counts.unreadable)
         if resumed:
             log.info("%s: resuming after %d of %d photos", out, resumed, samples.count)
-        if counts.unreadable and not skip_unreadable:
-            raise UnreadablePhoto(_skippable(counts.unreadable[0].unreadable))
+        if counts.unreadable and remedy:
+            raise UnreadablePhoto(f"{counts.unreadable[0].unreadable}, or {remedy}")
         try:
             with (
                 show_progress("writing", samples.count, wanted=progress, done=resumed) as advance,
                 closing(_load_all(samples, resumed, options, workers or available_cores())) as loaded,
             ):
                 for sample, photo in loaded:
-                    _add(writer, sample, photo, skip_unreadable)
+                    _add(writer, sample, photo, remedy)
                     advance(1)
         finally:
             kept = counts.samples
@@ -227,6 +238,7 @@ def _write(
         unreadable=len(counts.unreadable),
         report=report,
         ignored=samples.ignored,
+        left_out=list(samples.left_out),
         resumed=resumed,
         mean_pixels=counts.pixels // counts.samples,
         seconds=time.perf_counter() - start,
@@ -242,10 +254,10 @@ def _write(
     return written
 
 
-def _add(writer: BetonWriter, sample: Sample, photo: Photo | UnreadablePhoto, skip_unreadable: bool) -> None:
+def _add(writer: BetonWriter, sample: Sample, photo: Photo | UnreadablePhoto, remedy: str | None) -> None:
     if isinstance(photo, UnreadablePhoto):
-        if not skip_unreadable:
-            raise UnreadablePhoto(_skippable(str(photo))) from photo
+        if remedy:
+            raise UnreadablePhoto(f"{photo}, or {remedy}") from photo
         log.warning("skipped: %s", photo)
         writer.leave_out(sample.name, str(photo))
         return
@@ -255,8 +267,12 @@ def _add(writer: BetonWriter, sample: Sample, photo: Photo | UnreadablePhoto, sk
     writer.add(photo.image, sample.label, name=sample.name, reencoded=reencoded, warning=photo.warning)
 
 
-def _skippable(message: str) -> str:
-    return f"{message}, or pass --skip-unreadable to skip such photos"
+def _refuse_faults(samples: Samples, remedy: str | None) -> None:
+    """Raises UnreadablePhoto for the first sample that is known to be unreadable, before anything is written."""
+    if samples.faults and remedy:
+        number = min(samples.faults)
+        others = len(samples.faults) - 1
+        raise UnreadablePhoto(f"{samples.faults[number]}{f' ({others} more like this)' if others else ''}, or {remedy}")
 
 
 def _report(out: Path, unreadable: list[str]) -> Path | None:

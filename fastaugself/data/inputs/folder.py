@@ -1,19 +1,20 @@
 """Folders of photos: the files in a fixed order, with their classes."""
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import UsageError
-from .samples import Columns, Sample, Samples, fingerprint, read_file
+from .samples import Columns, Sample, Samples, fingerprint, read_file, some, unreadable
+from .walk import Walk, is_folder, is_visible
 
-EXTENSIONS = frozenset(
-    f".{name}"
-    for name in ("jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "tif", "tiff", "gif", "ppm", "pgm", "avif")
-)  # selects files by name only; the decoder determines the actual format
-_SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test"})
+SPLITS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}  # names of folders that hold a split of a data set
 
 
 class Folder(NamedTuple):
@@ -21,7 +22,8 @@ class Folder(NamedTuple):
 
     root: the folder. files: paths relative to it, '/'-separated, sorted. labels: class of each file, -1 without
     classes. sizes: bytes of each file. classes: class names, indexed by label. fingerprint: hash of all names, sizes
-    and modification times. ignored: number of files whose extension is not one of photos.
+    and modification times. ignored: number of files whose extension is not one of photos. left_out: names, with
+    reasons, of what may be photos but is not listed. faults: messages by number of the files that cannot be read.
     """
 
     root: Path
@@ -31,6 +33,8 @@ class Folder(NamedTuple):
     classes: list[str]
     fingerprint: str
     ignored: int
+    left_out: list[str]
+    faults: dict[int, str]
 
 
 class FolderSamples(Samples):
@@ -40,12 +44,14 @@ class FolderSamples(Samples):
         self.source, self._folder = source, list_photos(source)
         self.count, self.classes = len(self._folder.files), self._folder.classes
         self.fingerprint, self.ignored = self._folder.fingerprint, self._folder.ignored
+        self.left_out, self.faults = self._folder.left_out, self._folder.faults
 
     def samples(self, start: int = 0) -> Generator[Sample]:
         root, files, labels, sizes = self._folder.root, self._folder.files, self._folder.labels, self._folder.sizes
         for i in range(start, self.count):
             path = root / files[i]
-            yield Sample(files[i], labels[i], str(path), partial(read_file, path, sizes[i]))
+            read = partial(unreadable, self.faults[i]) if i in self.faults else partial(read_file, path, sizes[i])
+            yield Sample(files[i], labels[i], str(path), read)
 
 
 def open_folder(source: str, columns: Columns) -> Samples | None:
@@ -66,65 +72,58 @@ def list_photos(root: str | os.PathLike[str]) -> Folder:
         raise UsageError(f"{root}: no such folder; pass a folder of photos")
     if not root.is_dir():
         raise UsageError(f"{root} is a file: pass a folder of photos (its subfolders are the classes)")
-    found: list[tuple[str, int, int]] = []
-    ignored = 0
-    for name, status in _walk(root):
-        if os.path.splitext(name)[1].lower() in EXTENSIONS:
-            found.append((name, status.st_size, status.st_mtime_ns))
-        else:
-            ignored += 1
-    if not found:
+    below = Walk(root)
+    if not below.found:
         raise UsageError(
-            f"{root} holds no photos ({ignored} other files): expected files such as .jpg, .png or .webp, "
+            f"{root} holds no photos ({below.ignored} other files): expected files such as .jpg, .png or .webp, "
             f"in one folder or in one folder per class"
+            + (f"; convert or rename what is there: {some(below.left_out)}" if below.left_out else "")
         )
-    found.sort()
-    classes = _classes(root, [name for name, _, _ in found])
+    below.found.sort()
+    names = [name for name, _, _ in below.found]
+    classes = _classes(root, names, below)
     index = {name: i for i, name in enumerate(classes)}
     return Folder(
         root=root,
-        files=[name for name, _, _ in found],
-        labels=[index[name.split("/", 1)[0]] if classes else -1 for name, _, _ in found],
-        sizes=[size for _, size, _ in found],
+        files=names,
+        labels=[index[name.split("/", 1)[0]] if classes else -1 for name in names],
+        sizes=[size for _, size, _ in below.found],
         classes=classes,
-        fingerprint=fingerprint([classes, *found]),
-        ignored=ignored,
+        fingerprint=fingerprint([classes, *below.found]),
+        ignored=below.ignored,
+        left_out=below.left_out,
+        faults={i: below.faults[name] for i, name in enumerate(names) if name in below.faults},
     )
 
 
-def _walk(root: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Yields every visible file below `root` with its status; visits a folder once if links lead to it repeatedly."""
-    entered: set[tuple[int, int]] = set()
-    todo = [""]
-    while todo:
-        below = todo.pop()
-        status = os.stat(root / below)
-        if (status.st_dev, status.st_ino) in entered:
-            continue
-        entered.add((status.st_dev, status.st_ino))
-        with os.scandir(root / below) as entries:
-            for entry in entries:
-                name = f"{below}{entry.name}"
-                if entry.name.startswith(".") or entry.name == "__MACOSX":
-                    continue
-                if entry.is_dir():
-                    todo.append(f"{name}/")
-                elif entry.is_file():
-                    yield name, entry.stat()
+def split_of(folder: str) -> str | None:
+    """The split that a folder of this name holds, None if it is not the name of a split."""
+    return next((split for split, names in SPLITS.items() if folder.lower() in names), None)
 
 
-def _classes(root: Path, files: list[str]) -> list[str]:
+def _classes(root: Path, files: list[str], below: Walk) -> list[str]:
     loose = [name for name in files if "/" not in name]
     if len(loose) == len(files):
         return []
-    folders = sorted(e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith("."))
-    folders = [name for name in folders if name != "__MACOSX"]
+    folders = sorted(entry.name for entry in os.scandir(root) if is_visible(entry.name) and is_folder(entry))
     if loose:
         raise UsageError(
             f"{root} holds photos ({loose[0]}, {len(loose)} in total) next to folders ({folders[0]}, ...), "
             f"so the classes are ambiguous: move the photos into a separate folder"
         )
-    if len(folders) > 1 and _SPLITS.issuperset(name.lower() for name in folders):
+    for name in folders:
+        if name in below.repeated:
+            raise UsageError(
+                f"{root / name} is the same folder as {root / below.repeated[name]}, so the class of its photos is "
+                f"ambiguous: remove one of the two"
+            )
+    for name in below.dead:
+        if "/" not in name:
+            raise UsageError(
+                f"{root / name} is a link that leads nowhere ({os.readlink(root / name)}), so a class may be missing: "
+                f"mend or remove the link"
+            )
+    if len(folders) > 1 and all(split_of(name) for name in folders):
         raise UsageError(
             f"{root} holds splits ({', '.join(folders)}), not classes: pass one of them, such as {root / folders[0]}"
         )

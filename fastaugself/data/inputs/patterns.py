@@ -7,9 +7,10 @@ import re
 from pathlib import Path
 
 from ...errors import UsageError
-from .folder import EXTENSIONS
+from .folder import SPLITS
+from .walk import EXTENSIONS
 
-_SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test"})
+_SPLITS = frozenset(itertools.chain(*SPLITS.values()))
 _MAX_FILES = 1_000_000
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")

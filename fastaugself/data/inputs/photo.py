@@ -14,6 +14,7 @@ from ..beton.format import MAX_SIDE
 from .opening import opened, orientation, read_whole, upright_rgb
 from .samples import UnreadablePhoto
 
+_MAX_JPEG_SIDE = 65500  # pixels, of libjpeg
 _SUBSAMPLINGS = frozenset({"444", "422", "420", "440", "411", "Gray"})  # supported by every libjpeg-turbo
 
 
@@ -54,7 +55,7 @@ def convert_pixels(place: str, pixels: NDArray[np.uint8], *, max_side: int = 0) 
     side, reason = max(pixels.shape[:2]), None
     if side > (max_side or MAX_SIDE):
         if not max_side:
-            raise UnreadablePhoto(_too_long(place, side))
+            raise UnreadablePhoto(_too_long(place, side, MAX_SIDE))
         pixels, reason = np.asarray(_shrink(Image.fromarray(pixels), max_side)), "larger than max-side"
     return Photo(pixels, pixels.shape[0], pixels.shape[1], reason)
 
@@ -73,19 +74,19 @@ def _convert(place: str, data: bytes, image: Image.Image, max_side: int, quality
                 raise
             reason, warning = "unusual JPEG", str(error)
     rgb = upright_rgb(image)
-    if (side := max(rgb.size)) > (max_side or MAX_SIDE):
+    if (side := max(rgb.size)) > min(max_side or _MAX_JPEG_SIDE, _MAX_JPEG_SIDE):
         if not max_side:
-            raise UnreadablePhoto(_too_long(place, side))
-        rgb = _shrink(rgb, max_side)
+            raise UnreadablePhoto(_too_long(place, side, _MAX_JPEG_SIDE))
+        rgb = _shrink(rgb, min(max_side, _MAX_JPEG_SIDE))
     out = io.BytesIO()
     rgb.save(out, "JPEG", quality=quality)
     return Photo(out.getvalue(), rgb.height, rgb.width, reason, warning)
 
 
-def _too_long(place: str, side: int) -> str:
+def _too_long(place: str, side: int, most: int) -> str:
     return (
-        f"{place} has a side of {side} pixels, more than the format allows ({MAX_SIDE}): make it smaller, as "
-        f"`fastaugself write SOURCE OUT.beton --max-side {MAX_SIDE}` does"
+        f"{place} has a side of {side} pixels, more than the format allows ({most}): make it smaller, as "
+        f"`fastaugself write SOURCE OUT.beton --max-side {most}` does"
     )
 
 

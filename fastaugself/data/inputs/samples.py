@@ -10,9 +10,10 @@ import logging
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from io import FileIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -52,7 +53,8 @@ class Samples(ABC):
 
     source: the path as it was passed. count: number of samples, known before any is read. classes: class names, indexed
     by label; empty without names. fingerprint: hash that changes whenever the samples change (names, sizes, times).
-    ignored: number of files that are not photos.
+    ignored: number of files that are not photos. left_out: names, with reasons, of what may be photos but is not read.
+    faults: messages by number of the samples that are known to be unreadable, such as missing files.
 
     Opening a collection reads names and sizes, but no photo.
     """
@@ -62,6 +64,8 @@ class Samples(ABC):
     classes: list[str]
     fingerprint: str
     ignored: int = 0
+    left_out: Sequence[str] = ()
+    faults: Mapping[int, str] = MappingProxyType({})
 
     @abstractmethod
     def samples(self, start: int = 0) -> Generator[Sample]:
@@ -76,6 +80,17 @@ class Columns(NamedTuple):
 
     image: str = ""
     label: str = ""
+
+
+def unreadable(message: str) -> bytes:
+    """Raises UnreadablePhoto; as Sample.read of a sample that is known to be unreadable."""
+    raise UnreadablePhoto(message)
+
+
+def some(names: Sequence[str], most: int = 10) -> str:
+    """At most `most` of the names in words, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def fingerprint(parts: Iterable[object]) -> str:
@@ -138,7 +153,12 @@ def read_file(path: Path, size: int, *, start: int = 0, length: int | None = Non
 
 def open_file(path: Path) -> FileIO:
     """Opens a file for reading, unbuffered. Raises UnreadablePhoto for anything else: opening a pipe waits forever."""
-    kind = stat.S_IFMT(os.stat(path).st_mode)
-    if kind != stat.S_IFREG:
-        raise UnreadablePhoto(f"{path} is {_KINDS.get(kind, 'a device')}, not a file: replace or remove it")
+    if other := other_kind(os.stat(path)):
+        raise UnreadablePhoto(f"{path} is {other}, not a file: replace or remove it")
     return path.open("rb", buffering=0)
+
+
+def other_kind(status: os.stat_result) -> str:
+    """What something is that is not a file, such as "a pipe"; "" for a file."""
+    kind = stat.S_IFMT(status.st_mode)
+    return "" if kind == stat.S_IFREG else _KINDS.get(kind, "a device")

@@ -13,10 +13,10 @@ from typing import BinaryIO
 
 from ...errors import RunError, UsageError
 from .archive import members
-from .folder import EXTENSIONS
 from .join import Joined, Label, Photo
 from .patterns import find_files, identity
 from .samples import Columns, Sample, Samples, fingerprint, number_classes, read_file
+from .walk import EXTENSIONS
 
 log = logging.getLogger(__name__)
 

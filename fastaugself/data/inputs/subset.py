@@ -19,13 +19,15 @@ class ClassSamples(Samples):
                 f"{whole.source} lacks {len(missing)} of the {len(kept)} classes of --classes ({missing[0]}, ...); "
                 f"it has {len(whole.classes)}" + (f" ({whole.classes[0]}, ...)" if whole.classes else "")
             )
-        self._whole, self.source, self.ignored = whole, whole.source, whole.ignored
+        self._whole, self.source = whole, whole.source
+        self.ignored, self.left_out = whole.ignored, whole.left_out
         self.classes = sorted(kept)
         self._label = {whole.classes.index(name): i for i, name in enumerate(self.classes)}
         self._numbers = [i for i, sample in enumerate(whole.samples()) if sample.label in self._label]
         self.count = len(self._numbers)
         if not self.count:
             raise UsageError(f"{whole.source} has no photo of the classes of --classes")
+        self.faults = {i: whole.faults[n] for i, n in enumerate(self._numbers) if n in whole.faults}
         self.fingerprint = fingerprint([whole.fingerprint, *self.classes])
 
     def samples(self, start: int = 0) -> Generator[Sample]:

@@ -6,26 +6,26 @@ paths relative to that folder, and numeric columns; columns `left,top,right,bott
 """
 
 import csv
+import dataclasses
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from ...data.beton.format import Beton
-from ...data.inputs.folder import list_photos
+from ...data.inputs.folder import list_photos, split_of
+from ...data.inputs.samples import some
+from ...data.inputs.walk import EXTENSIONS, is_visible
 from ...data.loader import Loader
 from ...data.readers.native import decode_into
 from ...errors import RunError, UsageError
 from ..cache import key_of
 from ..splits import Dataset, Files, Floats, Labels, Split, cut_by_class
 
-SPLITS = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
 BOX = ("left", "top", "right", "bottom")
 SEED = 0  # of the random splits of data without splits
 
@@ -34,11 +34,7 @@ def read(root: Path) -> Dataset:
     """Reads class folders at `root`. Raises UsageError for a file, and for a train or test folder without the other."""
     if not root.is_dir():
         raise UsageError(f"{root} is a file: pass a folder of class folders, or name the --dataset")
-    found = {
-        name: next(root / folder for folder in names if (root / folder).is_dir())
-        for name, names in SPLITS.items()
-        if any((root / folder).is_dir() for folder in names)
-    }
+    found = _split_folders(root)
     if "val" in found and "test" not in found and "train" in found:
         found["test"] = found.pop("val")
     if "train" in found and "test" in found:
@@ -48,10 +44,42 @@ def read(root: Path) -> Dataset:
             f"{root} has {', '.join(path.name for path in found.values())} but not both train and test: add the "
             f"missing one, or pass a folder with class folders only"
         )
-    whole, classes, names = _split(root, ())
-    if not classes:
-        return _dataset(root, (), {"all": whole}, names, "no splits")
-    return split_by_class(_dataset(root, classes, {"all": whole}, names, ""))
+    whole = _read(root, ())
+    if not whole.classes:
+        return _dataset(root, whole, {"all": whole.split}, "no splits")
+    return split_by_class(_dataset(root, whole, {"all": whole.split}, ""))
+
+
+def _split_folders(root: Path) -> dict[str, Path]:
+    """The folders of the splits, if the folders in `root` are splits; {} if they are classes, whatever their names."""
+    folders = sorted(path for path in root.iterdir() if is_visible(path.name) and path.is_dir())
+    found: dict[str, Path] = {}
+    for path in folders:
+        if (name := split_of(path.name)) and found.setdefault(name, path) is not path:
+            raise UsageError(f"{root} has both {found[name].name} and {path.name}: remove or rename one of the two")
+    classes = [path for path in folders if split_of(path.name) is None and _holds_photos(path, below=True)]
+    if not found or len(found) == len(folders):
+        return found
+    if any(_holds_photos(path, below=False) for path in found.values()) or (classes and len(found) == 1):
+        return {}
+    if classes:
+        names = ", ".join(path.name for path in found.values())
+        raise UsageError(
+            f"{root} holds {classes[0].name} next to {names}, so it may be a class or the others splits: move "
+            f"{classes[0]} elsewhere if they are splits, or rename them if all are classes"
+        )
+    return found
+
+
+def _holds_photos(folder: Path, *, below: bool) -> bool:
+    """Whether there is a photo in a folder; below: or anywhere below it."""
+    for _, inside, files in os.walk(folder):
+        if any(is_visible(name) and os.path.splitext(name)[1].lower() in EXTENSIONS for name in files):
+            return True
+        if not below:
+            return False
+        inside[:] = filter(is_visible, inside)
+    return False
 
 
 def split_by_class(dataset: Dataset, *, seed: int = SEED) -> Dataset:
@@ -61,36 +89,53 @@ def split_by_class(dataset: Dataset, *, seed: int = SEED) -> Dataset:
     train, val = cut_by_class(whole.labels_N[rest], 0.2, seed=seed)
     splits = {"all": whole, "train": whole.take(rest[train]), "val": whole.take(rest[val]), "test": whole.take(test)}
     how = f"64/16/20 % of each class, seed {seed}"
-    return Dataset(
-        dataset.name, dataset.classes, splits, dataset.metric, dataset.kind, dataset.target_names, "all", how
-    )
+    return dataclasses.replace(dataset, splits=splits, episodes="all", how=how)
+
+
+class _Folder(NamedTuple):
+    """A folder that was read. columns: of its targets. notes: what may be photos but is not read."""
+
+    split: Split
+    classes: tuple[str, ...]
+    columns: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def _with_splits(root: Path, found: dict[str, Path]) -> Dataset:
     classes = tuple(sorted({c for path in found.values() for c in list_photos(path).classes}))
-    read = {name: _split(path, classes) for name, path in found.items()}
-    splits = {name: split for name, (split, _, _) in read.items()}
-    targets = {columns for _, _, columns in read.values()}
-    if len(targets) > 1:
-        raise UsageError(f"{root}: the targets.csv of the splits have different columns: {sorted(targets)}")
-    return _dataset(root, classes, splits, targets.pop(), "folders " + ", ".join(path.name for path in found.values()))
+    read = {name: _read(path, classes) for name, path in found.items()}
+    if len(columns := {folder.columns for folder in read.values()}) > 1:
+        raise UsageError(f"{root}: the targets.csv of the splits have different columns: {sorted(columns)}")
+    splits = {name: folder.split for name, folder in read.items()}
+    notes = tuple(note for folder in read.values() for note in folder.notes)
+    how = "folders " + ", ".join(path.name for path in found.values())
+    return _dataset(root, read["train"]._replace(notes=notes), splits, how)
 
 
-def _dataset(
-    root: Path, classes: tuple[str, ...], splits: dict[str, Split], columns: tuple[str, ...], how: str
-) -> Dataset:
-    kind = "" if not columns else "boxes" if columns == BOX else "values"
-    return Dataset(root.resolve().name, classes, splits, kind=kind, target_names=columns, how=how)  # type: ignore[arg-type]
+def _dataset(root: Path, read: _Folder, splits: dict[str, Split], how: str) -> Dataset:
+    return Dataset(
+        root.resolve().name,
+        read.classes,
+        splits,
+        kind="" if not read.columns else "boxes" if read.columns == BOX else "values",
+        target_names=read.columns,
+        how=how,
+        notes=read.notes,
+    )
 
 
-def _split(folder: Path, classes: tuple[str, ...]) -> tuple[Split, tuple[str, ...], tuple[str, ...]]:
-    """(samples, classes, target columns) of a folder. classes: names by label, default the folder's own."""
+def _read(folder: Path, classes: tuple[str, ...]) -> _Folder:
+    """Reads a folder. classes: names by label, default the folder's own. Raises RunError for a file that is gone."""
     listed = list_photos(folder)
+    if listed.faults:
+        raise RunError(listed.faults[min(listed.faults)])
     classes = classes or tuple(listed.classes)
     index = {name: i for i, name in enumerate(classes)}
     labels_N = np.array([index[listed.classes[label]] if label >= 0 else -1 for label in listed.labels], np.int64)
     targets_NT, columns = read_targets(folder / "targets.csv", listed.files)
-    return Split(Files(folder, listed.files), labels_N, targets_NT, listed.files), classes, columns
+    left_out = listed.left_out
+    notes = (f"{len(left_out)} in {folder} not read, which may be photos: {some(left_out)}",) if left_out else ()
+    return _Folder(Split(Files(folder, listed.files), labels_N, targets_NT, listed.files), classes, columns, notes)
 
 
 def read_targets(path: Path, files: list[str]) -> tuple[Floats | None, tuple[str, ...]]:
