@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from ...data.beton.format import Beton
-from ...data.inputs.folder import list_photos, split_of
+from ...data.inputs.folder import SPLITS, list_photos, split_of
 from ...data.inputs.samples import some
 from ...data.inputs.walk import EXTENSIONS, is_visible
 from ...data.loader import Loader
@@ -57,6 +57,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
     for path in folders:
         if (name := split_of(path.name)) and found.setdefault(name, path) is not path:
             raise UsageError(f"{root} has both {found[name].name} and {path.name}: remove or rename one of the two")
+    found = {name: found[name] for name in SPLITS if name in found}
     classes = [path for path in folders if split_of(path.name) is None and _holds_photos(path, below=True)]
     if not found or len(found) == len(folders):
         return found
