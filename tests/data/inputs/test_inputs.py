@@ -1,5 +1,7 @@
 """Lists of photos, patterns of files, custom kinds of collections, and the options named in the documentation."""
 
+import logging
+import os
 import re
 from pathlib import Path
 
@@ -7,8 +9,11 @@ import numpy as np
 import pytest
 from stored import written
 
+from fastaugself.data.beton.format import Beton
 from fastaugself.data.inputs import open_samples
+from fastaugself.data.inputs.convert import write_photos
 from fastaugself.data.inputs.patterns import expand_braces
+from fastaugself.data.inputs.samples import UnreadablePhoto
 from fastaugself.errors import UsageError
 
 # --- lists ------------------------------------------------------------------------------------------------------------
@@ -45,10 +50,29 @@ def test_lists_name_photos_with_or_without_labels(kind, photo_folder, photos, tm
     ("text", "message"),
     [
         (b"", "is empty: expected a list of paths"),
-        (b"a.jpg\nnone.jpg\n", r"list.txt, line 2: .*none\.jpg: No such file"),
+        (b"none.jpg\ngone.jpg\n", r"list.txt, line 1: .*none\.jpg: No such file.*none of its 2 photos can be read"),
         (b"a.jpg\t1\nb.jpg\n", "line 2: expected a path, one tab and a label"),
         (b"a.jpg\0", "is not a text file"),
         (b"a.jpg\t-7\n", "label -7, expected numbers from 0"),
+        (
+            b"a.jpg\t7\na.jpg\t1.0\n",
+            "line 2: label 1.0, expected numbers from 0 to 2147483647, or -1 or nothing for none",
+        ),
+        (b"a.jpg\t1.0\na.jpg\t2.0\n", "line 1: label 1.0, expected numbers"),
+        (b"a.jpg\t7\n\na.jpg\t12345678901\n", "line 3: label 12345678901, expected numbers"),
+        (b"a.jpg\t7\na.jpg\t2147483648\n", "line 2: label 2147483648, expected numbers"),
+        (b"a.jpg\t7\na.jpg\t+3\n", r"line 2: label \+3, expected numbers"),
+        (b"a.jpg\t7\na.jpg\t1e3\n", "line 2: label 1e3, expected numbers"),
+        (b"a.jpg\t7\na.jpg\t2\na.jpg\tcat\n", "line 3: the label is 'cat', but '7' in line 1: expected whole numbers"),
+        (
+            b"a.jpg\tcat\na.jpg\tdog\na.jpg\t7\n",
+            "line 3: the label is '7', but 'cat' in line 1: expected whole numbers",
+        ),
+        (b"a.jpg 7\na.jpg 1.0\n", "line 2: 'a.jpg 1.0', expected a path, a space and a whole number"),
+        (b"a.jpg 7\na.jpg cat\n", "line 2: 'a.jpg cat', expected a path, a space and a whole number"),
+        (b"a.jpg 1.0\na.jpg 7\n", "line 1: 'a.jpg 1.0', expected a path, a space and a whole number"),
+        (b"a.jpg 7\na.jpg 12345678901\n", "line 2: label 12345678901, expected numbers"),
+        (b"a.jpg 7\na.jpg -2\n", "line 2: label -2, expected numbers"),
     ],
 )
 def test_invalid_lists_are_refused_with_the_line(text, message, photos, tmp_path):
@@ -56,6 +80,71 @@ def test_invalid_lists_are_refused_with_the_line(text, message, photos, tmp_path
     (tmp_path / "list.txt").write_bytes(text)
     with pytest.raises(UsageError, match=message):
         open_samples(tmp_path / "list.txt")
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        (b"a.jpg\t7\nb.jpg\t\nc.jpg\t10\nd.jpg\t2\n", [7, -1, 10, 2]),
+        (b"a.jpg\t7\nb.jpg\t  \nc.jpg\t010\nd.jpg\t-1\n", [7, -1, 10, -1]),
+        (b"a.jpg 7\nb.jpg\nc.jpg 10\nd.jpg 2147483647\n", [7, -1, 10, 2147483647]),
+        (b"a.jpg\r\nb.jpg 3\r\nc.jpg 10 \r\nd.jpg \r\n", [-1, 3, 10, -1]),
+        (b"a.jpg\tcat\nb.jpg\t\nc.jpg\tant\nd.jpg\tcat\n", [1, -1, 0, 1]),
+    ],
+)
+def test_a_blank_label_is_none_and_the_others_keep_their_numbers(text, labels, photos, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(logging.getLogger("fastaugself"), "propagate", True)
+    for name in "abcd":
+        (tmp_path / f"{name}.jpg").write_bytes(photos[0][0])
+    (tmp_path / "list.txt").write_bytes(text)
+    _, found, names, _, _ = written(tmp_path / "list.txt", tmp_path)
+    assert (found, names) == (labels, ["a.jpg", "b.jpg", "c.jpg", "d.jpg"])
+    assert "of 4 photos have no label and get the label -1" in caplog.text
+
+
+def test_without_labels_any_labels_will_do(photos, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(photos[0][0])
+    (tmp_path / "list.txt").write_bytes(b"a.jpg\t7\na.jpg\tcat\na.jpg\t1.0\n")
+    assert written(tmp_path / "list.txt", tmp_path, label="none")[1] == [-1] * 3
+
+
+def test_photos_may_be_called_like_a_path_with_a_number(photos, tmp_path):
+    for name in ("photo 1", "photo 2"):
+        (tmp_path / name).write_bytes(photos[0][0])
+    (tmp_path / "list.txt").write_bytes(b"photo 1\nphoto 2\n")
+    assert written(tmp_path / "list.txt", tmp_path)[1:3] == ([-1, -1], ["photo 1", "photo 2"])
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "pipe", "dead link", "device"])
+@pytest.mark.parametrize("form", ["{}\t{}\n", "{} {}\n", "{}\n"])
+def test_what_cannot_be_read_is_named_at_once_or_left_out(kind, form, photos, tmp_path):
+    for name in ("a.jpg", "c.jpg"):
+        (tmp_path / name).write_bytes(photos[0][0])
+    bad, message = tmp_path / "b.jpg", "No such file or directory"
+    if kind == "folder":
+        bad.mkdir()
+        message = "it is a folder, not a file"
+    elif kind == "pipe":
+        os.mkfifo(bad)
+        message = "it is a pipe, not a file"
+    elif kind == "dead link":
+        bad.symlink_to("gone.jpg")
+    elif kind == "device":
+        bad.symlink_to("/dev/zero")
+        message = "it is a device, not a file"
+    lines = [form.format(name, label) for name, label in (("b.jpg", 2), ("a.jpg", 7), ("b.jpg", 3), ("c.jpg", 10))]
+    (tmp_path / "list.txt").write_text("".join(lines))
+    out = tmp_path / "out.beton"
+    with pytest.raises(
+        UnreadablePhoto, match=rf"list\.txt, line 1: .*b\.jpg: {message}; replace it .*1 more like this"
+    ):
+        write_photos(tmp_path / "list.txt", out, progress=False)
+    assert not list(tmp_path.glob("*.beton*"))
+    result = write_photos(tmp_path / "list.txt", out, progress=False, skip_unreadable=True)
+    assert (result.samples, result.unreadable) == (2, 2)
+    assert [line.split(": ")[0][-6:] for line in result.report.read_text().splitlines()] == ["line 1", "line 3"]
+    with Beton(out) as beton:
+        assert beton.labels_N.tolist() == ([7, 10] if "{}" in form[2:] else [-1, -1])
 
 
 # --- several files ----------------------------------------------------------------------------------------------------
