@@ -4,12 +4,12 @@
 signal, with a checkpoint. 130: Ctrl-C. 141: the reader of standard output has closed it. Imports no torch.
 """
 
-import os
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
 from ..errors import RunError, UsageError, of_the_system
+from ..training.console import drop_output
 
 
 class Ending(NamedTuple):
@@ -55,8 +55,8 @@ def run_command(command: Callable[[], int], *, less_memory: str, is_main: Callab
         ended = ending(error, less_memory=less_memory)
         if ended is None:
             raise
-        if isinstance(error, BrokenPipeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes at exit
+        if isinstance(error, OSError):
+            drop_output()  # the interpreter flushes it at exit
         if ended.message and (is_main() or not isinstance(error, UsageError)):
             print(f"error: {ended.message}", file=sys.stderr)
         return ended.code

@@ -13,6 +13,7 @@ from ..bench.cli import COMMANDS as benchmarks
 from ..errors import UsageError
 from ..evaluation.cli import COMMANDS as evaluations
 from ..runs.folder import configuration, read_config, read_config_file
+from ..training.console import open_streams
 from ..training.logs import start_logging
 from .exit_codes import run_command
 from .parser import Command, Group, choose
@@ -29,6 +30,7 @@ PolicyName = Literal["moco_v2", "simclr", "byol", "spatial", "appearance", "none
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command; a failure ends the process with the code of `exit_codes`."""
+    open_streams()
     start_logging(None, is_main=True)
     words = sys.argv[1:] if arguments is None else arguments
 

@@ -23,6 +23,7 @@ from ..export.backbone import export_backbone
 from ..files import remove_leftovers, replace_file
 from ..report.report import write_report
 from ..runs.folder import configuration, read_config_file
+from ..training.console import drop_output, open_streams
 from ..training.logs import log, start_logging
 from ..training.prepare import prepare_data
 from ..training.setup import check_installation
@@ -49,6 +50,7 @@ def run(recipe: Recipe, /, **presets: Recipe) -> None:
 
 def main(recipe: Recipe, presets: dict[str, Recipe], arguments: Sequence[str]) -> int:
     """Like `run`, with the given arguments; returns the exit code instead of ending the process."""
+    open_streams()
     world: World | None = None
 
     def command() -> int:
@@ -187,6 +189,7 @@ def option_names(values: dict[str, Any], prefix: str = "--") -> Iterator[str]:
 
 def pretrain(config: Pretrain, world: World) -> None:
     """Trains, exports the backbone and writes the report, all in the folder `config.run`."""
+    drop_output()
     start_logging(None, is_main=world.is_main)
     check_processes(config, world.size)
     check_installation(config, world.device)

@@ -1,5 +1,6 @@
 """Logging of a run: console, train.log, metrics.jsonl, evaluations.jsonl, TensorBoard and trackers."""
 
+import contextlib
 import json
 import logging
 import sys
@@ -11,6 +12,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
 from ..files import replace_file
+from .console import console_fault
 
 log = logging.getLogger("fastaugself")
 console = Console(
@@ -134,7 +136,7 @@ def start_logging(folder: Path | None, *, is_main: bool) -> None:
     printed.addFilter(lambda record: record.name != "fastaugself.file")
     root.addHandler(printed)
     if is_main and folder is not None:
-        file = logging.FileHandler(folder / "train.log")
+        file = _FileHandler(folder / "train.log", encoding="utf-8", errors="backslashreplace")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         root.addHandler(file)
 
@@ -142,6 +144,36 @@ def start_logging(folder: Path | None, *, is_main: bool) -> None:
 class _ConsoleHandler(logging.Handler):
     """Prints log lines above a live progress bar."""
 
+    _told = False
+
     def emit(self, record: logging.LogRecord) -> None:
         prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
         console.print(prefix + self.format(record), markup=False)
+        if not self._told and (fault := console_fault()):
+            self._told = True
+            logging.getLogger("fastaugself.file").warning(
+                "the console cannot be written (%s); this goes on without it", fault.strerror
+            )
+
+
+class _FileHandler(logging.FileHandler):
+    """Writes train.log; the first error is logged to the console, and does not end the run."""
+
+    _told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not self._told:
+            self._told = True
+            _ConsoleHandler().emit(
+                logging.makeLogRecord(
+                    {
+                        "levelno": logging.WARNING,
+                        "levelname": "WARNING",
+                        "msg": f"{self.baseFilename} cannot be written ({sys.exc_info()[1]}); this goes on without it",
+                    }
+                )
+            )
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # of lines that could not be written
+            super().close()
