@@ -78,7 +78,7 @@ def _photo_size(pair: Pair) -> tuple[int, int]:
     """(width, height) of the photo on the sheet."""
     height, width = pair.photo_HWC.shape[:2]
     scale = min(PHOTO / width, PHOTO / height)
-    return round(width * scale), round(height * scale)
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def _height(pair: Pair) -> int:
@@ -96,11 +96,11 @@ def _draw(sheet: Sheet, pair: Pair, y: float) -> None:
     width, height = _photo_size(pair)
     sheet.text(MARGIN, y, pair.name, SOFT)
     sheet.image(MARGIN, y + HEAD, width, height, pair.photo_HWC)
-    scale = width / pair.photo_HWC.shape[1]
-    for top, left, h, w in (crop.box for crop in pair.local_crops):
-        sheet.box(MARGIN + left * scale, y + HEAD + top * scale, w * scale, h * scale, "white", thickness=1)
-    for (top, left, h, w), color in zip(outlines(pair), VIEW_COLORS, strict=True):
-        sheet.box(MARGIN + left * scale, y + HEAD + top * scale, w * scale, h * scale, color)
+    boxes = [(crop.box, "white", 1.0) for crop in pair.local_crops]
+    boxes += [(box, color, 2.5) for box, color in zip(outlines(pair), VIEW_COLORS, strict=True)]
+    down, right = height / pair.photo_HWC.shape[0], width / pair.photo_HWC.shape[1]
+    for (top, left, h, w), color, thickness in boxes:
+        sheet.box(MARGIN + left * right, y + HEAD + top * down, w * right, h * down, color, thickness)
     first = MARGIN + PHOTO + GAP
     middle = first + VIEW + GAP
     _draw_view(sheet, pair, 0, first, y)

@@ -40,6 +40,7 @@ class Sheet:
 
     def box(self, x: float, y: float, width: float, height: float, color: str, thickness: float = 2.5) -> None:
         left, top, right, bottom = self._corners(x, y, width, height)
+        right, bottom = max(right, left + 1), max(bottom, top + 1)  # a box of less than a pixel is drawn as one
         line = round(thickness * self._scale)
         # A dark edge around the colour keeps it visible on any photo.
         self._draw.rectangle(

@@ -165,6 +165,18 @@ def test_a_picture_of_every_policy(photo_folder, tmp_path, policy):
         assert (pixels == color).all(1).sum() > 1000  # both boxes are there
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 51), (1, 4000), (4000, 1), (2, 3000), (60, 1)])
+def test_photos_with_a_side_of_one_pixel_are_drawn_with_their_boxes(size, tmp_path):
+    Image.new("RGB", size, (30, 200, 90)).save(tmp_path / "thin.png")
+    for name in ("views.png", "views.webp", "views.html"):
+        out = write_views(tmp_path / "thin.png", tmp_path / name, policy="simclr", size=32, seed=3, num_local_crops=2)
+        assert out.stat().st_size > 1000
+    with Image.open(tmp_path / "views.png") as image:
+        photo = np.asarray(image)[:, 40:820].reshape(-1, 3)  # the column of the photo
+    for color in ((0xE8, 0x71, 0x0A), (0x1F, 0x78, 0xD1)):
+        assert (photo == color).all(1).any()
+
+
 def test_all_policies_on_one_page_each_with_its_ranges(photo, tmp_path):
     text = write_views(photo, tmp_path / "views.html", policy="all", size=16).read_text()
     assert re.findall(r"<h2>Policy (\w+)</h2>", text) == list(POLICIES)
