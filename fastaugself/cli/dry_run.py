@@ -12,6 +12,7 @@ from ..config.serialize import to_dict
 from ..data.dataset import Dataset, is_pattern
 from ..data.demo import DEMO_COUNTS
 from ..data.inputs import open_samples
+from ..data.inputs.samples import some
 from ..data.ragged import RaggedBatch
 from ..distributed import resolve_device
 from ..errors import UsageError
@@ -77,7 +78,12 @@ def _photos(config: Pretrain) -> tuple[int, int, str]:
     if str(train) == "demo" and not train.exists():
         return DEMO_COUNTS["train"], 8, "of the demo, which would be written to the run folder"
     found = open_samples(train)
-    return found.count, len(found.classes), f"of {train}, which would be converted to a .beton file next to it"
+    about = f"of {train}, which would be converted to a .beton file next to it"
+    if found.faults:
+        about += f"; training would refuse {len(found.faults)} of them: {some(list(found.faults.values()), 1)}"
+    if found.left_out:
+        about += f"; {len(found.left_out)} not read, which may be photos: {some(found.left_out)}"
+    return found.count, len(found.classes), about
 
 
 def _seconds_per_sample(config: Pretrain, learner: Learner, device: torch.device) -> tuple[float, int]:

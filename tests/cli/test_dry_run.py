@@ -39,6 +39,15 @@ def test_a_folder_is_counted_and_not_written(photo_folder, capsys):
     assert sorted(photo_folder.parent.iterdir()) == before
 
 
+def test_photos_of_a_folder_that_training_would_not_read_are_named(photo_folder, tmp_path, capsys):
+    shutil.copytree(photo_folder, tmp_path / "photos")
+    (tmp_path / "photos" / "rocket" / "x.heic").write_bytes(b"?")
+    (tmp_path / "photos" / "rocket" / "x.jpg").symlink_to("gone")
+    _, out, _ = dry(["--data.train", tmp_path / "photos"], capsys)
+    assert "photos    65, of" in out and "1 not read, which may be photos: rocket/x.heic (" in out
+    assert "training would refuse 1 of them: " in out and "rocket/x.jpg is a link that leads nowhere" in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [([], "no training photos"), (["--data.train", "nowhere.beton"], "nowhere.beton"), (["--epochs", "0"], "--epochs")],

@@ -116,7 +116,7 @@ class NvimgcodecSource:
 def _stated_size(stored: bytes) -> tuple[int, int] | None:
     try:
         height, width = simplejpeg.decode_jpeg_header(stored)[:2]
-    except ValueError:
+    except (ValueError, KeyError):  # KeyError: a subsampling that it does not know
         return None
     return height, width
 
