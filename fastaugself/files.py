@@ -55,6 +55,11 @@ def replace_file(path: Path, data: bytes) -> None:
         partial.become(path)
 
 
+def utf8(text: str) -> bytes:
+    """Text as UTF-8; the bytes of file names that are not UTF-8 (U+DC80 to U+DCFF in Python) are written escaped."""
+    return text.encode("utf-8", "backslashreplace")
+
+
 def remove_leftovers(folder: Path) -> None:
     """Removes temporary files of killed writers from a folder. No other process may be writing there."""
     for left in folder.glob("*.partial"):

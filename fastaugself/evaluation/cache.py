@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import RunError
-from ..files import partial_file
+from ..files import partial_file, utf8
 
 
 def default_folder() -> Path:
@@ -25,7 +25,7 @@ def default_folder() -> Path:
 
 def key_of(*parts: str) -> str:
     """The cache key of a result that depends on `parts` only."""
-    return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(utf8("\0".join(parts)), digest_size=16).hexdigest()
 
 
 def read(folder: Path, key: str, count: int) -> NDArray[np.float32] | None:

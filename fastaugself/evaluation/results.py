@@ -16,7 +16,7 @@ import torch
 
 from ..environment import environment
 from ..errors import UsageError
-from ..files import replace_file
+from ..files import replace_file, utf8
 from ..html.page import page
 from ..probes.intervals import CONFIDENCE, Score
 from .cache import key_of
@@ -86,7 +86,7 @@ def write_result(
     stem = re.sub(r"[^\w.+-]+", "_", f"{protocol}-{data}-{'+'.join(longest)}")[:120]
     path = out / f"{stem}-{key}.json"
     try:
-        replace_file(path, (json.dumps(record, indent=2, default=str) + "\n").encode())
+        replace_file(path, utf8(json.dumps(record, indent=2, default=str) + "\n"))
         write_tables(out)
     except OSError as error:
         raise UsageError(f"--out {out} cannot be written ({error.strerror}): pass another folder") from error
@@ -96,7 +96,7 @@ def write_result(
 def write_html(path: Path, heading: str, body: str) -> Path:
     """Writes an HTML page, and returns its path; UsageError if it cannot be written."""
     try:
-        replace_file(path, page(heading, body).encode())
+        replace_file(path, utf8(page(heading, body)))
     except OSError as error:
         raise UsageError(f"{path} cannot be written ({error.strerror}): pass another --out") from error
     return path
@@ -124,14 +124,14 @@ def write_tables(out: Path) -> None:
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    replace_file(out / "results.csv", text.getvalue().encode())
+    replace_file(out / "results.csv", utf8(text.getvalue()))
     head = "| protocol | data | models | metric | value | 95 % interval |\n|---|---|---|---|---|---|\n"
     lines = [
         f"| {r['protocol']} | {r['data']} | {label(r['models'], r['fusion'])} | {r['metric']} | {number(r['value'])} | "
         f"{number(r['low'])} to {number(r['high'])} |\n"
         for r in rows
     ]
-    replace_file(out / "results.md", (head + "".join(lines)).encode())
+    replace_file(out / "results.md", utf8(head + "".join(lines)))
 
 
 def label(models: str, fusion: str) -> str:

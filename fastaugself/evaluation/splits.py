@@ -19,7 +19,7 @@ from PIL import Image
 from ..data.inputs.opening import read_rgb
 from ..data.inputs.samples import open_file
 from ..errors import RunError, UsageError
-from ..files import replace_file
+from ..files import replace_file, utf8
 
 OPENED_AS = 2  # change it when the pixels of the same file become others, so that cached features are not used
 Labels = NDArray[np.int64]
@@ -64,7 +64,7 @@ class Files:
     def digest(self, memo: Path | None) -> str:
         digest = hashlib.blake2b(f"{OPENED_AS} {self.boxes!r}".encode(), digest_size=16)
         for value in _file_digests(self.root, self.names, memo):
-            digest.update(value.encode())
+            digest.update(utf8(value))
         return digest.hexdigest()
 
 
@@ -295,7 +295,7 @@ def _file_digests(root: Path, names: Sequence[str], memo: Path | None) -> list[s
     kept: dict[str, list[str]] = {}
     memo_file = None
     if memo is not None:
-        memo_file = memo / f"files-{hashlib.blake2b(str(root.resolve()).encode(), digest_size=12).hexdigest()}.json"
+        memo_file = memo / f"files-{hashlib.blake2b(utf8(str(root.resolve())), digest_size=12).hexdigest()}.json"
         try:
             kept = json.loads(memo_file.read_text())
         except (OSError, ValueError):

@@ -16,7 +16,7 @@ from torch import nn
 from ..aware.learner import Learner
 from ..config.schema import Pretrain
 from ..errors import RunError, UsageError
-from ..files import check_outputs, replace_file
+from ..files import check_outputs, replace_file, utf8
 from ..models.build import image_size_option
 from ..runs.open import load_backbone
 from .card import model_card
@@ -48,9 +48,9 @@ def _write_export(backbone: nn.Module, config: Pretrain, folder: Path, *, step: 
     metadata = {"format": "pt", "step": str(step), "backbone": config.backbone.name, "view_size": str(config.view.size)}
     replace_file(folder / WEIGHTS, save(state, metadata=metadata))
     description = json.dumps(_timm_config(config), indent=2) + "\n"
-    replace_file(folder / "config.json", description.encode())
+    replace_file(folder / "config.json", utf8(description))
     card = model_card(config, run, WEIGHTS, step=step, samples=samples)
-    replace_file(folder / "README.md", card.encode())
+    replace_file(folder / "README.md", utf8(card))
     return folder / WEIGHTS
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RunError, UsageError
-from ..files import check_outputs, replace_file
+from ..files import check_outputs, replace_file, utf8
 from ..html.charts import line_chart
 from ..html.page import escape, page
 from ..runs.folder import read_config
@@ -32,7 +32,7 @@ def report_runs(runs: Sequence[Path], out: Path | None = None) -> Path:
     if len(runs) > 1:
         path = out or Path("comparison.html")
         check_outputs(path)
-        replace_file(path, page("Runs compared", comparison([read_run(run) for run in runs])).encode())
+        replace_file(path, utf8(page("Runs compared", comparison([read_run(run) for run in runs]))))
         return path
     if out is not None:
         raise UsageError(f"--out {out} is for comparing several runs; the report of one run goes to its folder")

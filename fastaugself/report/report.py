@@ -11,7 +11,7 @@ import numpy as np
 from ..config.schema import Photos
 from ..data.dataset import Dataset
 from ..export.backbone import WEIGHTS
-from ..files import replace_file
+from ..files import replace_file, utf8
 from ..html.charts import Level, line_chart
 from ..html.page import escape, page
 from ..methods.moco import MoCo
@@ -39,7 +39,7 @@ def write_report(run: Path, trainer: Trainer) -> Path | None:
         builders = (report.head, report.curves, report.predictions, report.checks, report.meaning, report.settings)
         parts = [report.part(build) for build in builders]
         path = run / "report.html"
-        replace_file(path, page(report.title, "\n".join(parts)).encode())
+        replace_file(path, utf8(page(report.title, "\n".join(parts))))
         return path
     except Exception as error:
         log.warning("the report was not written (%s: %s); the weights are not affected", type(error).__name__, error)

@@ -44,6 +44,8 @@ class RunLog:
                 self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=global_step + 1)
             except ImportError:
                 log.info("tensorboard is not installed; metrics go to %s (pip install tensorboard)", self._metrics)
+            except UnicodeEncodeError:
+                log.warning("tensorboard needs folder names in UTF-8; metrics go to %s alone", self._metrics)
         if sys.stderr.isatty():
             columns = (TextColumn("{task.description}"), BarColumn(), _Status())
             self._bar = Progress(*columns, console=console)

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..config.schema import Pretrain
 from ..errors import UsageError
+from ..files import utf8
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def make_tracker(config: Pretrain, identity: dict[str, Any]) -> Tracker | None:
     options: dict[str, Any] = {"project": config.log.project, "name": config.run.name, "config": identity}
     if name == "wandb":
         # One run of the service per run folder, also after resuming.
-        identifier = hashlib.sha256(str(config.run.absolute()).encode()).hexdigest()[:16]
+        identifier = hashlib.sha256(utf8(str(config.run.absolute()))).hexdigest()[:16]
         options |= {"dir": str(config.run), "id": identifier, "resume": "allow"}
     else:
         options |= {"resume": "allow"}

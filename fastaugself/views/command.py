@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import UsageError, of_the_system
+from ..files import utf8
 from ..report.pairs import Group, make_pairs
 from ..report.policies import POLICY_NAMES, named_policies
 from ..report.samples import read_samples
@@ -63,7 +64,7 @@ def _views_file(groups: Sequence[Group], heading: str, detail: str, kind: str) -
     if kind == "html":
         from .page import views_page
 
-        return views_page(groups, heading, detail).encode()
+        return utf8(views_page(groups, heading, detail))
     from .png import views_picture
 
     return views_picture(groups, detail, "webp" if kind == "webp" else "png")
