@@ -1,6 +1,7 @@
 """Opens a photo, in the same way for every command: a fixed list of formats, upright, as 8-bit RGB."""
 
 import io
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -23,6 +24,8 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Pillow's warnings are about metadata, which are not used, and about sizes, which have a limit here.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 _SPEAKING = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)  # with a message in words
 
 
