@@ -173,6 +173,16 @@ class Lines:
                 yield found
 
 
+def begun(path: Path) -> dict[str, Any] | None:
+    """The first line of the manifest of an interrupted writer: source and options; None if there is none."""
+    try:
+        with path.open("rb") as stream:
+            found = parse(stream.readline(_MAX_LINE))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def read_end(beton: str | os.PathLike[str]) -> End | None:
     """The last line of the manifest of a `.beton` file, None if there is no complete manifest."""
     path = path_of(beton)

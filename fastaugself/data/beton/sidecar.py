@@ -7,11 +7,12 @@ samples can be read without parsing them. The records of the single photos are i
 import json
 import logging
 import os
+import zlib
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .format import Beton
+from .format import FIELD, HEADER, TYPE_IMAGE, TYPE_INT, Beton, metadata_type
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,8 @@ class Sidecar:
     classes: class names, indexed by label; empty without labels. source: path of the collection, as it was passed.
     options: options of the writer (max_side, quality). fingerprint: hash of the names, sizes and times in the source,
     "" if none. counts: samples, passed_through, reencoded (number per reason), unreadable, and total pixels.
-    beton: size in bytes and index_crc32 of the `.beton` file, filled in by the writer.
+    beton: size in bytes and index_crc32 of the `.beton` file, filled in by the writer. made_for: the folder of photos
+    that training wrote the file for, as an absolute path; "" if it was written on request, so it must not be replaced.
     columns: additional per-sample values by column name.
     """
 
@@ -36,6 +38,7 @@ class Sidecar:
     fingerprint: str = ""
     counts: dict[str, Any] = field(default_factory=dict)
     beton: dict[str, int] = field(default_factory=dict)
+    made_for: str = ""
     columns: dict[str, list[float]] = field(default_factory=dict)
 
 
@@ -59,22 +62,48 @@ def read(beton: Beton, *, columns: bool = True) -> Sidecar | None:
     writer was killed between its two renames) is reported in the log and ignored.
     """
     path = path_of(beton.path)
+    sidecar = _parse(path, columns=columns)
+    if sidecar is None:
+        return None
+    if sidecar.beton.get("index_crc32") != beton.index_crc32:
+        log.warning("%s is ignored: it was written for other data than %s", path, beton.path)
+        return None
+    return sidecar
+
+
+def made_for(beton: Path) -> str:
+    """The folder that training wrote `beton` for, "" for a file that is not known to be training's.
+
+    The file may be damaged behind its index, but has the index for which the sidecar was written.
+    """
+    sidecar = _parse(path_of(beton), columns=False)
+    if sidecar is None or not sidecar.made_for:
+        return ""
+    kinds = {"image": TYPE_IMAGE, "label": TYPE_INT}
+    try:
+        record = metadata_type(list(kinds.values()))
+        index = HEADER.itemsize + len(kinds) * FIELD.itemsize + int(sidecar.counts["samples"]) * record.itemsize
+        with beton.open("rb") as stream:
+            same = zlib.crc32(stream.read(index)) == sidecar.beton["index_crc32"]
+    except (OSError, KeyError, TypeError, ValueError):
+        return ""
+    return sidecar.made_for if same else ""
+
+
+def _parse(path: Path, *, columns: bool) -> Sidecar | None:
+    """The sidecar in a file; None, with a warning unless the file is missing, if there is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8") if columns else _head(path))
         found = content.pop("format")
         if found != FORMAT:
             log.warning("%s is ignored: format %s, expected %s", path, found, FORMAT)
             return None
-        sidecar = Sidecar(**content)
+        return Sidecar(**content)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         log.warning("%s is ignored: %s; write the data again to have class names", path, error)
         return None
-    if sidecar.beton.get("index_crc32") != beton.index_crc32:
-        log.warning("%s is ignored: it was written for other data than %s", path, beton.path)
-        return None
-    return sidecar
 
 
 def _head(path: Path) -> str:

@@ -4,7 +4,6 @@ import logging
 import os
 import shlex
 import time
-import warnings
 from collections.abc import Generator
 from contextlib import closing
 from importlib.metadata import version
@@ -15,7 +14,7 @@ import PIL
 from PIL import features
 
 from ...errors import RunError, UsageError
-from ..beton import sidecar
+from ..beton import manifest, sidecar
 from ..beton.format import MAX_SIDE, Beton
 from ..beton.sidecar import Sidecar
 from ..beton.writer import BetonWriter, claim, partial_path, release
@@ -134,7 +133,8 @@ def ensure_beton(path: str | os.PathLike[str], *, max_side: int = 0, progress: b
     photos are unchanged; otherwise it is written again. Concurrent processes wait for the one that writes.
     max_side, progress: see `write_photos`.
 
-    Raises UsageError if `path` does not exist or FOLDER.beton cannot be created.
+    Raises UsageError if `path` does not exist, if FOLDER.beton cannot be created, and if there is another FOLDER.beton
+    that this function did not write from the same folder.
     """
     path = Path(path)
     if not path.is_dir():
@@ -150,6 +150,7 @@ def ensure_beton(path: str | os.PathLike[str], *, max_side: int = 0, progress: b
         if samples.left_out:
             log.warning("%s: %d not read, which may be photos: %s", path, len(samples.left_out), some(samples.left_out))
         return out
+    _refuse_foreign(out, path, options)
     _refuse_faults(samples, remedy)
     try:
         fd = claim(partial_path(out), wait=True)
@@ -161,11 +162,31 @@ def ensure_beton(path: str | os.PathLike[str], *, max_side: int = 0, progress: b
     if _is_current(out, samples, options):  # written by another process in the meantime
         release(partial_path(out), fd)
         return out
+    try:
+        _refuse_foreign(out, path, options)  # for the same reason
+    except BaseException:
+        os.close(fd)
+        raise
     what = "the photos or options changed: writing again" if out.exists() else "writing once:"
     log.info("%s %s from the photos in %s", what, out, path)
-    written = _write(samples, out, options, workers=0, progress=progress, remedy=remedy, claimed=fd)
+    written = _write(samples, out, options, workers=0, progress=progress, remedy=remedy, claimed=fd, automatic=True)
     log.info("%s", written)
     return out
+
+
+def _refuse_foreign(out: Path, folder: Path, options: _Options) -> None:
+    """Raises UsageError if `out`, or the file that an interrupted writer left, is not what `ensure_beton` wrote."""
+    if os.path.lexists(out) and sidecar.made_for(out) != os.path.abspath(folder):
+        raise UsageError(
+            f"{out} exists and training did not write it from the photos now in {folder}, so it is not replaced: pass "
+            f"--data.train {shlex.quote(str(out))} to train on that file, or remove it to train on the photos"
+        )
+    begun = manifest.begun(partial_path(manifest.path_of(out)))
+    if begun is not None and begun.get("options") != options._asdict():
+        raise UsageError(
+            f"{partial_path(out)} holds the photos of an interrupted `fastaugself write` with other options: finish it "
+            "with the same command, or remove it"
+        )
 
 
 def _is_current(out: Path, samples: Samples, options: _Options) -> bool:
@@ -189,12 +210,12 @@ def _write(
     progress: bool,
     remedy: str | None,
     claimed: int | None = None,
+    automatic: bool = False,
 ) -> Written:
     """Writes the samples. remedy: what to do about a photo that cannot be read; None to skip such photos."""
     start = time.perf_counter()
     made_from = {"fingerprint": samples.fingerprint, "options": options._asdict(), "encoder": _encoder()}
-    with BetonWriter(out, samples.count, claimed=claimed, made_from=made_from) as writer, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Pillow, about unusual metadata
+    with BetonWriter(out, samples.count, claimed=claimed, made_from=made_from) as writer:
         counts = writer.counts
         resumed = counts.samples + len(counts.unreadable)
         if resumed:
@@ -218,6 +239,7 @@ def _write(
             source=samples.source,
             options=options._asdict(),
             fingerprint=samples.fingerprint,
+            made_for=os.path.abspath(samples.source) if automatic else "",
             counts={
                 "samples": counts.samples,
                 "passed_through": counts.samples - counts.reencoded.total(),

@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -295,6 +296,79 @@ def test_a_damaged_file_next_to_the_folder_is_written_again(own_folder, caplog):
     assert ensure_beton(own_folder) == out
     assert "truncated in its allocation table" in caplog.text
     assert out.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "other", ["options", "source", "classes", "text", "empty", "folder", "link", "moved", "no sidecar", "damaged index"]
+)
+def test_a_file_that_training_did_not_write_is_never_replaced(other, own_folder, photo_folder, photo, tmp_path):
+    out = tmp_path / "photos.beton"
+    if other == "options":
+        write_photos(own_folder, out, quality=50, progress=False)
+    elif other == "source":
+        write_photos(photo_folder, out, progress=False)
+    elif other == "classes":
+        (tmp_path / "names.txt").write_text("b\n")
+        write_photos(own_folder, out, classes=str(tmp_path / "names.txt"), progress=False)
+    elif other in ("text", "empty"):
+        out.write_text("my notes" if other == "text" else "")
+    elif other == "folder":
+        out.mkdir()
+    elif other == "link":
+        out.symlink_to(tmp_path / "elsewhere")
+    elif other == "moved":  # written by training, for another folder
+        shutil.copytree(own_folder, tmp_path / "before")
+        save(photo, tmp_path / "before" / "a" / "new.jpg", "JPEG")
+        for path in ensure_beton(tmp_path / "before").parent.glob("before.beton*"):
+            path.rename(path.with_name(path.name.replace("before", "photos")))
+    else:
+        ensure_beton(own_folder)
+        save(photo, own_folder / "b" / "new.jpg", "JPEG")
+        if other == "no sidecar":
+            (tmp_path / "photos.beton.json").unlink()
+        else:
+            out.write_bytes(b"x" * 2000 + out.read_bytes()[2000:])
+
+    def state():
+        return {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
+
+    before = state()
+    with pytest.raises(UsageError, match=rf"^{out} exists .* pass --data\.train {out} .*, or remove it"):
+        ensure_beton(own_folder)
+    assert state() == before
+    if other in ("options", "source", "classes", "moved"):  # the first remedy
+        assert ensure_beton(out) == out
+    (out.rmdir if other == "folder" else out.unlink)()  # the second one
+    assert ensure_beton(own_folder) == out
+    assert len(decoded(out)) == (5 if other in ("no sidecar", "damaged index") else 4)
+
+
+def test_a_file_of_the_same_photos_and_options_is_used_as_it_is(own_folder, tmp_path):
+    out = tmp_path / "photos.beton"
+    write_photos(own_folder, out, progress=False)
+    written = out.stat()
+    assert ensure_beton(own_folder) == out
+    assert (out.stat().st_ino, out.stat().st_mtime_ns) == (written.st_ino, written.st_mtime_ns)
+
+
+def test_an_interrupted_write_with_other_options_is_not_lost_to_training(own_folder, tmp_path, monkeypatch):
+    out = tmp_path / "photos.beton"
+    add = BetonWriter.add
+
+    def interrupted(self, *values, **named):
+        if self.counts.samples == 2:
+            raise KeyboardInterrupt
+        return add(self, *values, **named)
+
+    monkeypatch.setattr(BetonWriter, "add", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_photos(own_folder, out, max_side=30, progress=False)
+    monkeypatch.undo()
+    kept = (tmp_path / "photos.beton.partial").read_bytes()
+    with pytest.raises(UsageError, match="interrupted `fastaugself write` with other options: finish it"):
+        ensure_beton(own_folder)
+    assert (tmp_path / "photos.beton.partial").read_bytes() == kept
+    assert write_photos(own_folder, out, max_side=30, progress=False).resumed == 2
 
 
 def test_concurrent_callers_write_once(own_folder, caplog):
