@@ -408,3 +408,11 @@ def test_folders_without_photos_beside_splits_are_no_classes(tmp_path):
 def test_folders_that_may_be_splits_or_classes_are_refused(names, message, tmp_path):
     with pytest.raises(UsageError, match=message):
         folders_of(tmp_path, *names)
+
+
+def test_a_split_that_is_a_link_to_another_is_refused(tmp_path):
+    for name in ("cat", "dog"):
+        photo(tmp_path / "train" / name / "0.png")
+    (tmp_path / "test").symlink_to("train")
+    with pytest.raises(UsageError, match="test is the same folder as .*train: remove one of the two"):
+        read_dataset(tmp_path)

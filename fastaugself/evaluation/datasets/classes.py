@@ -212,7 +212,8 @@ def plantdisease(root: Path) -> Dataset:
     parts = [f"{p.name}/{name}" for p in sorted(root.iterdir()) if p.is_dir() for name in _below(p)]
     entries = [(name, name.split("/")[1]) for name in parts]
     whole = labelled(root, entries, dataset.classes)
-    return Dataset("plantdisease", dataset.classes, {**dataset.splits, "all": whole}, episodes="all", how=dataset.how)
+    splits = {**dataset.splits, "all": whole}
+    return Dataset("plantdisease", dataset.classes, splits, episodes="all", how=dataset.how, notes=dataset.notes)
 
 
 def _below(folder: Path) -> list[str]:

@@ -7,6 +7,7 @@ paths relative to that folder, and numeric columns; columns `left,top,right,bott
 
 import csv
 import dataclasses
+import itertools
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -58,6 +59,9 @@ def _split_folders(root: Path) -> dict[str, Path]:
         if (name := split_of(path.name)) and found.setdefault(name, path) is not path:
             raise UsageError(f"{root} has both {found[name].name} and {path.name}: remove or rename one of the two")
     found = {name: found[name] for name in SPLITS if name in found}
+    for first, second in itertools.combinations(found.values(), 2):
+        if first.samefile(second):
+            raise UsageError(f"{second} is the same folder as {first}: remove one of the two")
     classes = [path for path in folders if split_of(path.name) is None and _holds_photos(path, below=True)]
     if not found or len(found) == len(folders):
         return found
