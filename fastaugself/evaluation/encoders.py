@@ -15,7 +15,7 @@ from fastaugself_kernels.params import IMAGENET_MEAN, IMAGENET_STD
 from ..errors import RunError, UsageError
 from ..export.backbone import WEIGHTS
 from ..models.build import Backbone, build_backbone, image_size_option, timm_with
-from ..models.weights import load_weights
+from ..models.weights import load_weights, read_safetensors
 from ..runs.checkpoint import checkpoints
 from ..runs.folder import read_pretrain
 from ..runs.open import load_backbone, load_state
@@ -124,13 +124,10 @@ def _run(run: Path, side: int | None) -> Parts:
 
 
 def _exported(path: Path, side: int | None) -> Parts:
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import load_file
+    from safetensors import SafetensorError
 
     try:
-        with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-        state = load_file(path)
+        state, metadata = read_safetensors(path)
     except (OSError, SafetensorError) as error:
         raise RunError(f"{path} is not a complete .safetensors file ({error}); export it again") from None
     try:

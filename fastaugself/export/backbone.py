@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import nn
 
 from ..aware.learner import Learner
@@ -18,6 +18,7 @@ from ..config.schema import Pretrain
 from ..errors import RunError, UsageError
 from ..files import check_outputs, replace_file, utf8
 from ..models.build import image_size_option
+from ..models.weights import read_safetensors
 from ..runs.open import load_backbone
 from .card import model_card
 from .hub import check_can_publish, publish
@@ -78,7 +79,7 @@ def export_run(run: Path, folder: Path | None = None, *, onnx: bool = False, pus
 
 
 def _check_written(weights: Path, backbone: nn.Module) -> None:
-    written, state = load_file(weights), backbone.state_dict()
+    written, state = read_safetensors(weights)[0], backbone.state_dict()
     if written.keys() != state.keys() or not all(torch.equal(written[name], state[name].cpu()) for name in state):
         raise RunError(f"{weights} differs from the weights that were written to it: check the disk, and export again")
 

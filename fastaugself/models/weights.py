@@ -3,6 +3,7 @@
 Parameter names are those of torchvision's ResNet (timm has the same) or of timm's ViT, with a library-specific prefix.
 """
 
+import json
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,7 @@ def read_weights(path: Path, names: Collection[str] = FIRST_LAYERS) -> dict[str,
         raise UsageError(f"{path} is not a file; pass a .safetensors file or a torch.save checkpoint")
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            content: Any = load_file(path)
+            content: Any = read_safetensors(path)[0]
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -57,6 +56,19 @@ def read_weights(path: Path, names: Collection[str] = FIRST_LAYERS) -> dict[str,
         raise UsageError(f"{path} holds no {kind} under a known prefix; its first names are {some}")
     encoder = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     return {name: value for name, value in encoder.items() if name in names or not name.startswith(CLASSIFIERS)}
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a `.safetensors` file.
+
+    The library's own functions for files refuse names that are not UTF-8. Raises SafetensorError if it is damaged.
+    """
+    from safetensors.torch import load
+
+    data = path.read_bytes()
+    tensors = load(data)  # checks the header, too
+    header = data[8 : 8 + int.from_bytes(data[:8], "little")]
+    return tensors, json.loads(header).get("__metadata__") or {}
 
 
 def _tensors(content: Any) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ import pytest
 import tiny_runs
 from tiny_runs import metrics, saved_steps
 
+from fastaugself import Log
 from fastaugself.config.serialize import to_dict
 from fastaugself.training import logs
 
@@ -116,3 +117,41 @@ def test_a_log_on_a_full_disk_is_reported_once(tmp_path, capsys):
     assert err.count("train.log cannot be written ([Errno 28] No space left on device)") == 1
     assert [line for line in err.splitlines() if line.startswith("line")] == ["line 0", "line 1", "line 2"]
     assert "Traceback" not in err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse names that are not UTF-8")
+def test_names_that_are_not_utf8_are_kept_and_printed_escaped(photo_folder, tmp_path):
+    """In an ordinary locale, where Python's standard output refuses what is not UTF-8 (C.UTF-8 writes it as it is)."""
+
+    def odd(name):
+        return tmp_path / os.fsdecode(name)
+
+    def ends(code, *command):
+        done = shell("", *command, PYTHONIOENCODING="utf-8:strict", FASTAUGSELF_CACHE=str(odd(b"c\xe4che")))
+        assert b"Traceback" not in done.stderr, done.stderr
+        assert done.returncode == code, done.stderr
+        done.stdout.decode()
+        return done.stdout + done.stderr
+
+    for folder in sorted(photo_folder.iterdir()):
+        to = odd(b"ph\xf6tos") / os.fsdecode(folder.name.encode() + b"\xe9")
+        to.mkdir(parents=True)
+        for photo in list(folder.iterdir())[:9]:
+            (to / os.fsdecode(b"\xdf" + photo.name.encode())).write_bytes(photo.read_bytes())
+    photos, beton, run, out = (odd(name) for name in (b"ph\xf6tos", b"b\xe9.beton", b"r\xfcn", b"\xf6ut"))
+    command = ("-m", "fastaugself")
+    assert rb"b\udce9.beton: 36 photos" in ends(0, *command, "write", photos, beton)
+    ends(0, *command, "info", beton)
+    ends(0, *command, "verify", beton)
+    ends(0, *command, "views", photos, "--out", odd(b"v\xe9.html"), "--count", "1", "--size", "32")
+    configured = to_dict(tiny_runs.config(photos, run, max_steps=2, log=Log(every=1, tensorboard=True)))
+    configured["data"]["val"] = str(photos)
+    (tmp_path / "config.json").write_text(json.dumps(configured))
+    ends(0, "-P", RECIPE, "--from", tmp_path / "config.json")
+    assert rb"ph\udcf6tos" in (run / "export" / "README.md").read_bytes()
+    assert rb"r\udcfcn" in (run / "train.log").read_bytes()
+    ends(0, *command, "export", run)
+    ends(0, *command, "report", run)
+    ends(0, *command, "eval", "retrieval", run, run / "export", "--data", photos, "--out", out, "--shown", "1")
+    assert (out / "results.md").read_text(encoding="utf-8")
+    assert rb"r\udcfcn" in ends(2, *command, "eval", "knn", run / "none", "--data", photos)
