@@ -1,5 +1,6 @@
 """Atomic file writes, and an early check that output paths are writable."""
 
+import codecs
 import contextlib
 import os
 import secrets
@@ -58,6 +59,18 @@ def replace_file(path: Path, data: bytes) -> None:
 def utf8(text: str) -> bytes:
     """Text as UTF-8; the bytes of file names that are not UTF-8 (U+DC80 to U+DCFF in Python) are written escaped."""
     return text.encode("utf-8", "backslashreplace")
+
+
+def read_text(path: Path) -> str:
+    """The text of a file that a user may have written: UTF-8, with or without a byte-order mark.
+
+    Bytes that are not UTF-8 become characters as in file names (U+DC80 to U+DCFF). Raises OSError, and ValueError for
+    UTF-16.
+    """
+    data = path.read_bytes()
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ValueError("it is UTF-16 text: save it as UTF-8")
+    return data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape").replace("\r\n", "\n")
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from fastaugself.errors import UsageError
-from fastaugself.files import check_outputs, partial_file, replace_file
+from fastaugself.files import check_outputs, partial_file, read_text, replace_file, utf8
 
 
 def test_a_failure_leaves_the_old_content_and_nothing_else(tmp_path):
@@ -37,3 +37,14 @@ def test_an_output_that_cannot_be_is_refused_and_named(tmp_path):
     for path in (tmp_path / "file" / "out.json", tmp_path / "folder"):
         with pytest.raises(UsageError, match=rf"^{path} cannot be written.*: pass a"):
             check_outputs(path)
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_text_of_users_is_read_with_and_without_a_byte_order_mark(mark, tmp_path):
+    path = tmp_path / "text"
+    path.write_bytes(mark + "ü\r\ny\n".encode() + b"\xe9")
+    assert read_text(path) == "ü\ny\n" + os.fsdecode(b"\xe9")
+    path.write_bytes("ü".encode("utf-16"))
+    with pytest.raises(ValueError, match="UTF-16 text: save it as UTF-8"):
+        read_text(path)
+    assert utf8("ü" + os.fsdecode(b"\xe9")) == b"\xc3\xbc\\udce9"

@@ -14,6 +14,7 @@ from fastaugself_kernels.params import IMAGENET_MEAN, IMAGENET_STD
 
 from ..errors import RunError, UsageError
 from ..export.backbone import WEIGHTS
+from ..files import read_text
 from ..models.build import Backbone, build_backbone, image_size_option, timm_with
 from ..models.weights import load_weights, read_safetensors
 from ..runs.checkpoint import checkpoints
@@ -131,7 +132,7 @@ def _exported(path: Path, side: int | None) -> Parts:
     except (OSError, SafetensorError) as error:
         raise RunError(f"{path} is not a complete .safetensors file ({error}); export it again") from None
     try:
-        described = json.loads((path.parent / "config.json").read_text())
+        described = json.loads(read_text(path.parent / "config.json"))
         backbone, pretrained = described["fastaugself"], described["pretrained_cfg"]
         mean, std = cast(Color, tuple(pretrained["mean"])), cast(Color, tuple(pretrained["std"]))
         size = int(pretrained["input_size"][1])

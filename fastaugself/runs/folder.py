@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
+from ..files import read_text
 
 if TYPE_CHECKING:
     from ..config.schema import Pretrain
@@ -41,7 +42,7 @@ def read_config_file(path: Path, option: str = "") -> dict[str, Any]:
     file = path / CONFIG if path.is_dir() else path
     what = f"{option} {file}".strip()
     try:
-        values = json.loads(file.read_text())
+        values = json.loads(read_text(file))
     except FileNotFoundError:
         raise UsageError(f"{what}: no such file; pass the {CONFIG} of a run{_nearby(path)}") from None
     except (OSError, ValueError) as error:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from fastaugself.errors import RunError, UsageError
 from fastaugself.evaluation.datasets import read_dataset, readers
+from fastaugself.evaluation.datasets.folders import read_targets
 from fastaugself.evaluation.splits import require_classes
 
 
@@ -416,3 +417,18 @@ def test_a_split_that_is_a_link_to_another_is_refused(tmp_path):
     (tmp_path / "test").symlink_to("train")
     with pytest.raises(UsageError, match="test is the same folder as .*train: remove one of the two"):
         read_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_targets_may_start_with_a_byte_order_mark(mark, tmp_path):
+    for i in range(3):
+        photo(tmp_path / "all" / f"{i}.png", i)
+    (tmp_path / "all" / "targets.csv").write_bytes(mark + b"file,x\r\n2.png,7\r\n0.png,5\r\n1.png,6\r\n")
+    values, names = read_targets(tmp_path / "all" / "targets.csv", ["0.png", "1.png", "2.png"])
+    assert (values.tolist(), names) == ([[5], [6], [7]], ("x",))
+    (tmp_path / "all" / "targets.csv").write_bytes(mark + b"file;x\r\n2.png;7\r\n")
+    with pytest.raises(UsageError, match="separated by commas, got \\['file;x'\\]"):
+        read_targets(tmp_path / "all" / "targets.csv", ["2.png"])
+    (tmp_path / "all" / "targets.csv").write_bytes("file,x".encode("utf-16"))
+    with pytest.raises(UsageError, match="UTF-16 text: save it as UTF-8"):
+        read_targets(tmp_path / "all" / "targets.csv", ["2.png"])

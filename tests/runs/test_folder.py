@@ -59,3 +59,11 @@ def test_a_configuration_of_another_version_is_refused_with_its_field():
     values = to_dict(Pretrain()) | {"warp": 9}
     with pytest.raises(UsageError, match=r"old\.json does not fit this version .*warp.*; use the version that"):
         configuration(values, "old.json")
+
+
+def test_a_configuration_may_start_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "config.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(to_dict(Pretrain(seed=3))).encode())
+    assert configuration(read_config_file(tmp_path / "config.json", "--from"), "--from").seed == 3
+    (tmp_path / "config.json").write_bytes(json.dumps(to_dict(Pretrain())).encode("utf-16"))
+    with pytest.raises(UsageError, match="UTF-16 text: save it as UTF-8"):
+        read_config_file(tmp_path / "config.json", "--from")

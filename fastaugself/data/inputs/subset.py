@@ -4,6 +4,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 from ...errors import UsageError
+from ...files import read_text
 from .samples import Sample, Samples, fingerprint
 
 LISTS = {"imagenet100": Path(__file__).parent / "imagenet100.txt"}
@@ -45,8 +46,8 @@ def read_classes(classes: str) -> list[str]:
     """
     path = LISTS.get(classes, Path(classes))
     try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
+        names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
         raise UsageError(f"--classes {classes} is neither {', '.join(LISTS)} nor a readable file ({error})") from None
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or not names:

@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ...errors import RunError, UsageError
+from ...files import read_text
 from ..splits import Files, Floats, Split, cut, cut_by_class
 
 
@@ -21,9 +22,11 @@ def need(root: Path, name: str, *paths: str, layout: str) -> None:
 def lines(path: Path) -> list[str]:
     """The non-empty lines of a text file; UsageError if there are none, RunError if it cannot be read."""
     try:
-        found = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+        found = [line.strip() for line in read_text(path).splitlines()]
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise UsageError(f"{path} cannot be read: {error}") from None
     found = [line for line in found if line]
     if not found:
         raise UsageError(f"{path} is empty")

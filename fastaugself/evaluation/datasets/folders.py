@@ -7,6 +7,7 @@ paths relative to that folder, and numeric columns; columns `left,top,right,bott
 
 import csv
 import dataclasses
+import io
 import itertools
 import os
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from ...data.inputs.walk import EXTENSIONS, is_visible
 from ...data.loader import Loader
 from ...data.readers.native import decode_into
 from ...errors import RunError, UsageError
+from ...files import read_text
 from ..cache import key_of
 from ..splits import Dataset, Files, Floats, Labels, Split, cut_by_class
 
@@ -150,15 +152,20 @@ def read_targets(path: Path, files: list[str]) -> tuple[Floats | None, tuple[str
     """
     if not path.exists():
         return None, ()
-    with open(path, newline="") as text:
-        reader = csv.DictReader(text)
-        columns = tuple(name for name in reader.fieldnames or () if name != "file")
-        if "file" not in (reader.fieldnames or ()) or not columns:
-            raise UsageError(f"{path} needs a column `file` and at least one numeric column, got {reader.fieldnames}")
-        try:
-            rows = {row["file"]: [float(row[name]) for name in columns] for row in reader}
-        except (ValueError, TypeError) as error:
-            raise UsageError(f"{path} holds a target that is not a number ({error})") from None
+    try:
+        reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+        names = tuple(reader.fieldnames or ())
+    except (OSError, ValueError, csv.Error) as error:
+        raise UsageError(f"{path} cannot be read ({error}): expected a table with commas, in UTF-8") from None
+    columns = tuple(name for name in names if name != "file")
+    if "file" not in names or not columns:
+        raise UsageError(
+            f"{path} needs a column `file` and at least one numeric column, separated by commas, got {list(names)}"
+        )
+    try:
+        rows = {row["file"]: [float(row[name]) for name in columns] for row in reader}
+    except (ValueError, TypeError, csv.Error) as error:
+        raise UsageError(f"{path} holds a target that is not a number ({error})") from None
     missing = [name for name in files if name not in rows]
     if missing:
         raise UsageError(f"{path} has no row for {missing[0]} and {len(missing) - 1} more photos")

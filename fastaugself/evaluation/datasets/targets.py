@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from ...errors import RunError, UsageError
+from ...files import read_text
 from ..splits import Dataset, Floats, Split, cut
 from .files import cut_val_by_class, labelled, lines, need, read_mat
 
@@ -98,7 +99,7 @@ def faces300w(root: Path) -> Dataset:
 
 def read_points(path: Path) -> Floats:
     """The points (x, y) of a .pts file in 0-based pixels, float64 [K, 2]."""
-    text = path.read_text()
+    text = read_text(path)
     inside = re.search(r"\{(.*?)\}", text, re.DOTALL)
     try:
         values = np.array(inside.group(1).split(), np.float64).reshape(-1, 2)  # type: ignore[union-attr]

@@ -202,3 +202,14 @@ def test_the_options_in_the_documentation_are_real(capsys):
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - {"--data"}  # option of training
     assert len(named) >= 5
     assert [option for option in named if option not in known] == []
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_list_of_classes_may_start_with_a_byte_order_mark(mark, photo_folder, tmp_path):
+    from fastaugself.data.inputs.subset import read_classes
+
+    (tmp_path / "classes.txt").write_bytes(mark + b"chelsea\r\nastronaut\r\n")
+    assert read_classes(str(tmp_path / "classes.txt")) == ["chelsea", "astronaut"]
+    (tmp_path / "classes.txt").write_bytes("chelsea".encode("utf-16"))
+    with pytest.raises(UsageError, match=r"--classes .* UTF-16 text: save it as UTF-8"):
+        read_classes(str(tmp_path / "classes.txt"))

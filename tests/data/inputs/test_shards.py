@@ -80,6 +80,13 @@ LABELS = {
 }
 
 
+@pytest.mark.parametrize("kind", ["cls", "json"])
+def test_labels_may_start_with_a_byte_order_mark(kind, photos, tmp_path):
+    text = {"cls": b"\xef\xbb\xbf7\r\n", "json": b'\xef\xbb\xbf{"label": 7}'}[kind]
+    source = shard(tmp_path / "a.tar", [("0.jpg", photos[0][0]), (f"0.{kind}", text)])
+    assert [sample.label for sample in open_samples(source).samples()] == [7]
+
+
 @pytest.mark.parametrize("kind", LABELS)
 def test_labels_of_json_are_optional(kind, photos, tmp_path):
     texts, columns, expected = LABELS[kind]
