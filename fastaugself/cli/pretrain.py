@@ -27,6 +27,7 @@ from ..training.console import drop_output, open_streams
 from ..training.logs import log, start_logging
 from ..training.prepare import prepare_data
 from ..training.setup import check_installation
+from ..training.startup import only_trainer
 from ..training.trainer import Trainer
 from .exit_codes import run_command
 from .parser import unboxed
@@ -193,6 +194,11 @@ def pretrain(config: Pretrain, world: World) -> None:
     start_logging(None, is_main=world.is_main)
     check_processes(config, world.size)
     check_installation(config, world.device)
+    with only_trainer(config.run, world):
+        _pretrain(config, world)
+
+
+def _pretrain(config: Pretrain, world: World) -> None:
     trainer = Trainer(prepare_data(config, world), world, identity=to_dict(config))
     try:
         if world.is_main:

@@ -1,6 +1,8 @@
 """Start-up of a run: all ranks must have the same configuration, photos and checkpoint; environment.json."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +10,11 @@ import torch
 import torch.distributed as dist
 
 from ..config.serialize import differences
-from ..distributed import world_size
+from ..distributed import World, world_size
 from ..environment import environment
 from ..errors import UsageError
 from ..files import replace_file
+from ..runs.lock import locked
 
 
 def gathered(value: Any) -> list[Any]:
@@ -20,6 +23,22 @@ def gathered(value: Any) -> list[Any]:
     if len(found) > 1:
         dist.all_gather_object(found, value)
     return found
+
+
+@contextlib.contextmanager
+def only_trainer(run: Path, world: World) -> Iterator[None]:
+    """Context manager in which rank 0 has the lock of the run folder; UsageError on all ranks if it cannot have it."""
+    with contextlib.ExitStack() as stack:
+        refused = ""
+        if world.is_main:
+            try:
+                stack.enter_context(locked(run))
+            except UsageError as error:
+                refused = str(error)
+        refused = gathered(refused)[0]
+        if refused:
+            raise UsageError(refused)
+        yield
 
 
 def check_same_start(identity: dict[str, Any], fingerprint: int, photos: str) -> None:

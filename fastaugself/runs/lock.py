@@ -1,0 +1,93 @@
+"""The lock of a run folder: one training process at a time writes there."""
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import UsageError, of_the_system
+
+log = logging.getLogger(__name__)
+
+LOCK = "run.lock"
+_ENOTSUPP = 524  # of the kernel, not in errno: some network file systems return it
+_WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, _ENOTSUPP}
+
+
+@contextlib.contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Context manager that creates the run folder and locks it; folders that stay empty are removed again.
+
+    The lock is the operating system's (flock), so it ends with its process, however that dies; the file alone locks
+    nothing. A file system without locks is used without, with a warning. Raises UsageError if another process has the
+    lock, and if the folder cannot be written to.
+    """
+    new = [folder for folder in (run, *run.parents) if not folder.exists()]
+    fd = -1
+    try:
+        try:
+            run.mkdir(parents=True, exist_ok=True)
+            fd = _acquire(run)
+        except OSError as error:
+            raise UsageError(
+                f"--run {run} cannot be written to ({of_the_system(error)}); pass another folder"
+            ) from None
+        yield
+    finally:
+        if fd >= 0:
+            with contextlib.suppress(OSError):
+                (run / LOCK).unlink(missing_ok=True)
+            os.close(fd)
+        with contextlib.suppress(OSError):  # the first that is not empty
+            for folder in new:
+                folder.rmdir()
+
+
+def _acquire(run: Path) -> int:
+    """The descriptor of the locked file."""
+    while True:
+        fd = os.open(run / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            if not _lock(fd, run):
+                raise UsageError(
+                    f"--run {run} is in use by another training process{_owner(fd)}; wait until it ends, or pass "
+                    "another --run"
+                )
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(fd), os.stat(run / LOCK)):
+                    os.ftruncate(fd, 0)
+                    os.pwrite(fd, f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+                    return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)  # its owner ended, and removed the file, after it was opened here
+
+
+def _lock(fd: int, run: Path) -> bool:
+    """Locks a file; returns whether no other process has the lock. True, with a warning, where there are no locks."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
+            raise
+        log.warning(
+            "the file system of %s has no locks (%s): make sure that no other process trains with this --run",
+            run,
+            error.strerror or f"error {error.errno}",
+        )
+    return True
+
+
+def _owner(fd: int) -> str:
+    with contextlib.suppress(OSError):
+        text = os.pread(fd, 200, 0).decode(errors="replace").strip()
+        if text.isprintable() and text:
+            return f" ({text})"
+    return ""
