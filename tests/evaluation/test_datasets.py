@@ -415,7 +415,7 @@ def test_a_split_that_is_a_link_to_another_is_refused(tmp_path):
     for name in ("cat", "dog"):
         photo(tmp_path / "train" / name / "0.png")
     (tmp_path / "test").symlink_to("train")
-    with pytest.raises(UsageError, match="test is the same folder as .*train: remove one of the two"):
+    with pytest.raises(UsageError, match=r"test is the same folder as .*train: remove one of the two"):
         read_dataset(tmp_path)
 
 
