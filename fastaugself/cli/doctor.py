@@ -279,7 +279,7 @@ def check_disk(config: Pretrain) -> Iterator[Finding]:
     found = f"{free / GIB:.1f} GiB free at {folder}; checkpoints of this run need {need / GIB:.2f} GiB"
     remedy = "free disk space, or pass another --run or a smaller --checkpoint.keep"
     yield Finding("disk", "fault", found, remedy) if free < need else Finding("disk", "ok", found)
-    cache = Path(os.environ.get("NUMBA_CACHE_DIR") or Path.home())
+    cache = Path(os.environ.get("NUMBA_CACHE_DIR") or os.path.expanduser("~"))  # stays "~" without a home
     if not os.access(cache if cache.exists() else cache.parent, os.W_OK):
         yield Finding(
             "disk", "note", f"{cache} cannot be written to: the CPU kernels are recompiled in every process",

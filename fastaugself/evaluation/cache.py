@@ -5,22 +5,52 @@ Shape suffixes: N samples, D features.
 
 import contextlib
 import hashlib
+import logging
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import RunError
+from ..errors import RunError, UsageError, of_the_system
 from ..files import partial_file, utf8
+
+log = logging.getLogger(__name__)
 
 
 def default_folder() -> Path:
-    """`$FASTAUGSELF_CACHE`, else `fastaugself` in the user's cache folder."""
+    """`$FASTAUGSELF_CACHE`, else `fastaugself` in the user's cache folder, else a folder of this user in /tmp.
+
+    The last one is for users without a home, as in `docker run --user 12345`. Raises UsageError if it belongs to
+    another user, who could put other features there.
+    """
     if folder := os.environ.get("FASTAUGSELF_CACHE"):
         return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastaugself"
+    try:
+        usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastaugself"
+        usual.mkdir(parents=True, exist_ok=True)
+        if os.access(usual, os.W_OK):
+            return usual
+        reason = f"{usual} cannot be written"
+    except RuntimeError:
+        reason = "this user has no home"
+    except OSError as error:
+        reason = of_the_system(error)
+    own = Path(tempfile.gettempdir()) / f"fastaugself-{os.getuid()}"
+    remedy = "pass --cache FOLDER, or export FASTAUGSELF_CACHE=FOLDER"
+    try:
+        own.mkdir(mode=0o700, exist_ok=True)
+        mine = own.is_dir() and not own.is_symlink() and os.stat(own).st_uid == os.getuid()
+    except OSError as error:
+        raise UsageError(
+            f"there is no folder for the feature cache ({reason}; {of_the_system(error)}): {remedy}"
+        ) from None
+    if not mine:
+        raise UsageError(f"{reason}, and {own} belongs to another user: {remedy}")
+    log.info("features are cached in %s (%s): for another folder, %s", own, reason, remedy)
+    return own
 
 
 def key_of(*parts: str) -> str:

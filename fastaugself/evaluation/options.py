@@ -48,7 +48,7 @@ class Options:
     out: Path = Path("results/eval")
     """Folder of the results: one JSON file per evaluation, and results.csv and results.md with all of them."""
     cache: Path | None = None
-    """Folder of the feature cache; default: $FASTAUGSELF_CACHE or ~/.cache/fastaugself."""
+    """Folder of the feature cache; default: $FASTAUGSELF_CACHE, ~/.cache/fastaugself, or a folder in /tmp."""
     device: DeviceName = "auto"
     """Device to run the models on."""
     workers: int = 0

@@ -5,6 +5,8 @@ import dataclasses
 import json
 import math
 import os
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -486,3 +488,32 @@ def test_a_validation_split_is_drawn_from_train(photos):
     dataset = with_val(read_dataset(photos), seed=0)
     assert [len(dataset.splits[name]) for name in ("train", "val", "test")] == [14, 2, 8]
     assert not {*dataset.splits["train"].names} & {*dataset.splits["val"].names}
+
+
+@pytest.mark.parametrize("home", ["none", "missing", "unwritable", "usual"])
+def test_the_cache_of_a_user_without_a_home_is_in_a_folder_of_this_user(home, tmp_path, monkeypatch):
+    for name in ("FASTAUGSELF_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    if home == "none":  # of a user who is not in /etc/passwd
+        monkeypatch.setattr(Path, "home", lambda: Path("~none-such").expanduser())
+    else:
+        folder = {"missing": "/proc/none", "unwritable": tmp_path / "home", "usual": tmp_path / "home"}[home]
+        monkeypatch.setenv("HOME", str(folder))
+    if home == "unwritable":
+        monkeypatch.setattr(os, "access", lambda path, mode: False)
+    found = cache.default_folder()
+    assert found.is_dir()
+    if home == "usual":
+        assert found == tmp_path / "home" / ".cache" / "fastaugself"
+        return
+    assert found == tmp_path / "tmp" / f"fastaugself-{os.getuid()}"
+    assert found.stat().st_mode & 0o777 == 0o700
+    assert cache.default_folder() == found
+    found.rmdir()
+    found.symlink_to(tmp_path)
+    with pytest.raises(UsageError, match="belongs to another user: pass --cache FOLDER, or export FASTAUGSELF_CACHE="):
+        cache.default_folder()
+    monkeypatch.setenv("FASTAUGSELF_CACHE", str(tmp_path / "own"))
+    assert cache.default_folder() == tmp_path / "own"
