@@ -2,13 +2,65 @@
 
 import codecs
 import contextlib
+import errno
+import fcntl
+import logging
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import IO, Any, BinaryIO, NamedTuple
 
 from .errors import UsageError, of_the_system
+
+log = logging.getLogger(__name__)
+
+# Errors of file systems that lack an operation: NFS, Lustre without `-o flock`, CIFS, FUSE (sshfs, gcsfuse). 524 is the
+# kernel's ENOTSUPP, which Python's errno does not have.
+_LACKING = {errno.EINVAL, errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY, 524}
+_without_locks: set[int] = set()  # devices that were warned about
+
+
+def lock(fd: int, path: Path, *, wait: bool = False) -> bool:
+    """Locks an open file for this process (flock); returns whether the file system of `path` has locks.
+
+    If it has none, warns once. wait: wait for another process that holds the lock. Raises BlockingIOError if another
+    process holds it.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        if isinstance(error, BlockingIOError) or error.errno not in _LACKING:
+            raise
+        device = os.fstat(fd).st_dev
+        if device not in _without_locks:
+            _without_locks.add(device)
+            log.warning(
+                "the file system of %s has no locks (%s): make sure that no other process writes there",
+                path,
+                os.strerror(error.errno),
+            )
+        return False
+    return True
+
+
+def sync(file: IO[Any]) -> None:
+    """Flushes a file to the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Flushes the names in a folder to the disk, where the file system can do that."""
+    try:
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        if error.errno not in _LACKING | {errno.EBADF, errno.EISDIR, errno.EACCES, errno.EPERM}:
+            raise
 
 
 class Partial(NamedTuple):
@@ -19,14 +71,9 @@ class Partial(NamedTuple):
 
     def become(self, path: Path) -> None:
         """Renames the file to `path` atomically: after a crash `path` has either its old content or the new one."""
-        self.file.flush()
-        os.fsync(self.file.fileno())
+        sync(self.file)
         os.replace(self.path, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # so that the rename survives a power failure
-        finally:
-            os.close(folder)
+        sync_folder(path.parent)  # so that the rename survives a power failure
 
 
 @contextlib.contextmanager

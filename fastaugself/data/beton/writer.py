@@ -6,7 +6,6 @@ name. This one stores JPEG bytes unchanged.
 
 import contextlib
 import errno
-import fcntl
 import logging
 import os
 import shutil
@@ -14,13 +13,14 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
 from ...errors import RunError, UsageError
+from ...files import lock, sync, sync_folder
 from . import manifest, sidecar
 from .format import ALLOCATION, FIELD, HEADER, JPEG, MAX_SIDE, RAW, TYPE_IMAGE, TYPE_INT, VERSION, Beton, metadata_type
 from .manifest import Counts, End, Entry, Unreadable
@@ -215,9 +215,9 @@ class BetonWriter:
             self._stream.write(table)
             self._stream.seek(0)
             self._stream.write(index)
-            _sync(self._stream)
+            sync(self._stream)
             self._lines.write(manifest.dump(end))
-            _sync(self._lines)
+            sync(self._lines)
         self._check()
         self._publish()
 
@@ -238,7 +238,7 @@ class BetonWriter:
                     text = sidecar.dump(self.sidecar, written)
                 with partial_path(sidecar_path).open("w", encoding="utf-8") as stream:
                     stream.write(text)
-                    _sync(stream)
+                    sync(stream)
                 os.replace(partial_path(sidecar_path), sidecar_path)
             else:
                 sidecar_path.unlink(missing_ok=True)
@@ -249,7 +249,7 @@ class BetonWriter:
                 shutil.copyfile(self._lines_path, lines)
             os.replace(self._partial, self.out)
             self._lines_path.unlink(missing_ok=True)
-            _sync_folder(self.out.parent)
+            sync_folder(self.out.parent)
 
     @contextlib.contextmanager
     def _failing_disk(self) -> Iterator[None]:
@@ -307,8 +307,9 @@ def partial_path(path: Path) -> Path:
 def claim(partial: Path, *, wait: bool = False) -> int:
     """Opens and locks `partial` for this process; returns the file descriptor.
 
-    The lock ends with the process, so a killed writer does not block others. wait: wait for another process that holds
-    the lock. Raises UsageError if the file cannot be created by this user or is in use, RunError if the disk fails.
+    The lock ends with the process, so a killed writer does not block others; a file system without locks is used
+    without. wait: wait for another process that holds the lock. Raises UsageError if the file cannot be created by this
+    user or is in use, RunError if the disk fails.
     """
     while True:
         try:
@@ -319,7 +320,7 @@ def claim(partial: Path, *, wait: bool = False) -> int:
             remedy = "choose another folder" if partial.parent.is_dir() else f"create the folder {partial.parent} first"
             raise UsageError(f"{partial} cannot be created: {error.strerror}; {remedy}") from None
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            locked = lock(fd, partial, wait=wait)
         except BlockingIOError:
             os.close(fd)
             raise UsageError(
@@ -328,6 +329,8 @@ def claim(partial: Path, *, wait: bool = False) -> int:
         except BaseException:
             os.close(fd)
             raise
+        if not locked:  # nobody can have held the file; inodes may not be comparable on such file systems
+            return fd
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(fd), os.stat(partial)):
                 return fd
@@ -339,16 +342,3 @@ def release(partial: Path, fd: int) -> None:
     with contextlib.suppress(OSError):
         partial.unlink(missing_ok=True)
     os.close(fd)
-
-
-def _sync(stream: IO[Any]) -> None:
-    stream.flush()
-    os.fsync(stream.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
