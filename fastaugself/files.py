@@ -126,15 +126,27 @@ def remove_leftovers(folder: Path) -> None:
         left.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def tidy_folders(folder: Path) -> Iterator[None]:
+    """Context manager that removes `folder` and its parents at the end if they are new and still empty."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # the first that is not empty
+            for path in new:
+                path.rmdir()
+
+
 def check_outputs(*paths: Path | None) -> None:
-    """Creates the parent folders of output files and raises UsageError early if one of the files cannot be written."""
+    """Raises UsageError early if one of the output files cannot be written; leaves no file or folder behind."""
     for path in paths:
         if path is None:
             continue
         if path.is_dir():
             raise UsageError(f"{path} cannot be written because it is a folder: pass a file")
         try:
-            with partial_file(path):
+            with tidy_folders(path.parent), partial_file(path):
                 pass
         except OSError as error:
             raise UsageError(f"{path} cannot be written ({of_the_system(error)}): pass another path") from None
