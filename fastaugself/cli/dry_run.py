@@ -19,6 +19,7 @@ from ..errors import UsageError
 from ..runs.build import build_learner
 from ..training.batch import make_batch
 from ..training.optim import learning_rate
+from ..training.prepare import check_run_folder
 from ..training.setup import check_installation
 from .doctor import GIB, NEEDS, diagnose, training_bytes
 
@@ -34,6 +35,7 @@ def plan(config: Pretrain, *, processes: int = 1) -> tuple[str, int]:
     """
     check_processes(config, processes)
     check_installation(config, resolve_device(config.device))
+    check_run_folder(config)
     samples, classes, about = _photos(config)
     check_photos(config, processes, samples)
     steps = samples // config.batch_size

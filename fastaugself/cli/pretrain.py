@@ -25,7 +25,7 @@ from ..report.report import write_report
 from ..runs.folder import configuration, read_config_file
 from ..training.console import drop_output, open_streams
 from ..training.logs import log, start_logging
-from ..training.prepare import prepare_data
+from ..training.prepare import check_run_folder, prepare_data
 from ..training.setup import check_installation
 from ..training.startup import only_trainer
 from ..training.trainer import Trainer
@@ -194,6 +194,7 @@ def pretrain(config: Pretrain, world: World) -> None:
     start_logging(None, is_main=world.is_main)
     check_processes(config, world.size)
     check_installation(config, world.device)
+    check_run_folder(config)
     with only_trainer(config.run, world):
         _pretrain(config, world)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import UsageError, of_the_system
+from ..files import tidy_folders
 
 log = logging.getLogger(__name__)
 
@@ -26,31 +27,29 @@ def locked(run: Path) -> Iterator[None]:
     nothing. A file system without locks is used without, with a warning. Raises UsageError if another process has the
     lock, and if the folder cannot be written to.
     """
-    new = [folder for folder in (run, *run.parents) if not folder.exists()]
-    fd = -1
-    try:
+    with tidy_folders(run):
         try:
-            run.mkdir(parents=True, exist_ok=True)
             fd = _acquire(run)
         except OSError as error:
             raise UsageError(
                 f"--run {run} cannot be written to ({of_the_system(error)}); pass another folder"
             ) from None
-        yield
-    finally:
-        if fd >= 0:
+        try:
+            yield
+        finally:
             with contextlib.suppress(OSError):
                 (run / LOCK).unlink(missing_ok=True)
             os.close(fd)
-        with contextlib.suppress(OSError):  # the first that is not empty
-            for folder in new:
-                folder.rmdir()
 
 
 def _acquire(run: Path) -> int:
     """The descriptor of the locked file."""
     while True:
-        fd = os.open(run / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        run.mkdir(parents=True, exist_ok=True)
+        try:
+            fd = os.open(run / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except FileNotFoundError:  # another process has removed the folder that it had made
+            continue
         try:
             if not _lock(fd, run):
                 raise UsageError(

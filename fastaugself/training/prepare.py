@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +11,9 @@ from ..config.schema import Photos, Pretrain
 from ..data.dataset import is_pattern
 from ..data.demo import write_demo
 from ..data.inputs.convert import ensure_beton
+from ..data.inputs.walk import Walk, is_output
 from ..distributed import World
+from ..errors import UsageError
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +36,25 @@ def prepare_data(config: Pretrain, world: World) -> Pretrain:
     prepared = prepare() if world.is_main else None
     distributed.barrier()
     return prepared or prepare()
+
+
+def check_run_folder(config: Pretrain) -> None:
+    """Raises UsageError for a --run that is the folder of photos itself, or a folder of photos in it.
+
+    A run anywhere else in the folder of photos is not taken for a class (data/inputs/walk.py).
+    """
+    run = config.run.resolve()
+    for name, photos in (("train", config.data.train), ("val", config.data.val)):
+        for folder in photos if isinstance(photos, tuple) else (photos,):
+            if folder is None or not folder.is_dir() or not run.is_relative_to(folder.resolve()):
+                continue
+            if run == folder.resolve():
+                what = f"is the folder of photos of --data.{name}"
+            elif run.is_dir() and not is_output(set(os.listdir(run))) and Walk(run).found:
+                what = f"holds photos of --data.{name} {folder}"
+            else:
+                continue
+            raise UsageError(f"--run {config.run} {what}; pass --run {Path('runs', run.name)}")
 
 
 def _beton(path: Photos | None, run: Path, split: Literal["train", "val"]) -> Photos | None:

@@ -1,5 +1,6 @@
 """`fastaugself views`: draw photos with their views as a picture or an HTML page."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,6 +44,7 @@ def write_views(
         raise UsageError(f"--epoch must be in [0, 2**32), got {epoch}")
     if not -(1 << 63) <= seed < 1 << 64:
         raise UsageError(f"--seed must fit 64 bits, got {seed}")
+    _refuse_among_photos(source, out)
     drawn = POLICY_NAMES if policy == "all" else (policy,)
     policies = {name: named_policies(name, size) for name in drawn}
     samples = read_samples(source, count)
@@ -58,6 +60,19 @@ def write_views(
     except OSError as error:
         raise UsageError(f"--out {out} cannot be written ({of_the_system(error)}); pass another file") from error
     return out
+
+
+def _refuse_among_photos(source: Path, out: Path) -> None:
+    """Raises UsageError if `out` would become a photo or a class of the folder `source`."""
+    there = out.resolve()
+    if not source.is_dir() or not there.is_relative_to(source.resolve()):
+        return
+    if out.suffix.lower() == ".html" and there.parent.is_dir():
+        return
+    beside = os.path.relpath(source.resolve().parent / out.name)
+    raise UsageError(
+        f"--out {out} is in the folder of photos {source}, where it would be one of them; pass --out {beside}"
+    )
 
 
 def _views_file(groups: Sequence[Group], heading: str, detail: str, kind: str) -> bytes:

@@ -62,8 +62,9 @@ def open_folder(source: str, columns: Columns) -> Samples | None:
 def list_photos(root: str | os.PathLike[str]) -> Folder:
     """Lists the photos below `root`; its subfolders are the classes, without subfolders there are no labels.
 
-    Every subfolder counts as a class, even an empty one, so that the labels of train and val agree. Hidden files and
-    folders are ignored; links are followed.
+    Every subfolder counts as a class, even an empty one, so that the labels of train and val agree; one that holds
+    outputs of this package and no photo (runs/, results/) does not. Hidden files and folders are ignored; links are
+    followed.
 
     Raises UsageError if there are no photos or the classes are ambiguous.
     """
@@ -106,6 +107,8 @@ def _classes(root: Path, files: list[str], below: Walk) -> list[str]:
     if len(loose) == len(files):
         return []
     folders = sorted(entry.name for entry in os.scandir(root) if is_visible(entry.name) and is_folder(entry))
+    outputs = {name.split("/", 1)[0] for name in below.outputs} - {name.split("/", 1)[0] for name in files}
+    folders = [name for name in folders if name not in outputs]
     if loose:
         raise UsageError(
             f"{root} holds photos ({loose[0]}, {len(loose)} in total) next to folders ({folders[0]}, ...), "

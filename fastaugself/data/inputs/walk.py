@@ -2,6 +2,7 @@
 
 import os
 from collections import deque
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from .samples import other_kind
@@ -29,6 +30,13 @@ _CONTENTS = (
     (0, b"\0\0\0\x0cjP  ", "a JPEG 2000"),
 )  # where in a file, the bytes there, and what it is
 
+_OUTPUTS = (
+    ("config.json", "checkpoints"),
+    ("config.json", "model.safetensors"),
+    ("run.lock",),
+    ("results.csv", "results.md"),
+)  # names that runs, exports and results have, each sufficient
+
 
 class Walk:
     """Everything visible below a folder. A folder is listed once, under its own name rather than that of a link.
@@ -36,7 +44,8 @@ class Walk:
     found: name, size and modification time of every photo; -1 for one that cannot be read, with its message in faults.
     repeated: folders that are the same as another one, by name, with that one's. dead: links that lead nowhere.
     ignored: number of files whose extension is not one of photos. left_out: names, with reasons, of what may be photos
-    but is not in found.
+    but is not in found. outputs: what this package wrote: folders of runs, exports and results, which are not entered,
+    and `.beton` files.
     """
 
     def __init__(self, root: Path):
@@ -45,6 +54,7 @@ class Walk:
         self.repeated: dict[str, str] = {}
         self.dead: list[str] = []
         self.left_out: list[str] = []
+        self.outputs: list[str] = []
         self.ignored = 0
         self._root = root
         entered: dict[tuple[int, int], str] = {}
@@ -59,6 +69,11 @@ class Walk:
                 continue
             with os.scandir(root / below) as scanned:
                 entries = sorted(scanned, key=lambda entry: entry.name)
+            if below and is_output({entry.name for entry in entries}):
+                self.outputs.append(below)
+                if any(os.path.splitext(entry.name)[1].lower() in EXTENSIONS for entry in entries):
+                    self.left_out.append(f"{below} (a run, an export or results)")
+                continue
             for entry in entries:
                 name = f"{below}/{entry.name}" if below else entry.name
                 if not is_visible(entry.name):
@@ -90,8 +105,15 @@ class Walk:
             self.left_out.append(f"{name} ({fault})")
         else:
             self.ignored += 1
+            if ".beton" in name.rpartition("/")[2]:
+                self.outputs.append(name)
             if kind := _kind(entry.path):
                 self.left_out.append(f"{name} ({kind})")
+
+
+def is_output(names: AbstractSet[str]) -> bool:
+    """Whether a folder with files and folders of these names is a run, an export or results of this package."""
+    return any(names >= set(output) for output in _OUTPUTS)
 
 
 def is_visible(name: str) -> bool:
