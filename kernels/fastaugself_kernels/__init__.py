@@ -2,10 +2,14 @@
 
 `sample_params` draws one row per view and sample, `share_params` makes samples share parts of their rows, `augment`
 applies rows to decoded uint8 images, `augself_targets` and `descriptors` turn rows into what augmentation-aware methods
-learn. Importing needs torch and numpy only.
+learn. `collate_images` and `AugmentViews` put this into any DataLoader and loop. Importing needs torch and numpy only.
 """
 
 from .augment import augment as augment
+from .collate import AugmentViews as AugmentViews
+from .collate import RaggedBatch as RaggedBatch
+from .collate import WithIndex as WithIndex
+from .collate import collate_images as collate_images
 from .infonce import infonce as infonce
 from .params import COLUMNS as COLUMNS
 from .params import ViewPolicy as ViewPolicy

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from . import memory
-from ._ops import op_name
+from ._ops import register
 from .backends import INSTALLED, Backend, Options, Rounding
 from .params import (
     HEIGHT,
@@ -132,7 +132,7 @@ def augment(
         offsets_B,
         strides_B,
         sizes_B2.to(torch.int32),
-        params_VBP,
+        params_VBP.detach(),
         height,
         width,
         [float(m) for m in mean],
@@ -216,11 +216,7 @@ def _allocate(backend: str, *shape: int, dtype: torch.dtype, device: torch.devic
     return torch.empty(*shape, dtype=dtype, device=device)
 
 
-augment_op = torch.library.custom_op(op_name("augment"), _augment, mutates_args=())
-
-
-@augment_op.register_fake
-def _(  # type: ignore[no-untyped-def]
+def _fake(  # type: ignore[no-untyped-def]
     pixels, offsets_B, strides_B, sizes_B2, params_VBP, height, width, mean, std, dtype, channels, color_shift,
     rounding, antialias, blur_kernel, solarize_before_gray, backend,
 ):  # fmt: skip
@@ -229,6 +225,9 @@ def _(  # type: ignore[no-untyped-def]
         torch.empty(V, B, height, width, channels, dtype=dtype, device=pixels.device),
         torch.empty(V if color_shift else 0, B, 3, dtype=torch.float32, device=pixels.device),
     )
+
+
+augment_op = register("augment", _augment, _fake)
 
 
 def _resolve(backend: str, device: torch.device) -> str:
@@ -262,10 +261,22 @@ def _check(
     blur_kernel: int,
 ) -> None:
     """Checks of the arguments that read no value from the device."""
+    for name, value in (
+        ("pixels", pixels),
+        ("offsets_B", offsets_B),
+        ("sizes_B2", sizes_B2),
+        ("params_VBP", params_VBP),
+    ):
+        if value is not None and not isinstance(value, Tensor):
+            raise ValueError(f"{name} must be a tensor, got {type(value).__name__}; pass torch.as_tensor({name})")
     if params_VBP.ndim != 3 or params_VBP.shape[2] != P or params_VBP.dtype != torch.float32:
         raise ValueError(
             f"params_VBP must be float32 [V, B, {P}], got {params_VBP.dtype} {list(params_VBP.shape)}; "
             "draw them with sample_params"
+        )
+    if params_VBP.requires_grad and torch.is_grad_enabled():
+        raise ValueError(
+            "params_VBP requires a gradient, but augment has none for its parameters; pass params_VBP.detach()"
         )
     V, B = params_VBP.shape[0], params_VBP.shape[1]
     if V == 0 or B == 0:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._ops import op_name
+from ._ops import register
 
 SPLIT_ROWS = 256  # rows of the queue that one split holds at least
 SPLITS = 64  # at most: with 256 queries that is 128 thread blocks, one for each SM of an H100
@@ -54,11 +54,7 @@ def infonce_with_gradient(q_BD: Tensor, k_BD: Tensor, queue_KD: Tensor, temperat
     return total_B - l_B, (negatives_BD + positive_BD) / temperature
 
 
-infonce_op = torch.library.custom_op(op_name("infonce"), infonce_with_gradient, mutates_args=())
-
-
-@infonce_op.register_fake
-def _(q_BD: Tensor, k_BD: Tensor, queue_KD: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def _fake(q_BD: Tensor, k_BD: Tensor, queue_KD: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     dtype = _result_dtype(q_BD, k_BD, queue_KD)
     return q_BD.new_empty(q_BD.shape[0], dtype=dtype), q_BD.new_empty(q_BD.shape, dtype=dtype)
 
@@ -73,7 +69,7 @@ def _backward(ctx: Any, grad_B: Tensor, _: Tensor) -> tuple[Tensor, None, None, 
     return (grad_B[:, None] * gradient_BD).to(ctx.dtype), None, None, None
 
 
-infonce_op.register_autograd(_backward, setup_context=_setup_context)
+infonce_op = register("infonce", infonce_with_gradient, _fake, backward=_backward, setup_context=_setup_context)
 
 
 def _result_dtype(*tensors: Tensor) -> torch.dtype:

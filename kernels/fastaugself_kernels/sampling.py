@@ -47,6 +47,10 @@ def sample_params(
     Returns params_VBP: float32 [V, B, 16] on the device of `sample_ids_B`, columns as in `COLUMNS`.
     Raises ValueError for wrong shapes, dtypes, devices, and for epochs or seeds out of range.
     """
+    if isinstance(policies, ViewPolicy):
+        raise ValueError(
+            "policies must be one ViewPolicy per view, got a single one; pass (policy, policy) for two views"
+        )
     policies = tuple(policies)
     _check(sample_ids_B, sizes_B2, policies, seed, epoch)
     packed_V32 = packed(policies, sample_ids_B.device)
@@ -143,6 +147,9 @@ def _order(index: Tensor) -> Tensor:
 
 
 def _check(sample_ids_B: Tensor, sizes_B2: Tensor, policies: tuple[ViewPolicy, ...], seed: int, epoch: int) -> None:
+    for name, value in (("sample_ids_B", sample_ids_B), ("sizes_B2", sizes_B2)):
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{name} must be a tensor, got {type(value).__name__}; pass torch.as_tensor({name})")
     if sample_ids_B.dtype != torch.int64 or sample_ids_B.ndim != 1:
         raise ValueError(
             f"sample_ids_B must be int64 [B], got {sample_ids_B.dtype} {list(sample_ids_B.shape)}; pass ids.long()"
