@@ -1,13 +1,16 @@
 """Functions that numba compiles at their first call, once per machine."""
 
+import contextlib
 import logging
+import sys
 import threading
-import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
+
+from numba.core import event
 
 from .. import backends, params, philox
 
@@ -40,18 +43,52 @@ def compiled(make: Make, signature: str) -> Callable[[], Callable[..., Any]]:
 
 
 def _compile(make: Make, signature: str) -> Callable[..., Any]:
-    began = time.perf_counter()
     try:
         function = make(_sources(), keep=True)
+        folder = Path(function.stats.cache_path)
+        kept = f"once for this machine: half a minute or so; kept in {folder}"
     except RuntimeError as error:  # numba found no folder that it may write to
-        log.info("the CPU kernels are compiled anew in every process: %s", error)
-        function = make(_sources(), keep=False)
-    function.compile(signature)
+        log.info("no folder to keep compiled kernels in: %s", error)
+        function, folder = make(_sources(), keep=False), None
+        kept = "anew in every process, half a minute or so: set NUMBA_CACHE_DIR to a folder that can be written to"
+    with _alone(folder, function.py_func.__name__), event.install_listener("numba:compile", _Announce(function, kept)):
+        function.compile(signature)
     function.disable_compile()
-    seconds = time.perf_counter() - began
-    if seconds > 2:
-        log.info("compiled the CPU kernels in %.0f s, once for this machine", seconds)
     return function
+
+
+class _Announce(event.Listener):
+    """Says in one line that kernels are compiled, when numba begins to, and only then: loading them takes no time."""
+
+    said = False
+
+    def __init__(self, function: Any, kept: str) -> None:
+        self._function, self._kept = function, kept
+
+    def on_start(self, event: Any) -> None:
+        if event.data["dispatcher"] is self._function and not _Announce.said:
+            _Announce.said = True
+            # A warning, because without any set-up of logging those are what reaches stderr.
+            log.warning("compiling the CPU kernels, %s", self._kept)
+
+    def on_end(self, event: Any) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def _alone(folder: Path | None, name: str) -> Iterator[None]:
+    """While no other process is in here for the same function: of workers that start at once, one compiles and tells
+    so, and the others load what it has kept. Does nothing where files cannot be locked."""
+    if folder is None or sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            file = stack.enter_context(open(folder / f"{name}.lock", "w"))
+            fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed, also by the end of the process
+        yield
 
 
 @cache
