@@ -1,5 +1,8 @@
 """Augmentation-aware pretraining of image encoders.
 
+From a notebook or script: `pretrain(load_recipe("imagenet_moco_augself", preset="demo"))`, `open_run`, `load_encoder`,
+`ViewLoader`, `write_beton`; the configuration's dataclasses are `Pretrain` and its parts. docs/python.md shows each.
+
 Each public name is imported from its module when it is first used, so that `import fastaugself` takes no time and the
 commands that need no torch start without it.
 """
@@ -21,12 +24,20 @@ if TYPE_CHECKING:
     from .aware.sie import SIE as SIE
     from .aware.stl import STL as STL
     from .cli.pretrain import run as run
+    from .cli.recipe_file import list_recipes as list_recipes
+    from .cli.recipe_file import load_recipe as load_recipe
     from .config.optim import Optim as Optim
     from .config.schema import Augment as Augment
     from .config.schema import Checkpoint as Checkpoint
     from .config.schema import Data as Data
     from .config.schema import Log as Log
     from .config.schema import Pretrain as Pretrain
+    from .data.inputs.convert import write_beton as write_beton
+    from .data.views import ViewLoader as ViewLoader
+    from .errors import RunError as RunError
+    from .errors import UsageError as UsageError
+    from .evaluation.encoders import Encoder as Encoder
+    from .evaluation.encoders import load_encoder as load_encoder
     from .methods.barlow import BarlowTwins as BarlowTwins
     from .methods.byol import BYOL as BYOL
     from .methods.moco import MoCo as MoCo
@@ -36,6 +47,10 @@ if TYPE_CHECKING:
     from .methods.supervised import Supervised as Supervised
     from .methods.swav import SwAV as SwAV
     from .models.build import Backbone as Backbone
+    from .pretraining import Run as Run
+    from .pretraining import open_run as open_run
+    from .pretraining import pretrain as pretrain
+    from .training.callbacks import Callback as Callback
 
 _MODULES = {
     "ViewPolicy": "fastaugself_kernels",
@@ -51,6 +66,13 @@ _MODULES = {
     "SIE": "fastaugself.aware.sie",
     "STL": "fastaugself.aware.stl",
     "run": "fastaugself.cli.pretrain",
+    **dict.fromkeys(("list_recipes", "load_recipe"), "fastaugself.cli.recipe_file"),
+    "write_beton": "fastaugself.data.inputs.convert",
+    "ViewLoader": "fastaugself.data.views",
+    **dict.fromkeys(("RunError", "UsageError"), "fastaugself.errors"),
+    **dict.fromkeys(("Encoder", "load_encoder"), "fastaugself.evaluation.encoders"),
+    **dict.fromkeys(("Run", "open_run", "pretrain"), "fastaugself.pretraining"),
+    "Callback": "fastaugself.training.callbacks",
     "Optim": "fastaugself.config.optim",
     **dict.fromkeys(("Augment", "Checkpoint", "Data", "Log", "Pretrain"), "fastaugself.config.schema"),
     "BarlowTwins": "fastaugself.methods.barlow",

@@ -1,9 +1,11 @@
 """torch.distributed: process group, rank and world size, and collectives with and without gradients."""
 
+import contextlib
 import datetime
 import os
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -48,11 +50,15 @@ class World:
 def start(device: DeviceName) -> World:
     """Joins the process group of torchrun (from RANK, WORLD_SIZE, LOCAL_RANK); a single process without torchrun.
 
-    Raises UsageError if CUDA is requested but missing, or if a node has fewer CUDA devices than processes.
+    A process group that is already initialised is used as it is. Raises UsageError if CUDA is requested but missing, or
+    if a node has fewer CUDA devices than processes.
     """
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    local_rank = int(os.environ.get("LOCAL_RANK", 0))
-    cuda = resolve_device(device).type == "cuda"
+    cuda, local_rank = resolve_device(device).type == "cuda", int(os.environ.get("LOCAL_RANK", 0))
+    if dist.is_initialized():
+        rank, size = dist.get_rank(), dist.get_world_size()
+        if cuda and "LOCAL_RANK" not in os.environ:
+            local_rank = torch.cuda.current_device() or rank % torch.cuda.device_count()
     if cuda and local_rank >= torch.cuda.device_count():
         raise UsageError(
             f"local rank {local_rank} has no CUDA device, this node has {torch.cuda.device_count()}; "
@@ -107,6 +113,17 @@ def stop() -> None:
     """Destroys the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def joined(device: DeviceName) -> Iterator[World]:
+    """Context manager with the world that `start` joins; a process group of the caller's is left as it is."""
+    own = not dist.is_initialized()
+    try:
+        yield start(device)
+    finally:
+        if own:
+            stop()
 
 
 def barrier() -> None:

@@ -44,10 +44,10 @@ def photos(photo_folder):
 @pytest.fixture(scope="session")
 def beton(photo_folder, tmp_path_factory) -> Path:
     """The photos of `photo_folder` as a `.beton` file of 64 samples."""
-    from fastaugself.data.inputs.convert import write_photos
+    from fastaugself.data.inputs.convert import write_beton
 
     out = tmp_path_factory.mktemp("beton") / "photos.beton"
-    write_photos(photo_folder, out, progress=False)
+    write_beton(photo_folder, out, progress=False)
     return out
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from fastaugself import files
-from fastaugself.data.inputs.convert import ensure_beton, write_photos
+from fastaugself.data.inputs.convert import ensure_beton, write_beton
 from fastaugself.errors import UsageError
 from fastaugself.files import check_outputs, lock, partial_file, read_text, replace_file, utf8
 
@@ -82,7 +82,7 @@ def poor_disk(monkeypatch):
 def test_file_systems_without_locks_are_used_with_one_warning(no_lock, poor_disk, photo_folder, tmp_path, caplog):
     poor_disk(no_lock, errno.EINVAL)
     shutil.copytree(photo_folder, tmp_path / "photos")
-    written = write_photos(photo_folder, tmp_path / "out.beton", progress=False)
+    written = write_beton(photo_folder, tmp_path / "out.beton", progress=False)
     assert written.samples == 64
     assert ensure_beton(tmp_path / "photos", progress=False).read_bytes() == (tmp_path / "out.beton").read_bytes()
     assert ensure_beton(tmp_path / "photos", progress=False) == tmp_path / "photos.beton"

@@ -68,6 +68,7 @@ class Learner(nn.Module):
         metrics = {"loss": loss}
         if not isinstance(self.method, EncoderOnly):
             metrics["loss_ssl"] = output.loss
+        metrics.update(output.metrics)
         if self.objectives:
             inputs = self._inputs(views, output, inner)
         for objective_name, objective in self.aware.items():

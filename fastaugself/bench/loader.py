@@ -27,7 +27,7 @@ from ..data.cores import available_cores
 from ..errors import RunError
 from .harness import LeftOut, Record, Row, attempt, check_outputs, median_and_range, record, write_json
 from .loader_peers import CONTESTANTS, Task, build
-from .loader_photos import Storage, write_photos
+from .loader_photos import Storage, write_beton
 from .remote import Remote, Round
 from .tables.loader import loader_table
 
@@ -101,7 +101,7 @@ def loader_benchmark(
     details: dict[str, Record] = {}
     left_out: list[LeftOut] = []
     with tempfile.TemporaryDirectory(prefix="fastaugself-bench-") as folder:
-        files, described = write_photos(source, Path(folder), photos, batch, storage)
+        files, described = write_beton(source, Path(folder), photos, batch, storage)
         for stored in storage:
             task = Task(files[stored], described["photos"], batch, size, 1)
             wanted = [entry for entry in _entries(stored, counts, quick) if entry.name not in without]

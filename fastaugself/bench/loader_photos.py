@@ -23,7 +23,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
 Storage = Literal["jpeg", "raw"]
 
 
-def write_photos(
+def write_beton(
     source: Path | None, folder: Path, photos: int, batch: int, storage: Sequence[Storage]
 ) -> tuple[dict[Storage, Path], Record]:
     """Writes the photos as JPEG and raw in the same random order; returns the files and a description."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .parser import Command, Group, choose
 from .pretrain import parse
-from .recipe_file import load_recipe
+from .recipe_file import open_recipe
 
 # A recipe's options are completed after its file name, whether python or torchrun (with its own options) runs it.
 _BASH = """
@@ -75,7 +75,7 @@ def completion(shell: str, recipes: Sequence[Path], commands: Mapping[str, Comma
 
 def _recipe(path: Path) -> tuple[str, str]:
     """The completion script of one recipe, and the names of its presets separated by spaces."""
-    recipe, presets = load_recipe(path)
+    recipe, presets, _ = open_recipe(path)
     return _printed(lambda option: parse(recipe, presets, option)), " ".join(["paper", *presets])
 
 

@@ -17,11 +17,11 @@ from ..training.console import open_streams
 from ..training.logs import start_logging
 from .exit_codes import run_command
 from .parser import Command, Group, choose
-from .recipe_file import import_recipes
+from .recipe_file import LoadedRecipe, find_recipe, import_recipes, list_recipes, open_recipe
 
 DESCRIPTION = f"""{__doc__}
 
-Exit codes: 0 done, 1 failed or found faults, 2 wrong use. Pretraining is `python recipes/NAME.py`.
+Exit codes: 0 done, 1 failed or found faults, 2 wrong use.
 `fastaugself --version` prints the version.
 `--recipe FILE` imports FILE first, so that runs trained with a method registered there can be loaded.
 """
@@ -34,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     start_logging(None, is_main=True)
     words = sys.argv[1:] if arguments is None else arguments
 
+    if list(words[:1]) == ["pretrain"]:
+        sys.exit(pretrain_command(words[1:]))
+
     def command() -> int:
         if list(words) == ["--version"]:
             print("fastaugself", version("fastaugself"))
@@ -43,6 +46,52 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     if code := run_command(command, less_memory="pass a smaller --batch-size or --workers where the command has one"):
         sys.exit(code)
+
+
+def pretrain_command(words: Sequence[str]) -> int:
+    """`fastaugself pretrain RECIPE [--OPTION ...]`: runs a recipe with these options, and returns the exit code.
+
+    It has its own parser, because the options are those of the recipe.
+    """
+
+    found: list[tuple[LoadedRecipe, list[str]]] = []
+
+    def find() -> int:
+        arguments = import_recipes(words)
+        if not arguments or arguments[0] in ("-h", "--help"):
+            print(PRETRAIN_HELP, *(f"  {name:30s}{about}" for name, about in list_recipes().items()), sep="\n")
+        elif arguments[0].startswith("-"):
+            raise UsageError(
+                f"pretrain takes the recipe first, got {arguments[0]}: fastaugself pretrain NAME {arguments[0]} ..."
+            )
+        else:
+            found.append((open_recipe(find_recipe(arguments[0])), arguments[1:]))
+        return 0
+
+    code = run_command(find, less_memory="")
+    if not found:
+        return code
+    from .pretrain import main as run_recipe
+
+    (loaded, options) = found[0]
+    return run_recipe(loaded.recipe, loaded.presets, options, loaded.callbacks)
+
+
+PRETRAIN_HELP = """usage: fastaugself pretrain RECIPE [--OPTION ...]
+       torchrun --nproc-per-node=N -m fastaugself pretrain RECIPE [--OPTION ...]
+
+Pretrain an image encoder. RECIPE is one of the names below, or a .py file of your own; its options:
+fastaugself pretrain RECIPE --help.
+"""
+
+
+def pretrain(recipe: Annotated[Positional[str], arg(metavar="RECIPE")]) -> None:
+    """Pretrain an image encoder with a recipe: a name, or a .py file. Its options follow: pretrain RECIPE --help.
+
+    Args:
+        recipe: A recipe that comes with the package (`fastaugself pretrain` lists them), or a file of your own.
+    """
+    sys.exit(pretrain_command([recipe]))
 
 
 def _json(values: Any) -> str:
@@ -78,10 +127,10 @@ def write(
         classes: Keep only these classes: imagenet100 (the papers' 100 classes), or a text file with one name per line.
         json: Print what was written as JSON.
     """
-    from ..data.inputs.convert import write_photos
+    from ..data.inputs.convert import write_beton
     from ..data.inputs.samples import Columns
 
-    written = write_photos(
+    written = write_beton(
         source,
         out,
         max_side=max_side,
@@ -248,6 +297,7 @@ def completion(
 
 COMMANDS: dict[str, Command | Group] = {
     "doctor": doctor,
+    "pretrain": pretrain,
     "write": write,
     "info": info,
     "verify": verify,

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import difflib
 import io
-import json
 import os
 import sys
 import warnings
@@ -14,21 +13,14 @@ from typing import Any
 
 from .. import distributed
 from ..aware import AWARE
-from ..config.checks import check_processes
 from ..config.schema import Pretrain
 from ..config.serialize import to_dict
 from ..distributed import World
 from ..errors import UsageError
-from ..export.backbone import export_backbone
-from ..files import remove_leftovers, replace_file
-from ..report.report import write_report
+from ..pretraining import run_pretraining
 from ..runs.folder import configuration, read_config_file
-from ..training.console import drop_output, open_streams
-from ..training.logs import log, start_logging
-from ..training.prepare import check_run_folder, prepare_data
-from ..training.setup import check_installation
-from ..training.startup import only_trainer
-from ..training.trainer import Trainer
+from ..training.callbacks import Callback
+from ..training.console import open_streams
 from .exit_codes import run_command
 from .parser import unboxed
 from .recipe_file import LoadedRecipe, Recipe, collector
@@ -36,20 +28,28 @@ from .recipe_file import LoadedRecipe, Recipe, collector
 _LESS_MEMORY = "pass --accumulate 2 or more, or a smaller --batch-size, --view.size or --method.queue"
 
 
-def run(recipe: Recipe, /, **presets: Recipe) -> None:
+def run(recipe: Recipe, callbacks: Sequence[Callback] = (), /, **presets: Recipe) -> None:
     """Runs a recipe with the options of the command line and ends the process with the code of `exit_codes`.
 
-    recipe: returns the complete configuration, which options then change. presets: variants for `--preset NAME`.
-    While `load_recipe` executes a recipe file, this only records its arguments.
+    recipe: returns the complete configuration, which options then change. callbacks: code of your own in the training
+    loop. presets: variants for `--preset NAME`. While `open_recipe` executes a recipe file, this only records its
+    arguments. Raises UsageError in a notebook or at Python's prompt, which have no command line: call `pretrain`.
     """
     calls = collector.get()
     if calls is not None:
-        calls.append(LoadedRecipe(recipe, presets))
+        calls.append(LoadedRecipe(recipe, presets, callbacks))
         return
-    sys.exit(main(recipe, presets, sys.argv[1:]))
+    if hasattr(sys, "ps1") and not hasattr(sys.modules["__main__"], "__file__"):
+        raise UsageError(
+            "run reads the options of a command line, which a notebook or a prompt does not have: call "
+            f"fastaugself.pretrain({getattr(recipe, '__name__', 'recipe')}())"
+        )
+    sys.exit(main(recipe, presets, sys.argv[1:], callbacks))
 
 
-def main(recipe: Recipe, presets: dict[str, Recipe], arguments: Sequence[str]) -> int:
+def main(
+    recipe: Recipe, presets: dict[str, Recipe], arguments: Sequence[str], callbacks: Sequence[Callback] = ()
+) -> int:
     """Like `run`, with the given arguments; returns the exit code instead of ending the process."""
     open_streams()
     world: World | None = None
@@ -61,7 +61,7 @@ def main(recipe: Recipe, presets: dict[str, Recipe], arguments: Sequence[str]) -
         if len(options) < len(arguments):
             return _dry_run(config)
         world = distributed.start(config.device)
-        pretrain(config, world)
+        run_pretraining(config, world, callbacks=callbacks)
         return 0
 
     try:
@@ -186,91 +186,3 @@ def option_names(values: dict[str, Any], prefix: str = "--") -> Iterator[str]:
             yield from option_names(value, option + ".")
         else:
             yield option
-
-
-def pretrain(config: Pretrain, world: World) -> None:
-    """Trains, exports the backbone and writes the report, all in the folder `config.run`."""
-    drop_output()
-    start_logging(None, is_main=world.is_main)
-    check_processes(config, world.size)
-    check_installation(config, world.device)
-    check_run_folder(config)
-    with only_trainer(config.run, world):
-        _pretrain(config, world)
-
-
-def _pretrain(config: Pretrain, world: World) -> None:
-    trainer = Trainer(prepare_data(config, world), world, identity=to_dict(config))
-    try:
-        if world.is_main:
-            _open_folder(config)
-            _announce(trainer)
-        trainer.fit()
-    finally:
-        trainer.close()
-    if world.is_main:
-        samples = trainer.loader.num_samples
-        exported = export_backbone(
-            trainer.learner, config, config.run / "export", step=trainer.global_step, samples=samples
-        )
-        report = write_report(config.run, trainer)
-        log.info("backbone  %s", exported)
-        if report is not None:
-            log.info("report    %s", report)
-
-
-def _open_folder(config: Pretrain) -> None:
-    """Creates the run folder, checks that it is writable, writes config.json and starts the log."""
-    text = json.dumps(to_dict(config), indent=2) + "\n"
-    try:
-        (config.run / "checkpoints").mkdir(parents=True, exist_ok=True)
-        remove_leftovers(config.run)
-        replace_file(config.run / "config.json", text.encode())
-        replace_file(config.run / "checkpoints" / "try", b"")
-        (config.run / "checkpoints" / "try").unlink()
-        start_logging(config.run, is_main=True)
-    except OSError as error:
-        raise UsageError(f"--run {config.run} cannot be written to ({error}); pass another folder") from None
-
-
-def _announce(trainer: Trainer) -> None:
-    config, world = trainer.config, trainer.world
-    parameters = sum(p.numel() for p in trainer.learner.method.backbone.parameters())
-    lr = config.optim.lr * config.batch_size / 256
-    where = f"{world.size} processes on {trainer.device.type}" if world.size > 1 else str(trainer.device)
-    log.info("run       %s", config.run)
-    log.info(
-        "photos    %d of %s, read by %s%s",
-        trainer.loader.num_samples,
-        trainer.loader.name,
-        trainer.loader.source,
-        f" ({trainer.loader.source_reason})" if trainer.loader.source_reason else "",
-    )
-    log.info(
-        "model     %s, width %d, %.1f M parameters; %s on %s%s",
-        config.backbone.name,
-        config.backbone.width,
-        parameters / 1e6,
-        str(trainer.dtype).removeprefix("torch."),
-        where,
-        ", compiled" if trainer.step_fn.compiled else "",
-    )
-    log.info(
-        "schedule  %d epochs of %d steps, batch %d (%d per process), lr %g = %g x %d/256",
-        config.epochs,
-        trainer.steps_per_epoch,
-        config.batch_size,
-        config.batch_size // world.size,
-        lr,
-        config.optim.lr,
-        config.batch_size,
-    )
-    if trainer.global_step:
-        log.info("resume    at step %d of %d", trainer.global_step, trainer.last_step)
-    baseline = "  ".join(f"{name} {value:.4f}" for name, value in trainer.baseline_losses().items())
-    if baseline:
-        log.info("baseline  losses of constant predictions: %s", baseline)
-    if trainer.global_step < trainer.last_step:
-        log.info("training  %d steps; the first is the slowest", trainer.last_step - trainer.global_step)
-    else:
-        log.info("finished  already at step %d; only export and report are written again", trainer.global_step)

@@ -1,17 +1,22 @@
-"""Recipe files: their recipe and presets without starting a run, and `--recipe FILE` of the commands."""
+"""Recipes: those that come with the package, files of one's own, and `--recipe FILE` of the commands."""
 
+import ast
+import dataclasses
+import difflib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import UsageError
 
 if TYPE_CHECKING:
     from ..config.schema import Pretrain
+    from ..training.callbacks import Callback
 
 OPTION = "--recipe"
 Recipe = Callable[[], "Pretrain"]
@@ -22,13 +27,67 @@ class LoadedRecipe(NamedTuple):
 
     recipe: Recipe
     presets: dict[str, Recipe]
+    callbacks: Sequence["Callback"] = ()
 
 
 collector: ContextVar[list[LoadedRecipe] | None] = ContextVar("collector", default=None)
 """While a list is set, `fastaugself.run` appends its arguments to it and returns instead of starting a run."""
 
 
-def load_recipe(path: Path) -> LoadedRecipe:
+FOLDER = Path(__file__).parents[1] / "recipes"
+"""The recipes of the package: in a checkout, a link to `recipes/`."""
+
+
+def list_recipes() -> dict[str, str]:
+    """The recipes that come with the package: name to the first line of its documentation."""
+    return {path.stem: _summary(path) for path in sorted(FOLDER.glob("*.py"))}
+
+
+def _summary(path: Path) -> str:
+    documentation = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return documentation.partition("\n")[0]
+
+
+def find_recipe(name: str | os.PathLike[str]) -> Path:
+    """The file of a recipe: a path that ends in .py, or the name of one that comes with the package.
+
+    Raises UsageError for an unknown name, with the nearest one.
+    """
+    text = os.fspath(name)
+    if text.endswith(".py") or os.sep in text:
+        return Path(text)
+    known = [path.stem for path in sorted(FOLDER.glob("*.py"))]
+    if text in known:
+        return FOLDER / f"{text}.py"
+    near = difflib.get_close_matches(text, known, n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}."
+    raise UsageError(f"no recipe is called {text}; {hint} The name of a file of your own ends in .py")
+
+
+def load_recipe(recipe: str | os.PathLike[str], *, preset: str = "paper", **changes: Any) -> "Pretrain":
+    """The configuration of a recipe, for `pretrain`.
+
+    recipe: the name of one that comes with the package (`list_recipes`), or the path of a .py file. preset: as
+    `--preset` takes it. changes: fields of `Pretrain` to replace, such as `epochs=10` or `data=Data(train="photos")`;
+    for a single option of a part, `dataclasses.replace(config.optim, lr=0.1)`.
+
+    Raises UsageError for unknown recipes, presets and fields, and for values that cannot work.
+    """
+    found = open_recipe(find_recipe(recipe))
+    presets = {"paper": found.recipe, **found.presets}
+    if preset not in presets:
+        raise UsageError(f"recipe {recipe} has no preset {preset!r}; it has {', '.join(presets)}")
+    config = presets[preset]()
+    fields = [field.name for field in dataclasses.fields(config)]
+    for name in changes:
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(fields)}"
+            raise UsageError(f"Pretrain has no field {name!r}; {hint}")
+    return dataclasses.replace(config, **changes)
+
+
+def open_recipe(path: Path) -> LoadedRecipe:
     """Executes a recipe file as a script and returns its recipe and presets; no run starts.
 
     Raises UsageError for a file that does not exist, raises an exception, or never calls `fastaugself.run`.

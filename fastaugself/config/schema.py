@@ -1,13 +1,14 @@
 """The complete configuration of a pretraining run, as typed, nested, frozen dataclasses.
 
-Field docstrings are the help texts of the command line. Values and combinations that cannot work raise UsageError when
-the object is made, before any data is opened (checks.py). serialize.py writes and reads `config.json`.
+Field docstrings are the help texts of the command line. Text is taken wherever a path is. Values and combinations that
+cannot work raise UsageError when the object is made, before any data is opened (checks.py). serialize.py writes and
+reads `config.json`.
 """
 
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -26,6 +27,21 @@ from ..models.build import Backbone
 from .checks import check_combinations
 
 Photos = Path | tuple[Path, ...]
+
+
+def _path(option: str, value: Any) -> Path:
+    """A path from text or another kind of path; UsageError for anything else."""
+    try:
+        return Path(value)
+    except TypeError:
+        raise UsageError(f"--{option} must be a path, got {type(value).__name__} {value!r:.60}") from None
+
+
+def _photos(option: str, value: Any) -> Photos | None:
+    """A path, or several."""
+    if isinstance(value, list | tuple):
+        return tuple(_path(option, part) for part in value)
+    return None if value is None else _path(option, value)
 
 
 @dataclass(frozen=True)
@@ -52,6 +68,10 @@ class Data:
     max_corrupt: float = 0.001
     """Maximum fraction of corrupt training photos; the run fails above it. Each corrupt photo is logged and replaced by
     the next intact one of its file."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "train", _photos("data.train", self.train))
+        object.__setattr__(self, "val", _photos("data.val", self.val))
 
 
 @dataclass(frozen=True)
@@ -171,6 +191,8 @@ class Pretrain:
             if not holds:
                 raise UsageError(f"--{option} must be {rule}, got {value}; pass --{option} {instead}")
 
+        object.__setattr__(self, "run", _path("run", self.run))
+        object.__setattr__(self, "init", None if self.init is None else _path("init", self.init))
         data, log, saved = self.data, self.log, self.checkpoint
         require(self.epochs >= 1, "epochs", self.epochs, "at least 1", Pretrain.epochs)
         batch_rule = "at least 2 (batch norm and the pairs need it)"

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import RunError, UsageError
 from . import cache, fusion
 from .encoders import Encoder
-from .prepare import Filter, batches, in_threads, normalise, prepare
+from .pixels import Filter, normalise, prepare
+from .prepare import batches, in_threads
 from .splits import Images, Split
 
 CPU = torch.device("cpu")
@@ -107,8 +108,7 @@ class Frozen:
         self.encoder, self.device = encoder, device
 
     def __enter__(self) -> "Frozen":
-        module = self.encoder.module.to(self.device)
-        self.module: nn.Module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.encoder.module.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self
 
     @torch.inference_mode()
@@ -119,10 +119,8 @@ class Frozen:
     @torch.inference_mode()
     def features(self, x_BCHW: Tensor) -> Tensor:
         """Features [B, D], float32 on the CPU, of normalised images on the device."""
-        f_BD = self.module(x_BCHW)
-        if not isinstance(f_BD, Tensor):
-            raise UsageError(f"{self.encoder.name} returns {type(f_BD).__name__}, expected one tensor of features")
-        return f_BD.float().flatten(1).cpu()
+        f_BD: Tensor = self.encoder(x_BCHW)
+        return f_BD.float().cpu()
 
     def __exit__(self, *_: object) -> None:
         self.encoder.module.to("cpu")

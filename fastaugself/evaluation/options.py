@@ -79,9 +79,11 @@ class Options:
         """Loads the models; equal names get a number, as in `name#2`."""
         found: list[Encoder] = []
         for spec in self.models:
-            encoder = load_encoder(spec, size=self.size or None, seed=self.seed)
+            encoder = load_encoder(spec, device="cpu", size=self.size or None, seed=self.seed)
             same = sum(e.name == encoder.name or e.name.startswith(encoder.name + "#") for e in found)
-            found.append(dataclasses.replace(encoder, name=f"{encoder.name}#{same + 1}") if same else encoder)
+            if same:
+                encoder.name = f"{encoder.name}#{same + 1}"
+            found.append(encoder)
         return found
 
     @property

@@ -1,11 +1,11 @@
-"""Preprocessing of images for an encoder: resize of the shorter side with PIL, central crop, normalisation.
+"""Many images for an encoder, in threads; and coordinates in what the encoder sees.
 
 Shape suffixes: B batch, C channels, H W, T target columns, N samples, 2 = (width, height).
 """
 
 import itertools
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,34 +15,9 @@ from torch import Tensor
 
 from ..data.cores import available_cores
 from ..data.parallel import ordered_map
-from .encoders import Color
 from .splits import Floats, Images
 
 R = TypeVar("R")
-
-
-Filter = Literal["bicubic", "bilinear"]
-FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
-
-
-def prepare(image: Image.Image, size: int, resize: int, filter: Filter = "bicubic") -> NDArray[np.uint8]:
-    """Resizes the shorter side to `resize` pixels and crops the central `size` x `size` pixels, uint8 [size, size, 3].
-
-    Equal to torchvision's Resize(resize, filter) and CenterCrop(size) on a PIL image.
-    """
-    width, height = resized(image.size, resize)
-    if (width, height) != image.size:
-        image = image.resize((width, height), FILTERS[filter])
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    return np.asarray(image.crop((left, top, left + size, top + size)))
-
-
-def resized(size: tuple[int, int], resize: int) -> tuple[int, int]:
-    """(width, height) of an image of size (width, height) after its shorter side is resized to `resize` pixels."""
-    width, height = size
-    if width <= height:
-        return resize, int(resize * height / width)
-    return int(resize * width / height), resize
 
 
 def to_frame(points_NT: Floats, sizes_N2: NDArray[np.float64], size: int, resize: int) -> Floats:
@@ -58,13 +33,6 @@ def to_frame(points_NT: Floats, sizes_N2: NDArray[np.float64], size: int, resize
     points_NK2 = points_NT.reshape(len(points_NT), -1, 2)
     framed = (points_NK2 * (new_N2 / sizes_N2)[:, None] - offset_N2[:, None]) / size
     return framed.reshape(points_NT.shape)
-
-
-def normalise(x_BHWC: Tensor, mean: Color, std: Color) -> Tensor:
-    """Normalises images: uint8 [B, H, W, C] to float32 [B, C, H, W] in channels-last memory format."""
-    x = x_BHWC.permute(0, 3, 1, 2).to(torch.float32).div_(255)
-    shape = (1, 3, 1, 1)
-    return x.sub_(torch.tensor(mean, device=x.device).view(shape)).div_(torch.tensor(std, device=x.device).view(shape))
 
 
 def in_threads(call: Callable[[int], R], indices: Sequence[int], *, workers: int = 0, ahead: int = 64) -> Generator[R]:

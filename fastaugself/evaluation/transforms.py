@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
 
 from ..errors import UsageError
-from .prepare import prepare
+from .pixels import prepare
 
 Value = tuple[float, ...]
 Apply = Callable[[Image.Image, Value], Image.Image]

@@ -6,8 +6,9 @@ module. A new method is one file with both classes (docs/new-method.md).
 Shape suffixes: V views, L local crops, B batch, C channels, H W, P parameter columns, D features, n condition.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
@@ -63,11 +64,14 @@ class Output(NamedTuple):
 
     loss: scalar to differentiate. features: pooled backbone features [B, D] of the first two views, for auxiliary
     losses; from the trained encoder if it encodes the view. queue_update: detached tensors for `update_queue`.
+    metrics: further scalars by name, such as the terms of the loss, for the log, metrics.jsonl and the report; the
+    same names in every step.
     """
 
     loss: Tensor
     features: tuple[Tensor, Tensor]
     queue_update: tuple[Tensor, ...] = ()
+    metrics: Mapping[str, Tensor] = MappingProxyType({})
 
 
 @dataclass(frozen=True)

@@ -4,20 +4,15 @@ import contextlib
 import json
 import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
-from rich.text import Text
-
 from ..files import replace_file
 from .console import console_fault
+from .progress import Bar, console, make_bar
 
 log = logging.getLogger("fastaugself")
-console = Console(
-    stderr=True, highlight=False, soft_wrap=True
-)  # shared, so that log lines are printed above the progress bar
 
 
 class RunLog:
@@ -30,7 +25,7 @@ class RunLog:
         self.is_main, self._tracker = is_main, tracker
         self._metrics = folder / "metrics.jsonl"
         self._board: Any = None
-        self._bar: Progress | None = None
+        self._bar: Bar | None = None
         self._warned = False
         if not is_main:
             return
@@ -46,18 +41,12 @@ class RunLog:
                 log.info("tensorboard is not installed; metrics go to %s (pip install tensorboard)", self._metrics)
             except UnicodeEncodeError:
                 log.warning("tensorboard needs folder names in UTF-8; metrics go to %s alone", self._metrics)
-        if sys.stderr.isatty():
-            columns = (TextColumn("{task.description}"), BarColumn(), _Status())
-            self._bar = Progress(*columns, console=console)
-            self._bar.start()
-            self._task = self._bar.add_task("training", total=total, completed=global_step, status="starting")
+        self._bar = make_bar(global_step, total)
 
     def progress(self, global_step: int, status: str | None = None) -> None:
         """Updates the progress bar."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=global_step)
-            if status is not None:
-                self._bar.update(self._task, status=status)
+            self._bar.update(global_step, status)
 
     def metrics(self, record: dict[str, float], line: str) -> None:
         """Writes the metrics of a log line to all destinations. line: the text for console and train.log."""
@@ -105,13 +94,6 @@ class RunLog:
             self._tracker.finish()
 
 
-class _Status(ProgressColumn):
-    """The text after the progress bar: the step and the status line."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{int(task.completed)}/{int(task.total or 0)}  {task.fields.get('status', '')}")
-
-
 def _truncate_after(path: Path, step: int) -> None:
     """Drops lines of steps after `step`, which a resumed run writes again."""
     if not path.exists():
@@ -141,6 +123,21 @@ def start_logging(folder: Path | None, *, is_main: bool) -> None:
         file = _FileHandler(folder / "train.log", encoding="utf-8", errors="backslashreplace")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         root.addHandler(file)
+
+
+@contextlib.contextmanager
+def own_logging() -> Iterator[None]:
+    """Context manager in which `start_logging` may be called, after which the caller's logging is as it was."""
+    root = logging.getLogger("fastaugself")
+    before = root.handlers, root.propagate, root.level
+    root.handlers = []  # start_logging closes those that it finds
+    try:
+        yield
+    finally:
+        for handler in root.handlers:
+            handler.close()
+        root.handlers, root.propagate = before[:2]
+        root.setLevel(before[2])
 
 
 class _ConsoleHandler(logging.Handler):

@@ -57,8 +57,11 @@ class OnlineEvaluation:
             return True
         return every > 0 and int(step / (every * steps_per_epoch)) > int((step - 1) / (every * steps_per_epoch))
 
-    def run(self, step: int, epoch: float, run_log: RunLog) -> None:
-        """Extracts features, evaluates them, and writes a line to evaluations.jsonl. step, epoch: for the record."""
+    def run(self, step: int, epoch: float, run_log: RunLog) -> dict[str, Any]:
+        """Extracts features, evaluates them, and writes a line to evaluations.jsonl, which is returned.
+
+        step, epoch: for the record.
+        """
         began = time.perf_counter()
         bank, queries = (
             extract(
@@ -90,6 +93,7 @@ class OnlineEvaluation:
                 self.config.data.val,
                 record["rankme"],
             )
+        return record
 
 
 def factor_targets(loaders: tuple[Loader, Loader]) -> dict[str, tuple[Tensor, Tensor]]:

@@ -5,7 +5,7 @@ Shape suffixes: V views, B batch, C channels, H W, P parameter columns.
 
 import logging
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from typing import Any
 
@@ -24,6 +24,7 @@ from ..methods.base import Views
 from ..runs import checkpoint
 from . import micro_batches
 from .batch import Batch, BatchMaker, Decoded, baseline_losses, decoded_photos, initialize
+from .callbacks import Callback, checked
 from .compile import Compile, compiles, keep_compiled_code, probe, wrap
 from .logs import RunLog
 from .metrics import Metrics, memory
@@ -135,10 +136,19 @@ class Trainer:
     The constructor validates model, data and the checkpoint to resume before training starts.
     """
 
-    def __init__(self, config: Pretrain, world: World, *, identity: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        config: Pretrain,
+        world: World,
+        *,
+        identity: dict[str, Any] | None = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
         """identity: the configuration stored in and compared with checkpoints; `config` by default."""
         check_processes(config, world.size)
         self.config, self.world, self.device = config, world, world.device
+        self.callbacks = checked(callbacks)
+        self._added_metrics: dict[str, float] = {}
         self.identity = to_dict(config) if identity is None else identity
         self.dtype = activation_dtype(config.precision, self.device)
         self.loader = open_loader(config, world)
@@ -190,6 +200,8 @@ class Trainer:
         profiled = is_main and config.log.profile > 0
         self.profiler = Profiler(config.run / "profile", config.log.profile) if profiled else None
         try:
+            for callback in self.callbacks:
+                callback.on_start(self)
             with StopRequest() as stop:
                 stopped_by = self.train(run_log, evaluation, stop, consensus)
         finally:
@@ -201,6 +213,8 @@ class Trainer:
             consensus.close()
         self.check_losses()
         self.save(last=True)
+        for callback in self.callbacks:
+            callback.on_end(self)
         if stopped_by not in (None, NONFINITE) and self.global_step < self.last_step:
             log.warning("stopped at step %d; run the same command again to resume", self.global_step)
             raise Stopped(stopped_by)
@@ -211,7 +225,7 @@ class Trainer:
         """The training loop. Returns the number of the signal that stopped it, NONFINITE, or None at the last step."""
         metrics = Metrics(self.config.batch_size, first_step=self.global_step, last_step=self.last_step)
         if evaluation is not None and self.global_step == 0:
-            evaluation.run(0, 0.0, run_log)
+            self._check(evaluation, run_log)
         for batch in self.batches():
             metrics.data_ready()
             lr = self.learning_rate()
@@ -219,6 +233,9 @@ class Trainer:
             metrics.update(output)
             if self.profiler is not None:
                 self.profiler.step_done()
+            for callback in self.callbacks:
+                if self.global_step % callback.every == 0:
+                    callback.on_step(self, output)
             run_log.progress(self.global_step)
             if self.global_step % self.config.log.every == 0 or self.global_step == self.last_step:
                 self._log_metrics(metrics, run_log, lr)
@@ -231,7 +248,7 @@ class Trainer:
             if self._checkpoint_due():
                 self.save()
             if evaluation is not None and evaluation.due(self.global_step, self.steps_per_epoch, self.last_step):
-                evaluation.run(self.global_step, self.global_step / self.steps_per_epoch, run_log)
+                self._check(evaluation, run_log)
             metrics.step_done(excluded=time.perf_counter() - began)
         return None
 
@@ -276,6 +293,15 @@ class Trainer:
             with closing(Background(photos, depth=1, name="decode-ahead", about="photos")) as decoded:
                 yield from map(make, decoded)
 
+    def add_metrics(self, values: dict[str, float]) -> None:
+        """Adds values by name to the next line of metrics.jsonl, TensorBoard and the tracker, for callbacks."""
+        self._added_metrics.update(values)
+
+    def _check(self, evaluation: OnlineEvaluation, run_log: RunLog) -> None:
+        record = evaluation.run(self.global_step, self.global_step / self.steps_per_epoch, run_log)
+        for callback in self.callbacks:
+            callback.on_check(self, record)
+
     def _log_metrics(self, metrics: Metrics, run_log: RunLog, lr: float) -> None:
         means = metrics.read(self.global_step, self._corrupt)
         if means.corrupt:
@@ -286,7 +312,8 @@ class Trainer:
         status = means.status(lr, memory(self.device))
         run_log.progress(self.global_step, status)
         line = f"step {self.global_step}/{self.last_step}  {status}"
-        run_log.metrics(means.record(self.global_step, epoch, lr), line)
+        run_log.metrics(means.record(self.global_step, epoch, lr) | self._added_metrics, line)
+        self._added_metrics.clear()
 
     def check_losses(self) -> None:
         """Raises RunError on all ranks if a loss was NaN or Inf; saves the sample ids for `fastaugself replay`."""
@@ -331,7 +358,7 @@ class Trainer:
         if self.weights_nonfinite or not self.world.is_main:
             return
         try:
-            checkpoint.save(
+            path = checkpoint.save(
                 folder, self.global_step, self.state(), self.identity, keep=options.keep, milestone=self._milestone
             )
         except OSError as error:
@@ -341,6 +368,9 @@ class Trainer:
             if last:
                 raise RunError(f"{message}; free disk space and run the same command again to resume") from None
             log.warning("%s; training continues, the next attempt is in %g minutes", message, options.minutes)
+            return
+        for callback in self.callbacks:
+            callback.on_checkpoint(self, path)
 
     def close(self) -> None:
         """Stops the threads of the loader."""

@@ -16,7 +16,7 @@ from fastaugself import Backbone, Data, Log, Optim, Pretrain, list_aware
 from fastaugself.aware import AWARE
 from fastaugself.cli.pretrain import main, parse
 from fastaugself.config.serialize import from_dict, to_dict
-from fastaugself.data.inputs.convert import write_photos
+from fastaugself.data.inputs.convert import write_beton
 from fastaugself.errors import UsageError
 from fastaugself.runs.open import load_learner
 
@@ -59,7 +59,7 @@ def gradients(tmp_path_factory):
     for i in range(64):
         pixels = np.stack([255 * x / 63, 255 * y / 47, np.full(x.shape, 4 * i)], 2)
         Image.fromarray(pixels.astype(np.uint8)).save(folder / "photos" / f"{i:02d}.png")
-    write_photos(folder / "photos", folder / "photos.beton", progress=False)
+    write_beton(folder / "photos", folder / "photos.beton", progress=False)
     return folder / "photos.beton"
 
 

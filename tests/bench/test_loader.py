@@ -12,7 +12,7 @@ import torch
 
 from fastaugself.bench import loader as bench
 from fastaugself.bench.loader_peers import CONTESTANTS, Task, build, statistics
-from fastaugself.bench.loader_photos import write_photos
+from fastaugself.bench.loader_photos import write_beton
 from fastaugself.bench.remote import ContestantError, Racer, Remote, time_round
 from fastaugself.data.background import Background
 from fastaugself.errors import RunError, UsageError
@@ -60,7 +60,7 @@ def test_record_has_rows_checked_and_timed_in_rounds(tmp_path, monkeypatch, beto
 
 def test_both_storages_hold_the_same_photos(tmp_path, beton, photo_folder):
     for source in (beton, photo_folder):
-        files, described = write_photos(source, tmp_path, 20, 8, ("jpeg", "raw"))
+        files, described = write_beton(source, tmp_path, 20, 8, ("jpeg", "raw"))
         tasks = [Task(path, 16, 8, 32, 1) for path in files.values()]
         jpeg, raw = (build(DECODED, task).check() for task in tasks)
         assert described["photos"] == 16 and len(jpeg["crc32"]) == 16

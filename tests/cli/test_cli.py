@@ -124,7 +124,7 @@ def test_the_module_is_the_command():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "fastaugself takes one of doctor, write, "),
+        ([], "fastaugself takes one of doctor, pretrain, "),
         (["eval"], "fastaugself eval takes one of knn, linear, "),
         (["evla", "knn"], "did you mean eval?"),
         (["bench", "agument"], "did you mean augment?"),
@@ -169,10 +169,10 @@ def test_a_mistyped_recipe_is_one_line_with_the_remedy(arguments, message, capsy
 
 
 def test_too_little_memory_is_one_line_with_the_remedy(monkeypatch, capsys):
-    def train(*_):
+    def train(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore lines")
 
-    monkeypatch.setattr(pretrain, "pretrain", train)
+    monkeypatch.setattr(pretrain, "run_pretraining", train)
     assert pretrain.main(Pretrain, {}, []) == 1
     error = capsys.readouterr().err
     assert "Tried to allocate 2.00 GiB" in error and "--accumulate 2" in error and error.count("\n") == 1

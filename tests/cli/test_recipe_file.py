@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from fastaugself.cli.recipe_file import load_recipe
+from fastaugself.cli.recipe_file import open_recipe
 from fastaugself.errors import UsageError
 
 RECIPE = """
@@ -27,7 +27,7 @@ def test_a_recipe_is_loaded_with_its_presets_and_its_neighbours(tmp_path, monkey
     main_module = sys.modules["__main__"]
     (tmp_path / "recipe_neighbour.py").write_text("LR = 0.25")
     (tmp_path / "mine.py").write_text(RECIPE)
-    loaded = load_recipe(tmp_path / "mine.py")
+    loaded = open_recipe(tmp_path / "mine.py")
     assert loaded.recipe().optim.lr == 0.25 and {name: f().epochs for name, f in loaded.presets.items()} == {"short": 1}
     assert sys.modules["__main__"] is main_module
     del sys.modules["recipe_neighbour"]
@@ -43,5 +43,5 @@ def test_another_file_is_refused(tmp_path, text, message):
         (tmp_path / "other.py").write_text(text)
     main_module = sys.modules["__main__"]
     with pytest.raises(UsageError, match=message):
-        load_recipe(tmp_path / "other.py")
+        open_recipe(tmp_path / "other.py")
     assert sys.modules["__main__"] is main_module

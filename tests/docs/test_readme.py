@@ -14,7 +14,7 @@ from PIL import Image
 from fastaugself import Backbone
 from fastaugself.cli.main import main as cli
 from fastaugself.cli.pretrain import option_names, parse, with_objectives
-from fastaugself.cli.recipe_file import load_recipe
+from fastaugself.cli.recipe_file import open_recipe
 from fastaugself.config.serialize import to_dict
 from fastaugself.models.build import build_backbone
 from fastaugself.views.command import write_views
@@ -95,7 +95,7 @@ def test_every_command_exists_with_its_options(words, capsys, monkeypatch):
                 assert re.search(rf"{re.escape(option)}\b", helped), f"{option} is not in the help of {command}"
     else:
         (script,) = (word for word in words if word.startswith("recipes/"))
-        default, presets = load_recipe(ROOT / script)
+        default, presets, _ = open_recipe(ROOT / script)
         parse(default, presets, words[words.index(script) + 1 :])
 
 
@@ -107,7 +107,7 @@ def help_of(*command, capsys):
 
 
 def test_every_option_named_in_the_text_exists(capsys):
-    default, presets = load_recipe(ROOT / "recipes" / "imagenet_moco_augself.py")
+    default, presets, _ = open_recipe(ROOT / "recipes" / "imagenet_moco_augself.py")
     known = {*option_names(to_dict(with_objectives(default()))), "--preset", "--from", "--dry-run", "--help"}
     known |= {"--run-dir", "--nproc-per-node"}
     helped = "".join(help_of(name, capsys=capsys) for name in ("write", "info", "views", "export", "doctor"))

@@ -8,7 +8,7 @@ from PIL import Image
 
 from fastaugself.data.beton.format import Beton
 from fastaugself.data.beton.writer import BetonWriter
-from fastaugself.data.inputs.convert import write_photos
+from fastaugself.data.inputs.convert import write_beton
 from fastaugself.errors import RunError
 from fastaugself.evaluation import cache
 from fastaugself.evaluation.datasets import read_dataset
@@ -90,7 +90,7 @@ def test_only_errors_of_its_own_folder_are_errors_of_the_cache(tmp_path):
 
 def test_an_emptied_file_is_named(photo_folder, tmp_path):
     """A file that becomes shorter while it is open."""
-    out = write_photos(photo_folder, tmp_path / "x.beton", progress=False).path
+    out = write_beton(photo_folder, tmp_path / "x.beton", progress=False).path
     images = read_dataset(out).splits["all"].images
     images.open(0)
     with open(out, "r+b") as stream:

@@ -10,7 +10,8 @@ from PIL import Image
 
 from fastaugself.errors import UsageError
 from fastaugself.evaluation import invariance
-from fastaugself.evaluation.prepare import prepare, to_frame
+from fastaugself.evaluation.pixels import prepare
+from fastaugself.evaluation.prepare import to_frame
 from fastaugself.evaluation.transforms import transforms
 from fastaugself.probes import fewshot, linear, logistic, ridge
 from fastaugself.probes.information import Histogram, infonce_bound

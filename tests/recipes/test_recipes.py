@@ -10,7 +10,7 @@ import pytest
 from tiny_aware import BACKBONES, OBJECTIVES
 
 from fastaugself import CASSLE, Augment, Backbone, Data, Log, Pretrain
-from fastaugself.cli.recipe_file import load_recipe
+from fastaugself.cli.recipe_file import open_recipe
 from fastaugself.config.serialize import from_dict, to_dict
 from fastaugself.distributed import World
 from fastaugself.training.trainer import Trainer
@@ -21,7 +21,7 @@ NARROW = {"dim": 32, "hidden": 32, "prototypes": 12, "predictor_hidden": 16, "fr
 
 def presets(path):
     """Every configuration that the recipe's command offers, by its preset."""
-    recipe, others = load_recipe(path)
+    recipe, others, _ = open_recipe(path)
     assert recipe.__name__ == path.stem
     return {name: preset() for name, preset in {"paper": recipe, **others}.items()}
 
@@ -174,7 +174,7 @@ CONDITIONED = [path for path in RECIPES if re.fullmatch(r"imagenet_(?!supervised
     ids=[*(path.stem for path in RECIPES), *(path.stem + "+cassle" for path in CONDITIONED)],
 )
 def test_recipe_takes_steps_on_real_photos(path, conditioned, beton, tmp_path, request):
-    config = load_recipe(path).recipe()
+    config = open_recipe(path).recipe()
     if any(options.name in BACKBONES for options in config.aware):
         request.getfixturevalue("timm")
     cassle = CASSLE(conditioning="concat", depth=2, width=8) if conditioned else CASSLE()

@@ -18,7 +18,7 @@ from fastaugself import AugSelf, Data, Log, ViewPolicy
 from fastaugself.aware.augself import REGRESSED
 from fastaugself.aware.cassle import CASSLE
 from fastaugself.cli.pretrain import parse
-from fastaugself.cli.recipe_file import load_recipe
+from fastaugself.cli.recipe_file import open_recipe
 from fastaugself.html.charts import MAX_POINTS, Level, line_chart
 from fastaugself.methods.byol import BYOL
 from fastaugself.methods.simsiam import SimSiam
@@ -147,10 +147,10 @@ def test_other_methods_are_reported_under_their_names(beton, tmp_path, changes, 
 
 
 def test_photos_without_labels_and_few_photos(photo_folder, tmp_path, caplog):
-    from fastaugself.data.inputs.convert import write_photos
+    from fastaugself.data.inputs.convert import write_beton
 
     beton = tmp_path / "few.beton"
-    write_photos(photo_folder / "rocket", beton, progress=False)
+    write_beton(photo_folder / "rocket", beton, progress=False)
     trainer = train(config(beton, tmp_path / "run", batch_size=8, max_steps=2))
     page = written(trainer)
     assert "Effective rank" in page and "k-NN accuracy" not in page and caplog.records == []
@@ -367,7 +367,7 @@ def test_a_long_curve_is_averaged_and_ends_at_its_last_step():
 def test_the_commands_it_gives_are_accepted(commands):
     lines = [shlex.split(line, comments=True) for line in commands.replace("\\\n", " ").splitlines()]
     script = "recipes/imagenet_moco_augself.py"
-    recipe, presets = load_recipe(ROOT / script)
+    recipe, presets, _ = open_recipe(ROOT / script)
     runs = [line[line.index(script) + 1 :] for line in lines if script in line]
     assert len(runs) == 1
     assert parse(recipe, presets, runs[0]).data.train is not None

@@ -28,8 +28,9 @@ DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
 }
 # Used where they are found and declared nowhere: NVIDIA's apex is not on PyPI, FFCV's sdist cannot be a requirement
-# (pyproject.toml says why), torchvision must match the build of torch that is there, and NVIDIA's codecs that of CUDA.
-FOUND_NOT_REQUIRED = {"apex", "ffcv", "torchvision", "nvidia"}
+# (pyproject.toml says why), torchvision must match the build of torch that is there, NVIDIA's codecs that of CUDA, and
+# a notebook brings IPython.
+FOUND_NOT_REQUIRED = {"apex", "ffcv", "torchvision", "nvidia", "IPython"}
 # Measured against by the benchmarks where they are installed.
 PEERS = {"albumentations", "cvcuda", "kornia", "nvidia", "triton_augment"}
 
@@ -97,9 +98,10 @@ def test_the_package_reaches_for_no_folder_of_the_checkout():
 LAYERS = (
     *("errors", "files", "environment", "distributed"),
     *("html", "models", "data", "probes", "methods", "aware", "config", "runs", "training"),
-    *("export", "report", "views", "evaluation", "bench", "cli"),
+    *("export", "report", "views", "evaluation", "pretraining", "bench", "cli"),
 )
 LAZY = {"__init__", "__main__", "api"}
+LINKS = {"recipes"}  # to the folder beside the package, which the wheel holds inside
 
 
 def internal_imports(path: Path) -> Iterator[tuple[int, str]]:
@@ -119,7 +121,7 @@ def internal_imports(path: Path) -> Iterator[tuple[int, str]]:
 
 def test_imports_inside_the_package_point_down():
     rooms = {path.name.removesuffix(".py") for path in PACKAGES["fastaugself"].iterdir() if path.suffix in ("", ".py")}
-    assert rooms - {"__pycache__"} == {*LAYERS, *LAZY}, "a new room needs its place among the layers"
+    assert rooms - {"__pycache__"} == {*LAYERS, *LAZY, *LINKS}, "a new room needs its place among the layers"
     upward = [
         f"{path.relative_to(ROOT)}:{line} imports {room}"
         for path in sources(PACKAGES["fastaugself"])
@@ -246,9 +248,16 @@ def test_the_wheel_holds_the_two_packages_whole_and_nothing_else(wheel):
         for path in folder.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
+    written |= {f"fastaugself/recipes/{path.name}" for path in (ROOT / "recipes").glob("*.py")}
     assert packed == written, "a new kind of file needs its pattern in pyproject.toml, a new folder its __init__.py"
     assert {f"{package}/py.typed" for package in PACKAGES} <= packed, "types are ours to promise in both packages"
-    outside = ("study.py", "study_table.py", "readme_tables.py", "columns_page.py", "draw.py")  # need the checkout
+    outside = (
+        "studies/augself/study.py",
+        "study_table.py",
+        "readme_tables.py",
+        "columns_page.py",
+        "draw.py",
+    )  # need the checkout
     assert not [name for name in packed if name.endswith(outside)]
     licences = {name.split("/", 2)[2] for name in wheel.namelist() if ".dist-info/licenses/" in name}
     assert licences == {"LICENSE", "NOTICE"}

@@ -12,8 +12,8 @@ import pytest
 from tiny_runs import ALONE, config, saved_steps
 
 from fastaugself import MoCo
-from fastaugself.cli.pretrain import pretrain
 from fastaugself.errors import UsageError
+from fastaugself.pretraining import run_pretraining
 from fastaugself.runs.lock import LOCK, locked
 
 HOLDER = """
@@ -45,19 +45,19 @@ def test_a_second_training_of_a_run_is_refused_until_the_first_ends(holder, beto
     remedy = "wait until it ends, or pass another --run"
     for _ in range(2):  # a refusal leaves the lock to its owner
         with pytest.raises(UsageError, match=rf"^--run {run} is in use .*\({holder.pid} on .*\); {remedy}$"):
-            pretrain(config(beton, run, max_steps=1), ALONE)
+            run_pretraining(config(beton, run, max_steps=1), ALONE)
     assert sorted(os.listdir(run)) == before == [LOCK]
-    pretrain(config(beton, tmp_path / "runs" / "b", max_steps=1), ALONE)  # the second remedy
+    run_pretraining(config(beton, tmp_path / "runs" / "b", max_steps=1), ALONE)  # the second remedy
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     assert (run / LOCK).exists()
-    pretrain(config(beton, run, max_steps=1), ALONE)  # the first one
+    run_pretraining(config(beton, run, max_steps=1), ALONE)  # the first one
     assert saved_steps(run) == [1] and not (run / LOCK).exists()
 
 
 def test_the_file_of_a_process_on_another_machine_locks_nothing(beton, tmp_path):
     (tmp_path / LOCK).write_text("1 on another-machine\n")
-    pretrain(config(beton, tmp_path, max_steps=1), ALONE)
+    run_pretraining(config(beton, tmp_path, max_steps=1), ALONE)
     assert saved_steps(tmp_path) == [1] and not (tmp_path / LOCK).exists()
 
 
@@ -86,7 +86,7 @@ def test_two_at_the_same_moment_are_one_after_the_other_or_one(tmp_path):
 
 def test_a_refused_start_leaves_no_folder_behind(beton, tmp_path):
     with pytest.raises(UsageError, match="is larger than the data set of 64 photos"):
-        pretrain(config(beton, tmp_path / "runs" / "a", batch_size=128, method=MoCo(queue=128, dim=8)), ALONE)
+        run_pretraining(config(beton, tmp_path / "runs" / "a", batch_size=128, method=MoCo(queue=128, dim=8)), ALONE)
     assert list(tmp_path.iterdir()) == []
 
 

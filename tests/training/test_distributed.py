@@ -13,7 +13,7 @@ import pytest
 import torch
 from tiny_runs import metrics, saved_weights
 
-from fastaugself.data.inputs.convert import write_photos
+from fastaugself.data.inputs.convert import write_beton
 from fastaugself.runs import checkpoint
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "imagenet_moco_augself.py"
@@ -194,7 +194,7 @@ def test_a_compiler_failure_on_one_rank_only_ends_the_run_on_all(tmp_path):
     ],
 )
 def test_ranks_that_differ_are_refused_before_the_first_step(beton, photo_folder, tmp_path, what, message):
-    write_photos(photo_folder / "coffee", tmp_path / "other.beton", progress=False)
+    write_beton(photo_folder / "coffee", tmp_path / "other.beton", progress=False)
     forked_ranks("differ", beton, tmp_path, what)
     for rank in (0, 1):
         assert message in (tmp_path / f"{rank}.txt").read_text()

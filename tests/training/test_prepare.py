@@ -7,9 +7,9 @@ import pytest
 from tiny_runs import ALONE, config, saved_steps
 
 from fastaugself import Data
-from fastaugself.cli.pretrain import pretrain
 from fastaugself.data.dataset import Dataset
 from fastaugself.errors import UsageError
+from fastaugself.pretraining import run_pretraining
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def test_the_same_command_inside_the_photos_resumes(photos, monkeypatch):
     here = photos.relative_to(photos)
     for steps in (1, 3):
         data = Data(train=here, val=here, source="native", workers=1)
-        pretrain(config(None, here / "runs" / "pretrain", data=data, max_steps=steps), ALONE)
+        run_pretraining(config(None, here / "runs" / "pretrain", data=data, max_steps=steps), ALONE)
         assert saved_steps(here / "runs" / "pretrain")[-1] == steps
         with Dataset(photos.parent / "photos.beton") as written:
             assert written.classes == ["astronaut", "chelsea", "coffee", "rocket"]
@@ -38,8 +38,8 @@ def test_a_run_among_the_photos_is_refused(run, message, photos, monkeypatch):
     before = sorted(photos.rglob("*"))
     data = Data(train=photos, source="native", workers=1)
     with pytest.raises(UsageError, match=message):
-        pretrain(config(None, photos / run, data=data, max_steps=1), ALONE)
+        run_pretraining(config(None, photos / run, data=data, max_steps=1), ALONE)
     assert sorted(photos.rglob("*")) == before
     monkeypatch.chdir(photos)
     remedy = Path("runs") / (photos / run).resolve().name
-    pretrain(config(None, remedy, data=data, max_steps=1), ALONE)
+    run_pretraining(config(None, remedy, data=data, max_steps=1), ALONE)

@@ -16,9 +16,9 @@ import torch
 from tiny_runs import ALONE, metrics, saved_steps, saved_weights, train
 
 from fastaugself import Checkpoint, Log, environment
-from fastaugself.cli.pretrain import pretrain
 from fastaugself.config.serialize import to_dict
 from fastaugself.errors import RunError, UsageError
+from fastaugself.pretraining import run_pretraining
 from fastaugself.runs import checkpoint
 from fastaugself.training.signals import Stopped
 from fastaugself.training.trainer import Trainer, TrainStep
@@ -85,7 +85,7 @@ def test_a_full_disk_stops_neither_the_run_nor_costs_older_checkpoints(beton, tm
 def test_a_folder_that_cannot_be_written_is_refused_before_work(beton, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"--run .*file/run cannot be written to .* pass another folder"):
-        pretrain(config(beton, tmp_path / "file" / "run"), ALONE)
+        run_pretraining(config(beton, tmp_path / "file" / "run"), ALONE)
 
 
 def test_a_log_that_cannot_be_written_does_not_end_the_run(beton, tmp_path, messages):
@@ -220,6 +220,6 @@ def test_leftovers_of_a_killed_write_are_removed(beton, tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "step-000000001.pt.partial").write_bytes(b"half")
     (tmp_path / "config.json.123-abc.partial").write_bytes(b"half")
-    pretrain(config(beton, tmp_path, max_steps=1), ALONE)
+    run_pretraining(config(beton, tmp_path, max_steps=1), ALONE)
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-000000001.pt"]
     assert not list(tmp_path.glob("*.partial"))

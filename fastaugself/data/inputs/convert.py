@@ -40,7 +40,7 @@ class _Options(NamedTuple):
 
 
 class Written(NamedTuple):
-    """The result of `write_photos`.
+    """The result of `write_beton`.
 
     path: the file. samples, classes: their numbers. bytes: size of the file.
     passed_through: photos copied unchanged. reencoded: number per reason, such as {"PNG": 3, "EXIF rotation": 1}.
@@ -79,7 +79,7 @@ class Written(NamedTuple):
         )
 
 
-def write_photos(
+def write_beton(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
@@ -131,7 +131,7 @@ def ensure_beton(path: str | os.PathLike[str], *, max_side: int = 0, progress: b
 
     The folder is converted once. Later calls reuse the file as long as the names, sizes and modification times of the
     photos are unchanged; otherwise it is written again. Concurrent processes wait for the one that writes.
-    max_side, progress: see `write_photos`.
+    max_side, progress: see `write_beton`.
 
     Raises UsageError if `path` does not exist, if FOLDER.beton cannot be created, and if there is another FOLDER.beton
     that this function did not write from the same folder.

@@ -17,7 +17,7 @@ from PIL import Image
 from fastaugself.data.beton import manifest, writer
 from fastaugself.data.beton.format import Beton
 from fastaugself.data.demo import load_photos
-from fastaugself.data.inputs.convert import write_photos
+from fastaugself.data.inputs.convert import write_beton
 from fastaugself.errors import RunError
 
 OUTPUTS = ("", ".json", ".manifest.jsonl")
@@ -39,7 +39,7 @@ def folder(tmp_path_factory):
 def whole(folder, tmp_path_factory):
     """What an uninterrupted run writes."""
     out = tmp_path_factory.mktemp("whole") / "out.beton"
-    write_photos(folder, out, max_side=180, progress=False)
+    write_beton(folder, out, max_side=180, progress=False)
     return contents(out)
 
 
@@ -63,7 +63,7 @@ def stop(folder, out, monkeypatch, count=23, error=KeyboardInterrupt, **options)
     with monkeypatch.context() as patch:
         stop_after(patch, count, error)
         with pytest.raises(error):
-            write_photos(folder, out, max_side=180, progress=False, **options)
+            write_beton(folder, out, max_side=180, progress=False, **options)
     assert not out.exists()
 
 
@@ -73,7 +73,7 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(count, folder, whole, tmp_
     out = tmp_path / "out.beton"
     stop(folder, out, monkeypatch, count)
     assert f"up to {count} photos are kept in {out}.partial: run the command again to resume" in caplog.text
-    written = write_photos(folder, out, max_side=180, progress=False)
+    written = write_beton(folder, out, max_side=180, progress=False)
     assert written.resumed == count
     assert contents(out) == whole
     assert written.reencoded == {"PNG": 8, "larger than max-side": 32}
@@ -87,14 +87,14 @@ def test_a_run_killed_at_any_time_resumes_to_the_same_bytes(folder, whole, tmp_p
     script = (
         "import time\n"
         "from fastaugself.data.beton import writer\n"
-        "from fastaugself.data.inputs.convert import write_photos\n"
+        "from fastaugself.data.inputs.convert import write_beton\n"
         "add = writer.BetonWriter.add\n"
         "def slow(self, *args, **kwargs):\n"
         "    sample = add(self, *args, **kwargs)\n"
         "    self._stream.flush(); self._lines.flush(); time.sleep(0.05)\n"
         "    return sample\n"
         "writer.BetonWriter.add = slow\n"
-        f"write_photos({str(folder)!r}, {str(out)!r}, max_side=180, progress=False)\n"
+        f"write_beton({str(folder)!r}, {str(out)!r}, max_side=180, progress=False)\n"
     )
     seen = 0
     for _ in range(2):
@@ -106,7 +106,7 @@ def test_a_run_killed_at_any_time_resumes_to_the_same_bytes(folder, whole, tmp_p
         process.wait(60)
         seen = lines.read_bytes().count(b"\n")
     assert 6 < seen < 40
-    written = write_photos(folder, out, max_side=180, progress=False)
+    written = write_beton(folder, out, max_side=180, progress=False)
     assert written.resumed >= 6
     assert contents(out) == whole
 
@@ -127,9 +127,9 @@ def test_a_run_killed_during_the_renames_resumes(stage, folder, whole, tmp_path,
     with monkeypatch.context() as patch:
         patch.setattr(writer.os, stage, kill)
         with pytest.raises(Killed):
-            write_photos(folder, out, max_side=180, progress=False)
+            write_beton(folder, out, max_side=180, progress=False)
     assert not out.exists()
-    assert write_photos(folder, out, max_side=180, progress=False).resumed == 40
+    assert write_beton(folder, out, max_side=180, progress=False).resumed == 40
     assert contents(out) == whole
 
 
@@ -151,20 +151,20 @@ def test_damaged_partial_data_are_written_again(kind, folder, whole, tmp_path, m
     stop(folder, out, monkeypatch)
     path = tmp_path / f"out.beton{suffix}.partial"
     path.write_bytes(damage(path.read_bytes()))
-    assert write_photos(folder, out, max_side=180, progress=False).resumed < 23
+    assert write_beton(folder, out, max_side=180, progress=False).resumed < 23
     assert contents(out) == whole
 
 
 def test_a_source_or_options_that_changed_are_noticed(folder, tmp_path, monkeypatch, caplog):
     source, out = shutil.copytree(folder, tmp_path / "photos"), tmp_path / "out.beton"
     stop(source, out, monkeypatch)
-    assert write_photos(source, out, max_side=170, progress=False).resumed == 0
+    assert write_beton(source, out, max_side=170, progress=False).resumed == 0
     assert "was written from other data or with other options: starting over" in caplog.text
     out.unlink()
     stop(source, out, monkeypatch)
     Image.new("RGB", (30, 30)).save(source / "a" / "00.jpg")  # sorts before photos that are already written
     caplog.clear()
-    written = write_photos(source, out, max_side=180, progress=False)
+    written = write_beton(source, out, max_side=180, progress=False)
     assert (written.resumed, written.samples) == (0, 41)
     assert "starting over" in caplog.text
     with Beton(out) as beton:
@@ -176,8 +176,8 @@ def test_unreadable_photos_are_skipped_and_listed_also_after_an_interruption(fol
     (source / "a" / "11.jpg").write_bytes(b"not a photo")
     (source / "b" / "36.jpg").write_bytes((source / "b" / "36.jpg").read_bytes()[:-100])
     with pytest.raises(RunError, match=r"11\.jpg is not an image.*or pass --skip-unreadable to skip such photos"):
-        write_photos(source, out, progress=False)
-    written = write_photos(source, out, skip_unreadable=True, progress=False)
+        write_beton(source, out, progress=False)
+    written = write_beton(source, out, skip_unreadable=True, progress=False)
     assert (written.resumed, written.samples, written.unreadable) == (11, 38, 2)
     report = (tmp_path / "out.beton.unreadable.txt").read_text()
     assert written.report == tmp_path / "out.beton.unreadable.txt"
@@ -195,7 +195,7 @@ def test_unreadable_photos_are_skipped_and_listed_also_after_an_interruption(fol
     assert [line["name"] for line in lines[1:-1]] == every_name(source)
     (tmp_path / "again").mkdir()
     again = tmp_path / "again" / "out.beton"
-    write_photos(source, again, skip_unreadable=True, progress=False)
+    write_beton(source, again, skip_unreadable=True, progress=False)
     assert contents(again) == contents(out)
 
 
@@ -208,8 +208,8 @@ def test_resuming_without_skip_unreadable_names_the_photo(folder, tmp_path, monk
     (source / "a" / "11.jpg").write_bytes(b"not a photo")
     stop(source, out, monkeypatch, skip_unreadable=True)
     with pytest.raises(RunError, match=r"11\.jpg is not an image"):
-        write_photos(source, out, max_side=180, progress=False)
-    assert write_photos(source, out, max_side=180, progress=False, skip_unreadable=True).resumed == 24
+        write_beton(source, out, max_side=180, progress=False)
+    assert write_beton(source, out, max_side=180, progress=False, skip_unreadable=True).resumed == 24
 
 
 def test_a_photo_that_changes_while_it_is_written_stops_the_job(folder, tmp_path, monkeypatch):
@@ -247,9 +247,9 @@ def test_a_full_disk_keeps_what_was_written(folder, whole, tmp_path, monkeypatch
         patch.setattr(writer.BetonWriter, "_open", on_small_disk)
         patch.setattr(writer, "_ROOM", 20_000)
         with pytest.raises(RunError, match=r"No space left on device; the photos so far are kept in .*\.partial"):
-            write_photos(folder, out, max_side=180, progress=False)
+            write_beton(folder, out, max_side=180, progress=False)
     assert not out.exists()
-    assert write_photos(folder, out, max_side=180, progress=False).resumed > 5
+    assert write_beton(folder, out, max_side=180, progress=False).resumed > 5
     assert contents(out) == whole
 
 
@@ -266,5 +266,5 @@ def test_data_that_differ_on_disk_are_not_renamed(folder, tmp_path, monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr(writer.BetonWriter, "_check", flip)
         with pytest.raises(RunError, match=r"differs on disk from what was written: sample \d+ .*is the disk"):
-            write_photos(folder, out, progress=False)
+            write_beton(folder, out, progress=False)
     assert not out.exists()

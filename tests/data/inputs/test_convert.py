@@ -21,7 +21,7 @@ from fastaugself.data.beton import manifest, sidecar, writer
 from fastaugself.data.beton.format import Beton
 from fastaugself.data.beton.writer import BetonWriter
 from fastaugself.data.demo import load_photos
-from fastaugself.data.inputs.convert import ensure_beton, write_photos
+from fastaugself.data.inputs.convert import ensure_beton, write_beton
 from fastaugself.data.inputs.folder import list_photos
 from fastaugself.data.readers import ffcv as ffcv_source
 from fastaugself.errors import RunError, UsageError
@@ -67,7 +67,7 @@ def test_names_of_any_bytes_are_kept(photo, tmp_path):
     names = ["caf\u00e9.jpg", os.fsdecode(b"caf\xe9.jpg"), 'line\nand "quote".jpg']
     for name in names:
         save(photo, tmp_path / "in" / "a" / name, "JPEG")
-    written = write_photos(tmp_path / "in", tmp_path / "out.beton", progress=False)
+    written = write_beton(tmp_path / "in", tmp_path / "out.beton", progress=False)
     with Beton(written.path) as beton:
         assert [manifest.source_name(beton, i) for i in range(3)] == sorted(f"a/{name}" for name in names)
         assert sidecar.read(beton, columns=False).classes == ["a"]
@@ -75,7 +75,7 @@ def test_names_of_any_bytes_are_kept(photo, tmp_path):
 
 def test_a_flat_folder_has_no_labels(photo, tmp_path):
     save(photo, tmp_path / "photos" / "1.jpg", "JPEG")
-    written = write_photos(tmp_path / "photos", tmp_path / "out.beton", progress=False)
+    written = write_beton(tmp_path / "photos", tmp_path / "out.beton", progress=False)
     with Beton(written.path) as beton:
         assert beton.labels_N.tolist() == [-1]
         assert sidecar.read(beton).classes == []
@@ -107,13 +107,13 @@ def test_missing_folder_and_wrong_options_are_refused(photo_folder, beton, tmp_p
         (photo_folder, {"workers": -1}, "--workers must be .* got -1"),
     ]:
         with pytest.raises(UsageError, match=message):
-            write_photos(source, out, progress=False, **arguments)
+            write_beton(source, out, progress=False, **arguments)
     with pytest.raises(UsageError, match="exists: pass --overwrite"):
-        write_photos(photo_folder, beton, progress=False)
+        write_beton(photo_folder, beton, progress=False)
     with pytest.raises(UsageError, match="is a folder: pass the name of the file"):
-        write_photos(photo_folder, tmp_path, progress=False)
+        write_beton(photo_folder, tmp_path, progress=False)
     with pytest.raises(UsageError, match=r"No such file or directory; create the folder .*none first"):
-        write_photos(photo_folder, tmp_path / "none" / "out.beton", progress=False)
+        write_beton(photo_folder, tmp_path / "none" / "out.beton", progress=False)
     assert os.listdir(tmp_path) == []
 
 
@@ -124,7 +124,7 @@ def test_the_same_folder_gives_the_same_bytes_on_any_number_of_threads(photo_fol
     files = []
     for workers in (1, 3):
         out = tmp_path / f"{workers}.beton"
-        write_photos(photo_folder, out, max_side=40, workers=workers, progress=False)
+        write_beton(photo_folder, out, max_side=40, workers=workers, progress=False)
         files.append([path.read_bytes() for path in (out, sidecar.path_of(out), manifest.path_of(out))])
     assert files[0] == files[1]
 
@@ -134,7 +134,7 @@ def test_what_is_written_is_counted(photo, tmp_path):
     save(photo, tmp_path / "in" / "a" / "2.png", "PNG")
     save(photo.convert("CMYK"), tmp_path / "in" / "b" / "3.jpg", "JPEG")
     (tmp_path / "in" / "readme.txt").touch()
-    written = write_photos(tmp_path / "in", tmp_path / "out.beton", progress=False)
+    written = write_beton(tmp_path / "in", tmp_path / "out.beton", progress=False)
     assert (written.samples, written.classes, written.passed_through, written.ignored) == (3, 2, 1, 1)
     assert written.reencoded == {"CMYK": 1, "PNG": 1}
     assert "3 photos, 2 classes" in str(written)
@@ -173,7 +173,7 @@ def test_stock_ffcv_loader_reads_it(photo_folder, beton):
 def test_without_a_terminal_the_log_says_how_far_it_is(photo_folder, tmp_path, caplog, monkeypatch):
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(progress, "_LINE_EVERY", 0.0)
-    write_photos(photo_folder, tmp_path / "out.beton")
+    write_beton(photo_folder, tmp_path / "out.beton")
     assert re.search(r"writing: 32 of 64 photos, \d+ photos/s, \d+\.\d minutes left", caplog.text)
 
 
@@ -182,7 +182,7 @@ def test_without_a_terminal_the_log_says_how_far_it_is(photo_folder, tmp_path, c
 
 def test_an_exception_while_writing_keeps_the_old_file(photo_folder, beton, tmp_path):
     out = tmp_path / "out.beton"
-    write_photos(photo_folder, out, progress=False)
+    write_beton(photo_folder, out, progress=False)
     before = {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)}
     with pytest.raises(KeyboardInterrupt), BetonWriter(out, 10) as unfinished:
         unfinished.add(np.zeros((4, 4, 3), np.uint8))
@@ -201,7 +201,7 @@ def test_a_killed_writer_leaves_no_file_under_the_name_and_blocks_nobody(photo_f
     )
     assert subprocess.run([sys.executable, "-c", script], timeout=120).returncode == -9
     assert sorted(os.listdir(tmp_path)) == ["out.beton.manifest.jsonl.partial", "out.beton.partial"]
-    assert write_photos(photo_folder, out, progress=False).samples == 64
+    assert write_beton(photo_folder, out, progress=False).samples == 64
     assert sorted(os.listdir(tmp_path)) == ["out.beton", "out.beton.json", "out.beton.manifest.jsonl"]
 
 
@@ -209,7 +209,7 @@ def test_two_writers_of_one_file_do_not_mix(photo_folder, tmp_path):
     out = tmp_path / "out.beton"
     with BetonWriter(out, 1) as first:
         with pytest.raises(UsageError, match="is being written by another process"):
-            write_photos(photo_folder, out, progress=False)
+            write_beton(photo_folder, out, progress=False)
         first.add(np.zeros((4, 4, 3), np.uint8))
     assert len(decoded_raw(out)) == 1
 
@@ -304,12 +304,12 @@ def test_a_damaged_file_next_to_the_folder_is_written_again(own_folder, caplog):
 def test_a_file_that_training_did_not_write_is_never_replaced(other, own_folder, photo_folder, photo, tmp_path):
     out = tmp_path / "photos.beton"
     if other == "options":
-        write_photos(own_folder, out, quality=50, progress=False)
+        write_beton(own_folder, out, quality=50, progress=False)
     elif other == "source":
-        write_photos(photo_folder, out, progress=False)
+        write_beton(photo_folder, out, progress=False)
     elif other == "classes":
         (tmp_path / "names.txt").write_text("b\n")
-        write_photos(own_folder, out, classes=str(tmp_path / "names.txt"), progress=False)
+        write_beton(own_folder, out, classes=str(tmp_path / "names.txt"), progress=False)
     elif other in ("text", "empty"):
         out.write_text("my notes" if other == "text" else "")
     elif other == "folder":
@@ -345,7 +345,7 @@ def test_a_file_that_training_did_not_write_is_never_replaced(other, own_folder,
 
 def test_a_file_of_the_same_photos_and_options_is_used_as_it_is(own_folder, tmp_path):
     out = tmp_path / "photos.beton"
-    write_photos(own_folder, out, progress=False)
+    write_beton(own_folder, out, progress=False)
     written = out.stat()
     assert ensure_beton(own_folder) == out
     assert (out.stat().st_ino, out.stat().st_mtime_ns) == (written.st_ino, written.st_mtime_ns)
@@ -362,13 +362,13 @@ def test_an_interrupted_write_with_other_options_is_not_lost_to_training(own_fol
 
     monkeypatch.setattr(BetonWriter, "add", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        write_photos(own_folder, out, max_side=30, progress=False)
+        write_beton(own_folder, out, max_side=30, progress=False)
     monkeypatch.undo()
     kept = (tmp_path / "photos.beton.partial").read_bytes()
     with pytest.raises(UsageError, match="interrupted `fastaugself write` with other options: finish it"):
         ensure_beton(own_folder)
     assert (tmp_path / "photos.beton.partial").read_bytes() == kept
-    assert write_photos(own_folder, out, max_side=30, progress=False).resumed == 2
+    assert write_beton(own_folder, out, max_side=30, progress=False).resumed == 2
 
 
 def test_concurrent_callers_write_once(own_folder, caplog):

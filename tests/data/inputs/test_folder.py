@@ -9,7 +9,7 @@ from PIL import Image
 
 from fastaugself.cli.main import main as cli
 from fastaugself.data.beton.format import Beton
-from fastaugself.data.inputs.convert import ensure_beton, write_photos
+from fastaugself.data.inputs.convert import ensure_beton, write_beton
 from fastaugself.data.inputs.folder import list_photos
 from fastaugself.errors import RunError, UsageError
 from fastaugself.evaluation.datasets import read_dataset
@@ -65,7 +65,7 @@ def test_what_may_be_photos_is_named_in_every_summary(kind, folder, tmp_path, ca
     make, named = LEFT_OUT[kind]
     make(folder)
     (folder / "a" / "notes.txt").write_text("no photo")
-    text = str(write_photos(folder, tmp_path / "x.beton", progress=False))
+    text = str(write_beton(folder, tmp_path / "x.beton", progress=False))
     assert f"1 not read, which may be photos: {named}" in text and "x.beton: 4 photos, 2 classes" in text
     assert "notes.txt" not in text
     for _ in range(2):  # written, and used again
@@ -85,7 +85,7 @@ def test_a_text_that_starts_like_a_photo_is_none(folder):
 def test_many_names_are_counted(folder):
     for i in range(30):
         (folder / "a" / f"{i:02d}.heic").write_bytes(b"?")
-    written = write_photos(folder, folder.parent / "x.beton", progress=False)
+    written = write_beton(folder, folder.parent / "x.beton", progress=False)
     assert len(written.left_out) == 30 and "30 not read, which may be photos: a/00.heic (" in str(written)
     assert "and 20 more; 30 other files ignored" in str(written)
 
@@ -129,7 +129,7 @@ def part_of_another(folder):
 def test_classes_that_links_make_ambiguous_are_refused(make, message, folder, tmp_path):
     make(folder)
     for use in (
-        lambda: write_photos(folder, tmp_path / "x.beton", progress=False),
+        lambda: write_beton(folder, tmp_path / "x.beton", progress=False),
         lambda: ensure_beton(folder),
         lambda: read_dataset(folder),
     ):
@@ -159,7 +159,7 @@ def test_a_photo_that_cannot_be_read_is_refused_early_and_the_remedies_work(
     make(folder / "b" / "x.jpg")
     make(folder / "b" / "y.jpg")
     for use in (
-        lambda: write_photos(folder, tmp_path / "x.beton", progress=False),
+        lambda: write_beton(folder, tmp_path / "x.beton", progress=False),
         lambda: ensure_beton(folder, progress=False),
     ):
         with pytest.raises(RunError, match=rf"b/x\.jpg {message}: replace or remove it \(1 more like this\)") as caught:
@@ -192,7 +192,7 @@ def test_the_remedy_is_one_of_the_command(resumed, folder, tmp_path):
     command = shlex.split(str(caught.value).split("`")[1])
     assert command == ["fastaugself", "write", str(spaced), "OUT.beton", "--skip-unreadable"]
     with pytest.raises(RunError, match=r"or pass --skip-unreadable to skip such photos$"):
-        write_photos(spaced, tmp_path / "x.beton", progress=False)
+        write_beton(spaced, tmp_path / "x.beton", progress=False)
 
 
 @pytest.mark.parametrize("side", [65501, 65536])
@@ -200,7 +200,7 @@ def test_a_side_that_the_format_does_not_allow_names_a_command_that_makes_it_sma
     (tmp_path / "photos").mkdir()
     Image.new("L", (side, 1)).save(tmp_path / "photos" / "long.png")
     monkeypatch.chdir(tmp_path)
-    for use in (ensure_beton, lambda path: write_photos(path, "x.beton", progress=False)):
+    for use in (ensure_beton, lambda path: write_beton(path, "x.beton", progress=False)):
         with pytest.raises(RunError, match=f"a side of {side} pixels, more than the format allows") as caught:
             use("photos")
     command = shlex.split(str(caught.value).split("`")[1].replace("SOURCE", "photos"))

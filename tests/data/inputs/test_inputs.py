@@ -11,7 +11,7 @@ from stored import written
 
 from fastaugself.data.beton.format import Beton
 from fastaugself.data.inputs import open_samples
-from fastaugself.data.inputs.convert import write_photos
+from fastaugself.data.inputs.convert import write_beton
 from fastaugself.data.inputs.patterns import expand_braces
 from fastaugself.data.inputs.samples import UnreadablePhoto
 from fastaugself.errors import UsageError
@@ -138,9 +138,9 @@ def test_what_cannot_be_read_is_named_at_once_or_left_out(kind, form, photos, tm
     with pytest.raises(
         UnreadablePhoto, match=rf"list\.txt, line 1: .*b\.jpg: {message}; replace it .*1 more like this"
     ):
-        write_photos(tmp_path / "list.txt", out, progress=False)
+        write_beton(tmp_path / "list.txt", out, progress=False)
     assert not list(tmp_path.glob("*.beton*"))
-    result = write_photos(tmp_path / "list.txt", out, progress=False, skip_unreadable=True)
+    result = write_beton(tmp_path / "list.txt", out, progress=False, skip_unreadable=True)
     assert (result.samples, result.unreadable) == (2, 2)
     assert [line.split(": ")[0][-6:] for line in result.report.read_text().splitlines()] == ["line 1", "line 3"]
     with Beton(out) as beton:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from fastaugself.data.demo import load_photos
 from fastaugself.data.inputs import opening
-from fastaugself.data.inputs.convert import write_photos
+from fastaugself.data.inputs.convert import write_beton
 from fastaugself.data.inputs.opening import decode_rgb
 from fastaugself.data.inputs.photo import convert
 from fastaugself.data.inputs.samples import UnreadablePhoto
@@ -208,12 +208,12 @@ def test_whatever_a_decoder_raises_is_a_fault_of_the_photo(error, photo, tmp_pat
         return load(data)
 
     monkeypatch.setattr(opening, "_identify", fail)
-    written = write_photos(tmp_path / "in", tmp_path / "a.beton", progress=False, skip_unreadable=True, workers=1)
+    written = write_beton(tmp_path / "in", tmp_path / "a.beton", progress=False, skip_unreadable=True, workers=1)
     assert (written.samples, written.unreadable) == (2, 1)
     assert f"b/x.png cannot be decoded: {type(error).__name__}" in written.report.read_text()
     calls.clear()
     with pytest.raises(UnreadablePhoto, match=r"b/x\.png cannot be decoded"):
-        write_photos(tmp_path / "in", tmp_path / "b.beton", progress=False, workers=1)
+        write_beton(tmp_path / "in", tmp_path / "b.beton", progress=False, workers=1)
 
 
 # --- eval sees what write stores --------------------------------------------------------------------------------------
@@ -247,7 +247,7 @@ def test_eval_refuses_what_write_refuses(kind, photo, tmp_path):
         path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n" if kind == "PostScript" else b"text")
     messages = []
     for refused in (
-        lambda: write_photos(tmp_path, tmp_path / "x.beton", progress=False),
+        lambda: write_beton(tmp_path, tmp_path / "x.beton", progress=False),
         lambda: read_dataset(tmp_path).splits["all"].images.open(1),
     ):
         with pytest.raises(RunError, match=r"x\.jpg (is not an image|cannot be decoded)") as caught:

@@ -9,7 +9,7 @@ import simplejpeg
 from PIL import Image
 
 from fastaugself.data.demo import load_photos
-from fastaugself.data.inputs.convert import write_photos
+from fastaugself.data.inputs.convert import write_beton
 from fastaugself.data.inputs.photo import load_photo
 from fastaugself.errors import RunError
 
@@ -143,7 +143,7 @@ def test_an_unreadable_photo_stops_the_job_with_its_name_and_no_output(kind, pho
         save(photo, tmp_path / "photos" / f"{i:02d}.jpg", "JPEG")
     make(photo, tmp_path / "photos" / "07.jpg")
     with pytest.raises(RunError, match=message) as caught:
-        write_photos(tmp_path / "photos", tmp_path / "out.beton", progress=False)
+        write_beton(tmp_path / "photos", tmp_path / "out.beton", progress=False)
     assert str(tmp_path / "photos" / "07.jpg") in str(caught.value)
     # No output file; the seven photos before it are kept for a resumed run (beton/test_resume.py).
     assert sorted(os.listdir(tmp_path)) == ["out.beton.manifest.jsonl.partial", "out.beton.partial", "photos"]

@@ -11,7 +11,7 @@ import pytest
 from stored import written
 
 from fastaugself.data.inputs import open_samples
-from fastaugself.data.inputs.convert import write_photos
+from fastaugself.data.inputs.convert import write_beton
 from fastaugself.data.inputs.samples import Columns
 from fastaugself.errors import RunError, UsageError
 
@@ -350,7 +350,7 @@ def test_a_photo_that_promises_more_pixels_than_anyone_has_is_refused(tmp_path):
     tracemalloc.start()
     try:
         with pytest.raises(RunError, match=r"a\.tar: 0\.png .*(10000000000 pixels|100000 x 100000)"):
-            write_photos(source, tmp_path / "out.beton", progress=False)
+            write_beton(source, tmp_path / "out.beton", progress=False)
         assert tracemalloc.get_traced_memory()[1] < 20e6
     finally:
         tracemalloc.stop()

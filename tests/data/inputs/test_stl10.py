@@ -6,7 +6,7 @@ import pytest
 from fastaugself.data.beton.format import Beton
 from fastaugself.data.beton.sidecar import read as read_sidecar
 from fastaugself.data.inputs import open_samples
-from fastaugself.data.inputs.convert import ensure_beton, write_photos
+from fastaugself.data.inputs.convert import ensure_beton, write_beton
 from fastaugself.data.inputs.samples import Columns
 from fastaugself.data.inputs.subset import LISTS, read_classes
 from fastaugself.errors import RunError, UsageError
@@ -43,7 +43,7 @@ def written(path):
 def test_the_folder_gives_the_photos_for_pretraining(stl10, tmp_path):
     folder, photos = stl10
     out = tmp_path / "train.beton"
-    report = write_photos(folder, out, progress=False)
+    report = write_beton(folder, out, progress=False)
     pixels, labels, classes = written(out)
     assert labels == [1, 9, 0, -1, -1, -1, -1] and classes == NAMES
     expected = [*photos["train"], *photos["unlabeled"]]
@@ -54,7 +54,7 @@ def test_the_folder_gives_the_photos_for_pretraining(stl10, tmp_path):
 def test_a_file_is_its_split(stl10, tmp_path):
     folder, photos = stl10
     out = tmp_path / "test.beton"
-    write_photos(folder / "test_X.bin", out, progress=False)
+    write_beton(folder / "test_X.bin", out, progress=False)
     pixels, labels, classes = written(out)
     assert labels == [0, 2] and classes == NAMES
     assert all(np.array_equal(a, b) for a, b in zip(pixels, photos["test"], strict=True))
@@ -84,10 +84,10 @@ def test_broken_downloads_are_named(stl10):
 def test_classes_of_a_list_are_renumbered(photo_folder, tmp_path):
     names = tmp_path / "two.txt"
     names.write_text("rocket\nchelsea\n")
-    report = write_photos(photo_folder, tmp_path / "two.beton", classes=str(names), progress=False)
+    report = write_beton(photo_folder, tmp_path / "two.beton", classes=str(names), progress=False)
     pixels, labels, classes = written(tmp_path / "two.beton")
     assert report.samples == 32 and classes == ["chelsea", "rocket"] and labels == [0] * 16 + [1] * 16
-    write_photos(photo_folder / "rocket", tmp_path / "rocket.beton", progress=False)
+    write_beton(photo_folder / "rocket", tmp_path / "rocket.beton", progress=False)
     assert all(np.array_equal(a, b) for a, b in zip(pixels[16:], written(tmp_path / "rocket.beton")[0], strict=True))
 
 
@@ -99,7 +99,7 @@ def test_imagenet100_is_the_published_list(photo_folder, tmp_path):
     assert {"n02869837", "n02090622", "n01558993", "n13040303"} <= set(names)
     assert LISTS["imagenet100"].exists()
     with pytest.raises(UsageError, match=r"lacks 100 of the 100 classes of --classes \(n01558993, ...\)"):
-        write_photos(photo_folder, tmp_path / "x.beton", classes="imagenet100", progress=False)
+        write_beton(photo_folder, tmp_path / "x.beton", classes="imagenet100", progress=False)
 
 
 @pytest.mark.parametrize(("text", "message"), [("a\na\n", "a occurs twice"), ("\n", "the file is empty")])

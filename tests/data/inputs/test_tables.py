@@ -8,7 +8,7 @@ import pytest
 from stored import written
 
 from fastaugself.data.inputs import open_samples
-from fastaugself.data.inputs.convert import write_photos
+from fastaugself.data.inputs.convert import write_beton
 from fastaugself.data.inputs.samples import Columns
 from fastaugself.errors import RunError, UsageError
 
@@ -117,8 +117,8 @@ def test_a_row_without_bytes_is_not_followed_elsewhere(table, tmp_path):
     rows = [{"bytes": None, "path": str(tmp_path / "secret.jpg")}, table.column("image")[1].as_py(), None]
     source = save(pa.table({"image": pa.array(rows, table.schema.field("image").type)}), tmp_path / "a.parquet")
     with pytest.raises(RunError, match="row 0 has no photo data"):
-        write_photos(source, tmp_path / "out.beton", progress=False)
-    result = write_photos(source, tmp_path / "out.beton", progress=False, skip_unreadable=True)
+        write_beton(source, tmp_path / "out.beton", progress=False)
+    result = write_beton(source, tmp_path / "out.beton", progress=False, skip_unreadable=True)
     assert (result.samples, result.unreadable) == (1, 2)
 
 
@@ -163,7 +163,7 @@ def test_checksums_of_a_table_are_verified(table, tmp_path):
     data[len(data) // 3] ^= 1
     source.write_bytes(data)
     with pytest.raises(RunError, match=r"a\.parquet is not a readable table: .*CRC"):
-        write_photos(source, tmp_path / "out.beton", progress=False)
+        write_beton(source, tmp_path / "out.beton", progress=False)
 
 
 def test_a_label_beyond_the_names_is_refused(table, tmp_path):
