@@ -111,6 +111,7 @@ def pretrain(config: Pretrain, *, resume: bool = True, callbacks: Sequence[Callb
         )
     with own_logging(), distributed.joined(config.device) as world:
         run_pretraining(config, world, resume=resume, callbacks=callbacks)
+        distributed.barrier()  # rank 0 writes the last checkpoint, the export and the report
     return Run(config.run)
 
 

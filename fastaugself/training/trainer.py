@@ -235,7 +235,7 @@ class Trainer:
                 self.profiler.step_done()
             for callback in self.callbacks:
                 if self.global_step % callback.every == 0:
-                    callback.on_step(self, output)
+                    callback.on_step(self, output._replace(loss=output.loss.detach()))
             run_log.progress(self.global_step)
             if self.global_step % self.config.log.every == 0 or self.global_step == self.last_step:
                 self._log_metrics(metrics, run_log, lr)
