@@ -8,10 +8,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
-console = Console(
-    stderr=True, highlight=False, soft_wrap=True, force_jupyter=False
-)  # shared, so that log lines are printed above the progress bar
-
 
 class Bar(Protocol):
     """Shows the step and the status line of a run."""
@@ -27,6 +23,10 @@ def in_notebook() -> bool:
     """Whether this process is the kernel of a notebook."""
     ipython = sys.modules.get("IPython")
     return ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None
+
+
+# Shared, so that log lines are printed above the progress bar. A notebook shows standard error as if it were an error.
+console = Console(stderr=not in_notebook(), highlight=False, soft_wrap=True, force_jupyter=False)
 
 
 def make_bar(step: int, total: int) -> Bar | None:

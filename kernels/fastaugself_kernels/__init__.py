@@ -6,13 +6,13 @@ learn. `collate_images` and `AugmentViews` put this into any DataLoader and loop
 """
 
 from .augment import augment as augment
-from .collate import AugmentViews as AugmentViews
-from .collate import RaggedBatch as RaggedBatch
+from .augment_views import AugmentViews as AugmentViews
 from .collate import WithIndex as WithIndex
 from .collate import collate_images as collate_images
 from .infonce import infonce as infonce
 from .params import COLUMNS as COLUMNS
 from .params import ViewPolicy as ViewPolicy
+from .ragged import RaggedBatch as RaggedBatch
 from .sampling import sample_params as sample_params
 from .sharing import same_across_views as same_across_views
 from .sharing import share_params as share_params
@@ -22,3 +22,4 @@ from .targets import Targets as Targets
 from .targets import augself_targets as augself_targets
 from .targets import descriptors as descriptors
 from .targets import visible_rotation as visible_rotation
+from .warm_up import warm_up as warm_up

@@ -98,9 +98,11 @@ def augment(
 
     pixels: uint8, either flat [N] with tight HWC RGB images at `offsets_B`, or padded [B, H, W, 3] with None there.
     offsets_B: int64 [B], first byte of each image.
-    sizes_B2: int32 or int64 [B, 2], (height, width) of each image in pixels.
+    sizes_B2: int32 or int64 [B, 2], (height, width) of each image in pixels, in this order. PIL's `image.size` is
+        (width, height): in a flat buffer an image read with the two exchanged fits just as well, so that its garbled
+        views are refused by nothing. `collate_images` makes buffers, offsets and sizes that belong together.
     params_VBP: float32 [V, B, 16], rows as `sample_params` draws them (columns: `COLUMNS`), or your own.
-    size: side of the output in pixels, or (height, width).
+    size: side of the output in pixels, or (height, width): that of the policies, because sigma is in its pixels.
     mean, std: three values each, of images in [0, 1].
     dtype: torch.float32, float16 or bfloat16; everything inside is float32.
     channels: 3, or 4 for a fourth channel of zeros, with which some first convolutions are faster.
@@ -124,7 +126,6 @@ def augment(
         B, rows, columns, _ = pixels.shape
         offsets_B = torch.arange(B, dtype=torch.int64, device=pixels.device) * (rows * columns * 3)
         strides_B = torch.full((B,), columns * 3, dtype=torch.int32, device=pixels.device)
-        pixels = pixels.reshape(-1)
     else:
         strides_B = (sizes_B2[:, 1] * 3).to(torch.int32)
     views_VBHWC, shift_VB3 = augment_op(
@@ -169,7 +170,10 @@ def _augment(
     solarize_before_gray: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    """The registered operation: views [V, B, H, W, C] and colour shift [V, B, 3], or [0, B, 3] if not wanted."""
+    """The registered operation: views [V, B, H, W, C] and colour shift [V, B, 3], or [0, B, 3] if not wanted.
+
+    pixels: flat, or [B, rows, columns, 3] as the caller has them, for the checks.
+    """
     rows = (pixels, offsets_B, strides_B, sizes_B2, params_VBP, height, width)
     if (not pixels.is_cuda or DEBUG) and not (backend == "numba" and _rows_fit(*rows)):
         check_rows(*rows)
@@ -178,7 +182,7 @@ def _augment(
     shift_VB3 = torch.empty(V if color_shift else 0, B, 3, dtype=torch.float32, device=pixels.device)
     run = _implementation(backend)
     run(
-        pixels,
+        pixels.view(-1),
         offsets_B,
         strides_B,
         params_VBP,
@@ -267,7 +271,7 @@ def _check(
         ("sizes_B2", sizes_B2),
         ("params_VBP", params_VBP),
     ):
-        if value is not None and not isinstance(value, Tensor):
+        if not isinstance(value, Tensor) and not (value is None and name == "offsets_B"):
             raise ValueError(f"{name} must be a tensor, got {type(value).__name__}; pass torch.as_tensor({name})")
     if params_VBP.ndim != 3 or params_VBP.shape[2] != P or params_VBP.dtype != torch.float32:
         raise ValueError(
@@ -329,13 +333,23 @@ def check_rows(
     width: int,
 ) -> None:
     """Checks of the values: images must be inside `pixels`, crops inside their images."""
+    larger_B = sizes_B2[:, 1].long() * 3 > strides_B
+    if pixels.ndim == 4:
+        larger_B |= sizes_B2[:, 0] > pixels.shape[1]
+    if _any(larger_B, "an image is larger than its place in pixels: sizes_B2 is (height, width)"):
+        b = int(larger_B.nonzero()[0])
+        place = list(pixels.shape[1:3]) if pixels.ndim == 4 else f"{int(strides_B[b])} bytes a row"
+        raise ValueError(
+            f"image {b} of (height, width) = {sizes_B2[b].tolist()} does not fit its place in pixels, {place}; pass "
+            "sizes_B2 as (height, width), not (width, height)"
+        )
     ends_B = offsets_B + strides_B.long() * (sizes_B2[:, 0].long() - 1) + sizes_B2[:, 1].long() * 3
     wrong_B = (offsets_B < 0) | (sizes_B2.amin(1) < 1) | (ends_B > pixels.numel())
     if _any(wrong_B, "an image does not fit the bytes of pixels: see offsets_B and sizes_B2"):
         b = int(wrong_B.nonzero()[0])
         raise ValueError(
             f"image {b} at offset {offsets_B[b].item()} of size {sizes_B2[b].tolist()} does not fit the "
-            f"{pixels.numel()} bytes of pixels"
+            f"{pixels.numel()} bytes of pixels; sizes are (height, width), offsets in bytes"
         )
     unknown_VBP = ~torch.isfinite(params_VBP)
     if _any(unknown_VBP, "params_VBP contains NaN or Inf"):

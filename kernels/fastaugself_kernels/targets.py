@@ -63,6 +63,7 @@ def augself_targets(
     Raises ValueError when there are fewer than two views or policies, or for another mode.
     Source: Lee et al. 2021, "Improving Transferability of Representations via Augmentation-Aware Self-Supervision".
     """
+    _check_policies(policies)
     if params_VBP.shape[0] < 2 or len(policies) < 2:
         raise ValueError(f"targets compare two views, got {params_VBP.shape[0]} views and {len(policies)} policies")
     if mode not in ("published", "fixed"):
@@ -76,6 +77,11 @@ def augself_targets(
     a, b = (_Absolute.of(params_VBP[v], sizes_B2, policies[v]) for v in (0, 1))
     blur_unit = max(policies[0].sigma[1], policies[1].sigma[1]) if mode == "fixed" else 1.0
     return a.minus(b, blur_unit), b.minus(a, blur_unit)
+
+
+def _check_policies(policies: Sequence[ViewPolicy]) -> None:
+    if isinstance(policies, ViewPolicy):
+        raise ValueError("policies must be one ViewPolicy per view, got a single one; pass (policy, policy)")
 
 
 def visible_rotation(params_VBP: Tensor) -> Tensor:
@@ -197,6 +203,7 @@ def descriptors(
         raise ValueError(f"include must name parts of {sorted(DESCRIPTORS)}, got {list(include)}")
     if "color_diff" in include and shift_VB3 is None:
         raise ValueError('"color_diff" needs shift_VB3: call augment with color_shift=True')
+    _check_policies(policies)
     if len(policies) != params_VBP.shape[0]:
         raise ValueError(f"policies must be one per view, got {len(policies)} for {params_VBP.shape[0]} views")
     if TRITON_PARTS.issuperset(include) and _in_one_launch(params_VBP):

@@ -243,6 +243,10 @@ def changed(tensor, index, value):
         ({"pixels": lambda s: s[0][::2]}, "contiguous"),
         ({"pixels": lambda s: s[0].view(1, -1)}, "pass pixels.view"),
         ({"pixels": lambda s: s[0][:1000]}, "does not fit the 1000 bytes"),
+        ({"pixels": lambda s: s[0].numpy()}, r"pixels must be a tensor, got ndarray; pass torch.as_tensor\(pixels\)"),
+        ({"sizes": lambda s: s[2].tolist()}, r"sizes_B2 must be a tensor, got list; pass torch.as_tensor\(sizes_B2\)"),
+        ({"sizes": lambda s: None}, "sizes_B2 must be a tensor, got NoneType"),
+        ({"params": lambda s: s[3].tolist()}, "params_VBP must be a tensor, got list"),
         ({"offsets": lambda s: s[1].int()}, r"offsets_B must be int64 \[8\]"),
         ({"offsets": lambda s: None}, r"without offsets_B, pixels must be \[8, H, W, 3\]"),
         ({"sizes": lambda s: s[2].float()}, "sizes_B2 must be int32 or int64"),
@@ -273,6 +277,20 @@ def test_bad_input_is_a_value_error_that_names_it(change, message, batch):
         augment(*positional, **options)
 
 
+@pytest.mark.parametrize("swapped", [(30, 20), (21, 20), (20, 31)], ids=str)
+def test_sizes_that_are_exchanged_are_refused_where_padded_pixels_show_it(swapped):
+    """The last image would fit the bytes of the others."""
+    pixels = torch.zeros(3, 20, 30, 3, dtype=torch.uint8)
+    sizes = torch.tensor([[20, 30], swapped, [20, 30]])
+    params = sample_params(torch.arange(3), sizes, (NOTHING,), seed=0, epoch=0)
+    for backend in ("numba", "reference"):
+        with pytest.raises(ValueError, match=r"does not fit its place in pixels, \[20, 30\]; pass sizes_B2 as \(height"):
+            augment(pixels, None, sizes, params, size=8, blur_kernel=3, backend=backend)
+    sizes = torch.tensor([[20, 30], [20, 30], [19, 29]])
+    params = sample_params(torch.arange(3), sizes, (NOTHING,), seed=0, epoch=0)
+    assert augment(pixels, None, sizes, params, size=8, blur_kernel=3).shape == (1, 3, 3, 8, 8)
+
+
 def test_a_quarter_turn_needs_a_square(batch):
     source = draw(batch, dataclasses.replace(NOTHING, rotation=1.0))
     with pytest.raises(ValueError, match="a quarter turn needs a square output"):
@@ -286,8 +304,8 @@ def test_the_checks_of_the_debug_mode_read_nothing_from_another_device(monkeypat
     pixels, sizes = torch.empty(768, dtype=torch.uint8), torch.full((4, 2), 8)
     source = (pixels, torch.arange(4), sizes[:, 1] * 3, sizes, torch.ones(2, 4, len(COLUMNS)))
     check_rows(*(tensor.to("meta") for tensor in source), 4, 5)
-    assert len(asserted) == 4 and all(device.type == "meta" for device, _ in asserted)
-    assert "a row of params_VBP crops outside its image" in asserted[2][1]
+    assert len(asserted) == 5 and all(device.type == "meta" for device, _ in asserted)
+    assert "a row of params_VBP crops outside its image" in asserted[3][1]
 
 
 @pytest.mark.parametrize("seed,epoch", [(0, 0), (-5, 1), (2**64 - 1, 2**32 - 1), (2**63, 77)], ids=str)
@@ -312,16 +330,18 @@ def test_rows_are_refused_exactly_where_the_explaining_check_refuses_them(batch)
     pixels, offsets, sizes, params = source
     values = [float("nan"), float("inf"), -1.0, 0.0, 0.5, 1.0, 2.0, 3.0, 45.0, 1e6]
     refused = []
-    for _ in range(400):
-        rows, starts, length = params.clone(), offsets.clone(), len(pixels)
-        kind = random.integers(4)
+    for _ in range(500):
+        rows, starts, length, strides = params.clone(), offsets.clone(), len(pixels), sizes[:, 1] * 3
+        kind = random.integers(5)
         if kind == 0:
             starts[random.integers(len(starts))] += random.integers(-300, 300)
         elif kind == 1:
             length -= random.integers(2000)
+        elif kind == 4:
+            strides[random.integers(len(strides))] += random.integers(-2, 1)
         for _ in range(random.integers(1 + 2 * (kind > 1))):
             rows[tuple(random.integers(rows.shape))] = random.choice(values)
-        arguments = (pixels[:length], starts, (sizes[:, 1] * 3).int(), sizes, rows, 32, 32 + 8 * (kind == 3))
+        arguments = (pixels[:length], starts, strides.int(), sizes, rows, 32, 32 + 8 * (kind == 3))
         try:
             check_rows(*arguments)
             refused.append(False)

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import importlib.metadata
+import os
 import re
 import shutil
 import subprocess
@@ -261,6 +262,34 @@ def test_the_wheel_holds_the_two_packages_whole_and_nothing_else(wheel):
     assert not [name for name in packed if name.endswith(outside)]
     licences = {name.split("/", 2)[2] for name in wheel.namelist() if ".dist-info/licenses/" in name}
     assert licences == {"LICENSE", "NOTICE"}
+
+
+@pytest.mark.slow
+def test_the_wheel_alone_writes_trains_evaluates_exports_and_loads(wheel, photo_folder, tmp_path):
+    """Installed beside nothing of the checkout: recipes are found by name, by one process and by torchrun."""
+    pip = "-m pip install --quiet --no-deps --no-index --target"
+    subprocess.run([sys.executable, *pip.split(), str(tmp_path / "site"), wheel.filename], check=True)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    small = "--backbone.name resnet18 --backbone.width 4 --view.size 16 --batch-size 16 --method.queue 32"
+    train = f"pretrain imagenet_moco_augself --data.train photos.beton {small} --log.no-tensorboard"
+    code = """
+import sys, fastaugself as fa
+assert fa.__file__.startswith(sys.argv[1]), fa.__file__
+print(fa.load_encoder("run", device="cpu").num_features, fa.open_run("two").step, len(fa.list_recipes()))
+"""
+    for command in (
+        f"-m fastaugself write {photo_folder} photos.beton",
+        f"-m fastaugself {train} --max-steps 2 --run run",
+        f"-m torch.distributed.run --standalone --nproc-per-node=2 -m fastaugself {train} --max-steps 1 --run-dir two",
+        "-m fastaugself eval knn run --data photos.beton --device cpu",
+        "-m fastaugself export run --out export",
+    ):
+        arguments = [sys.executable, "-P", *command.split()]
+        result = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert result.returncode == 0, command + result.stdout[-2000:] + result.stderr[-2000:]
+    command = [sys.executable, "-P", "-c", code, str(tmp_path / "site")]
+    loaded = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+    assert loaded.split() == ["32", "1", str(len([*(ROOT / "recipes").glob("*.py")]))]
 
 
 def test_the_wheel_forces_neither_cuda_nor_torchvision_nor_a_gui(wheel):

@@ -10,6 +10,7 @@ Shape suffixes: B batch, N all samples or bytes.
 
 import importlib.util
 import os
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +36,8 @@ def why_not() -> str | None:
     if importlib.util.find_spec("ffcv") is None:
         return "ffcv is not installed (`make setup` builds it)"
     try:
-        with threads_kept():
+        with threads_kept(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="IProgress not found")  # of tqdm, in a notebook without widgets
             from . import ffcv_decoder  # noqa: F401
     except (ImportError, OSError) as error:
         return f"ffcv cannot be imported ({error}; `make setup` installs what it needs)"

@@ -101,6 +101,7 @@ def rows_fit(
     """Whether `check_rows` would accept these arguments; it is slower and names what is wrong."""
     return _fits()(
         pixels.numel(),
+        pixels.shape[1] if pixels.ndim == 4 else pixels.numel(),
         offsets_B.contiguous().numpy(),
         strides_B.to(torch.int64).contiguous().numpy(),
         sizes_B2.to(torch.int64).contiguous().numpy(),
@@ -111,12 +112,14 @@ def rows_fit(
 
 def _make_fits(sources: int, *, keep: bool) -> Any:
     @njit(cache=keep, nogil=True)
-    def fits(size, offsets, strides, sizes, params, square):
+    def fits(size, rows, offsets, strides, sizes, params, square):
         if sources < 0:
             return False
         for b in range(offsets.size):
             H, W = sizes[b, 0], sizes[b, 1]
             if offsets[b] < 0 or min(H, W) < 1 or offsets[b] + strides[b] * (H - 1) + W * 3 > size:
+                return False
+            if H > rows or W * 3 > strides[b]:
                 return False
             for v in range(params.shape[0]):
                 row = params[v, b]
@@ -133,7 +136,7 @@ def _make_fits(sources: int, *, keep: bool) -> Any:
     return fits
 
 
-_fits = compiled(_make_fits, "boolean(int64, int64[::1], int64[::1], int64[:, ::1], float32[:, :, ::1], boolean)")
+_fits = compiled(_make_fits, "boolean(int64, int64, int64[::1], int64[::1], int64[:, ::1], float32[:, :, ::1], boolean)")
 
 
 def _streams(output: Tensor, size: int) -> bool:
