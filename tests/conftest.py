@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import contextlib
 import importlib
 import sys
 from pathlib import Path
@@ -59,15 +60,17 @@ def installed_by_setup(name: str):
 @pytest.fixture(scope="session")
 def torchvision():
     """torchvision, without what its compiled part defines: that does not load beside a CPU build of torch."""
-    import torch
+    from fastaugself.models.beside import import_torchvision
 
-    operators = None
-    if not hasattr(torch.ops.torchvision, "nms"):
-        operators = torch.library.Library("torchvision", "FRAGMENT")
-        for name in ("nms", "qnms"):
-            operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    yield installed_by_setup("torchvision")
-    del operators
+    with contextlib.suppress(ImportError):
+        import_torchvision()
+    return installed_by_setup("torchvision")
+
+
+@pytest.fixture(scope="session")
+def lightly_loss(torchvision):
+    """lightly's losses, which set-up does not install: pip install --no-deps lightly lightly_utils."""
+    return pytest.importorskip("lightly.loss", reason="needs lightly", exc_type=ImportError)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ reference, the reader and the compiler are looked up, and the run's memory and d
 """
 
 import dataclasses
+import importlib
 import importlib.metadata
 import importlib.util
 import os
@@ -24,11 +25,15 @@ from ..data.cores import available_cores
 from ..data.dataset import expand
 from ..environment import cpu_name
 from ..errors import UsageError
+from ..models.beside import import_torchvision, without_operators
 
-PACKAGES = (
-    "fastaugself", "torch", "triton", "numba", "numpy", "simplejpeg", "ffcv", "tyro", "safetensors", "timm",
-    "tensorboard", "matplotlib", "scikit-learn", "pyarrow",
-)  # fmt: skip
+PACKAGES = {
+    "torch": "torch", "triton": "triton", "numba": "numba", "numpy": "numpy", "simplejpeg": "simplejpeg",
+    "tyro": "tyro", "rich": "rich", "safetensors": "safetensors", "pillow": "PIL", "scikit-learn": "sklearn", "scikit-image": "skimage",
+    "scipy": "scipy", "matplotlib": "matplotlib", "pyarrow": "pyarrow", "tensorboard": "torch.utils.tensorboard",
+    "onnxruntime": "onnxruntime", "torchvision": "torchvision", "timm": "timm",
+}  # fmt: skip
+"""Packages that are used where they are installed, and the module that is imported of each."""
 GIB = 1 << 30
 
 
@@ -90,14 +95,30 @@ def check_system(_: Pretrain) -> Iterator[Finding]:
 
 
 def check_packages(_: Pretrain) -> Iterator[Finding]:
-    """Versions of the packages that are used."""
-    found = []
-    for name in PACKAGES:
+    """Versions of the packages that are used, and whether each can be imported."""
+    found = [f"fastaugself {importlib.metadata.version('fastaugself')}"]
+    for name, module in PACKAGES.items():
         try:
-            found.append(f"{name} {importlib.metadata.version(name)}")
+            version = f"{name} {importlib.metadata.version(name)}"
         except importlib.metadata.PackageNotFoundError:
             found.append(f"no {name}")
+            continue
+        try:
+            import_torchvision() if name in ("torchvision", "timm") else None
+            importlib.import_module(module)
+            found.append(version)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            remedy = f"pip install --force-reinstall --no-deps {name}"
+            yield Finding("packages", "fault", f"{version} cannot be imported ({reason})", remedy)
     yield Finding("packages", "ok", ", ".join(found))
+    if without_operators():
+        yield Finding(
+            "packages", "note",
+            f"torchvision is not built for torch {torch.__version__}: `import torchvision` and `import timm` fail in a "
+            "program of your own; models of both work here, in `fastaugself eval` and in fastaugself.load_encoder",
+            "for a program of your own, install torch and torchvision from the same index (CPU or CUDA)",
+        )  # fmt: skip
 
 
 def check_device(config: Pretrain) -> Iterator[Finding]:

@@ -25,6 +25,7 @@ from ..distributed import DeviceName, resolve_device
 from ..errors import RunError, UsageError
 from ..export.backbone import WEIGHTS
 from ..files import read_text
+from ..models.beside import import_torchvision
 from ..models.build import Backbone, build_backbone, image_size_option, timm_with
 from ..models.weights import load_weights, read_safetensors
 from ..runs.checkpoint import checkpoints
@@ -267,11 +268,11 @@ def _timm(name: str, side: int | None, *, pretrained: bool) -> Parts:
 def _torchvision(name: str, *, pretrained: bool) -> Parts:
     name, _, file = name.partition("=")
     try:
-        from torchvision import models
+        models = import_torchvision().models
     except Exception as error:
         raise UsageError(
-            f"torchvision:{name} needs a torchvision that matches torch {torch.__version__}: install both from the "
-            f"same package index ({error})"
+            f"torchvision:{name} needs a torchvision that matches torch {torch.__version__} ({error}): "
+            "pip install --no-deps torchvision"
         ) from None
     if name not in models.list_models():
         near = difflib.get_close_matches(name, models.list_models(), n=1)

@@ -5,9 +5,11 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from ..errors import UsageError
+from .beside import import_timm
 from .norm import BatchNorm2d
 from .resnet import LAYERS, ResNet
 
@@ -78,10 +80,9 @@ def _as_option(name: str, value: object) -> str:
 def _timm_models() -> list[str]:
     """Names of timm's models; empty if timm cannot be imported."""
     try:
-        import timm
-    except Exception:  # a torchvision built for another torch raises RuntimeError
+        models: list[str] = import_timm().list_models()
+    except Exception:  # not installed, or built for another torch
         return []
-    models: list[str] = timm.list_models()
     return models
 
 
@@ -132,10 +133,11 @@ def timm_with(name: str) -> Any:
     match.
     """
     try:
-        import timm
-    except Exception as error:  # a torchvision built for another torch raises RuntimeError
+        timm = import_timm()
+    except Exception as error:  # not installed, or built for another torch
         raise UsageError(
-            f"timm:{name} needs timm and a torchvision that matches your torch: pip install timm ({error})"
+            f"timm:{name} needs timm and a torchvision that matches torch {torch.__version__} ({error}): "
+            "pip install --no-deps timm torchvision"
         ) from None
     if not timm.is_model(name):
         near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=1)
@@ -145,8 +147,6 @@ def timm_with(name: str) -> Any:
 
 def image_size_option(name: str, image_size: int | None) -> dict[str, int]:
     """The `img_size` argument of timm.create_model, if the model has a fixed input size other than `image_size`."""
-    import timm
-
-    pretrained = timm.get_pretrained_cfg(name)
+    pretrained = import_timm().get_pretrained_cfg(name)
     fixed = pretrained is not None and pretrained.fixed_input_size
     return {"img_size": image_size} if fixed and image_size and image_size != pretrained.input_size[-1] else {}

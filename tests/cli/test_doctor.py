@@ -97,3 +97,23 @@ def test_another_file_is_no_configuration(tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         main(["doctor", "--config", str(path)])
     assert end.value.code == 2 and "is not that of a run" in capsys.readouterr().err
+
+
+def test_a_package_that_cannot_be_imported_is_a_fault(monkeypatch, tmp_path):
+    (tmp_path / "broken_package.py").write_text("raise OSError('libsomething.so: cannot open shared object file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(
+        doctor, "PACKAGES", {"numpy": "numpy", "rich": "broken_package", "nothing-of-this-name": "nothing"}
+    )
+    fault, found = run([doctor.check_packages], Pretrain(), monkeypatch)[:2]
+    assert fault.state == "fault" and "rich 1" in fault.found and "libsomething.so" in fault.found
+    assert fault.remedy == "pip install --force-reinstall --no-deps rich"
+    assert found.state == "ok" and "numpy 2" in found.found and "no nothing-of-this-name" in found.found
+    assert "rich" not in found.found
+
+
+def test_a_torchvision_that_does_not_fit_is_said(monkeypatch, torchvision):
+    found = run([doctor.check_packages], Pretrain(), monkeypatch)
+    notes = [finding for finding in found if finding.state == "note"]
+    assert len(notes) == doctor.without_operators()
+    assert all("`import torchvision` and `import timm` fail" in note.found and note.remedy for note in notes)
