@@ -111,10 +111,7 @@ class AugmentViews(nn.Module):
         """Consecutive views of one size are made by one call."""
         sizes = [policy.size for policy in self.policies]
         starts = [0, *(v for v in range(1, len(sizes)) if sizes[v] != sizes[v - 1]), len(sizes)]
-        made = [
-            self._augment(batch, params_VBP[first:end], sizes[first])
-            for first, end in itertools.pairwise(starts)
-        ]
+        made = [self._augment(batch, params_VBP[first:end], sizes[first]) for first, end in itertools.pairwise(starts)]
         if len(made) == 1:
             return made[0]
         shifts = [shift_VB3 for _, shift_VB3 in made if shift_VB3 is not None]

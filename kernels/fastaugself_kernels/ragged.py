@@ -31,13 +31,11 @@ class RaggedBatch(NamedTuple):
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "RaggedBatch":
         """The same batch on a device."""
-        ids_B = None if self.ids_B is None else self.ids_B.to(device, non_blocking=non_blocking)
-        return RaggedBatch(*(tensor.to(device, non_blocking=non_blocking) for tensor in self[:4]), ids_B)
+        return RaggedBatch._make(None if t is None else t.to(device, non_blocking=non_blocking) for t in self)
 
     def pin_memory(self) -> "RaggedBatch":
         """The same batch in page-locked memory, from which it can be copied to a GPU while the CPU goes on."""
-        ids_B = None if self.ids_B is None else self.ids_B.pin_memory()
-        return RaggedBatch(*(tensor.pin_memory() for tensor in self[:4]), ids_B)
+        return RaggedBatch._make(None if t is None else t.pin_memory() for t in self)
 
 
 def pack(images: Sequence[np.ndarray]) -> tuple[Tensor, Tensor, Tensor]:

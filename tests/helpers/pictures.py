@@ -39,3 +39,32 @@ class InWorker(torch.utils.data.Dataset):
 
     def __len__(self):
         return 4
+
+
+class Collate:
+    """A collate function that makes the views already in the worker; returns their parameters."""
+
+    def __init__(self, module):
+        self.module = module
+
+    def __call__(self, items):
+        return self.module(collate_images(items))[1]
+
+
+class Repeated(torch.utils.data.Dataset):
+    """Makes the views of one batch in the worker, four times."""
+
+    def __init__(self, batch):
+        self.batch = batch
+
+    def __getitem__(self, index):
+        assert torch.get_num_threads() == 2
+        return AugmentViews(POLICIES)(self.batch, epoch=0)[0]
+
+    def __len__(self):
+        return 4
+
+
+def two_threads(_):
+    """For `worker_init_fn`: a worker has one thread otherwise."""
+    torch.set_num_threads(2)

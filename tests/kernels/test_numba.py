@@ -284,7 +284,9 @@ def test_sizes_that_are_exchanged_are_refused_where_padded_pixels_show_it(swappe
     sizes = torch.tensor([[20, 30], swapped, [20, 30]])
     params = sample_params(torch.arange(3), sizes, (NOTHING,), seed=0, epoch=0)
     for backend in ("numba", "reference"):
-        with pytest.raises(ValueError, match=r"does not fit its place in pixels, \[20, 30\]; pass sizes_B2 as \(height"):
+        with pytest.raises(
+            ValueError, match=r"does not fit its place in pixels, \[20, 30\]; pass sizes_B2 as \(height"
+        ):
             augment(pixels, None, sizes, params, size=8, blur_kernel=3, backend=backend)
     sizes = torch.tensor([[20, 30], [20, 30], [19, 29]])
     params = sample_params(torch.arange(3), sizes, (NOTHING,), seed=0, epoch=0)

@@ -119,7 +119,7 @@ def _make_fits(sources: int, *, keep: bool) -> Any:
             H, W = sizes[b, 0], sizes[b, 1]
             if offsets[b] < 0 or min(H, W) < 1 or offsets[b] + strides[b] * (H - 1) + W * 3 > size:
                 return False
-            if H > rows or W * 3 > strides[b]:
+            if rows < H or strides[b] < W * 3:
                 return False
             for v in range(params.shape[0]):
                 row = params[v, b]
@@ -136,7 +136,9 @@ def _make_fits(sources: int, *, keep: bool) -> Any:
     return fits
 
 
-_fits = compiled(_make_fits, "boolean(int64, int64, int64[::1], int64[::1], int64[:, ::1], float32[:, :, ::1], boolean)")
+_fits = compiled(
+    _make_fits, "boolean(int64, int64, int64[::1], int64[::1], int64[:, ::1], float32[:, :, ::1], boolean)"
+)
 
 
 def _streams(output: Tensor, size: int) -> bool:
