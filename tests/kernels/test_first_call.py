@@ -1,5 +1,7 @@
 """The first call in a process: what it imports, and that the operations survive a second import."""
 
+import os
+import re
 import subprocess
 import sys
 
@@ -72,3 +74,78 @@ def test_parameters_that_require_a_gradient_are_refused_where_one_would_be_misse
         fastaugself_kernels.augment(images, None, sizes, params, **options)
     with torch.no_grad():
         assert fastaugself_kernels.augment(images, None, sizes, params, **options).eq(1).all()
+
+
+# --- compiling --------------------------------------------------------------------------------------------------------
+
+KERNEL = """
+from numba import njit
+
+def make(sources, *, keep):
+    @njit(cache=keep)
+    def three(x):
+        if sources < 0:
+            return 0
+        return x + 3
+
+    return three
+"""
+USE = """
+from fastaugself_kernels.numba.compiled import compiled
+import kernel
+get = compiled(kernel.make, "int64(int64)")
+assert get()(4) == 7 and get() is get()
+assert compiled(kernel.make, "int32(int32)")()(4) == 7
+"""
+
+
+@pytest.fixture
+def use(tmp_path):
+    """Starts processes that compile a kernel of their own: call(cache folder) -> process."""
+    pytest.importorskip("numba")
+    (tmp_path / "kernel.py").write_text(KERNEL)
+
+    def start(cache):
+        environment = os.environ | {"NUMBA_CACHE_DIR": str(cache)}
+        code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})" + USE
+        return subprocess.Popen([sys.executable, "-P", "-c", code], stderr=subprocess.PIPE, text=True, env=environment)
+
+    return start
+
+
+def told(process):
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    return errors.splitlines()
+
+
+def test_compiling_is_told_in_one_line_once_for_a_machine(use, tmp_path):
+    """Of processes that start at once, one compiles; who finds the kernels compiled says nothing."""
+    cache = tmp_path / "cache"
+    lines = [line for process in [use(cache) for _ in range(3)] for line in told(process)]
+    assert len(lines) == 1, lines
+    assert re.fullmatch(rf"compiling the CPU kernels, once for this machine: .*; kept in {cache}/\S+", lines[0])
+    assert told(use(cache)) == []
+    kept = sorted(path.suffix for path in cache.rglob("*") if path.is_file())
+    assert kept == [".lock", ".nbc", ".nbc", ".nbi"]
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_with_the_remedy(use, tmp_path, monkeypatch):
+    """Root may write anywhere: numba is told to look in no folder but one that is a file."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("NUMBA_CACHE_LOCATOR_CLASSES", "UserProvidedCacheLocator")
+    (line,) = told(use(tmp_path / "file"))
+    assert line.startswith("compiling the CPU kernels, anew in every process") and "set NUMBA_CACHE_DIR to" in line
+
+
+@pytest.mark.slow
+def test_warming_up_compiles_all_that_the_first_batch_needs(tmp_path, monkeypatch):
+    pytest.importorskip("numba")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    command = "from fastaugself_kernels import warm_up; warm_up()"
+    cold, warm = run(command), run(command)
+    assert cold.returncode == warm.returncode == 0
+    assert cold.stderr.count("\n") == 1 and f"kept in {tmp_path}" in cold.stderr
+    assert warm.stderr == ""
+    result = run(CALLS)
+    assert result.returncode == 0 and result.stderr == ""
