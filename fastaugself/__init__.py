@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from .methods.simsiam import SimSiam as SimSiam
     from .methods.supervised import Supervised as Supervised
     from .methods.swav import SwAV as SwAV
+    from .methods.vicreg import VICReg as VICReg
     from .models.build import Backbone as Backbone
     from .pretraining import Run as Run
     from .pretraining import open_run as open_run
@@ -83,6 +84,7 @@ _MODULES = {
     "SimSiam": "fastaugself.methods.simsiam",
     "Supervised": "fastaugself.methods.supervised",
     "SwAV": "fastaugself.methods.swav",
+    "VICReg": "fastaugself.methods.vicreg",
     "Backbone": "fastaugself.models.build",
 }
 __all__ = [*_MODULES, "__version__", "list_aware", "list_methods"]

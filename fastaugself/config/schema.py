@@ -143,7 +143,7 @@ class Pretrain:
     local_crop: ViewPolicy = field(default_factory=lambda: ViewPolicy(size=96, scale=(0.05, 0.14)))
     """Augmentation of the local crops (multi-crop)."""
     num_local_crops: int = 0
-    """Number of local crops per image (multi-crop; SwAV only)."""
+    """Number of local crops per image (multi-crop), for the methods that take them."""
     augment: Augment = field(default_factory=Augment)
     backbone: Backbone = field(default_factory=Backbone)
     method: AnyMethod = field(default_factory=MoCo)
@@ -170,6 +170,11 @@ class Pretrain:
     """Random seed of data order, augmentation, initial weights and dropout."""
     max_steps: int | None = None
     """Stop after this many steps; the schedule still spans all epochs."""
+    extend: Literal["no", "restart", "tail"] = "no"
+    """Go on with a run that was started with fewer --epochs, after its own schedule: restart sets the learning rate to
+    its peak and decays it again over the added epochs; tail keeps the last learning rate (at least 1 % of the peak).
+    Whatever else follows the length of the run, such as the EMA momentum, continues as if it had been longer from here
+    on."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """Device to train on; auto: CUDA if available."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"

@@ -12,8 +12,9 @@ from .simclr import SimCLR as SimCLR
 from .simsiam import SimSiam as SimSiam
 from .supervised import Supervised as Supervised
 from .swav import SwAV as SwAV
+from .vicreg import VICReg as VICReg
 
-AnyMethod = MoCo | MoCoV3 | SimSiam | SimCLR | BYOL | SwAV | BarlowTwins | Supervised
+AnyMethod = MoCo | MoCoV3 | SimSiam | SimCLR | BYOL | SwAV | BarlowTwins | VICReg | Supervised
 
 METHODS: dict[str, type[MethodConfig]] = {
     "moco": MoCo,
@@ -23,6 +24,7 @@ METHODS: dict[str, type[MethodConfig]] = {
     "byol": BYOL,
     "swav": SwAV,
     "barlow": BarlowTwins,
+    "vicreg": VICReg,
     "supervised": Supervised,
 }
 """The options class of each method, by its name in config.json."""

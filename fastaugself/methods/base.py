@@ -132,6 +132,14 @@ def at_least_one(options: MethodConfig, *names: str) -> None:
             raise UsageError(f"{option} must be at least 1, got {getattr(options, name)}; pass {option} {default}")
 
 
+def crop_pairs(crops: int) -> list[tuple[int, int]]:
+    """Pairs (target, other) of multi-crop: each global view, 0 and 1, with every other crop.
+
+    crops: number of global views and local crops. A local crop is never a target (Caron 2020, arXiv 2006.09882).
+    """
+    return [(target, other) for target in (0, 1) for other in range(crops) if other != target]
+
+
 class Method(nn.Module):
     """Base class of the modules of all methods.
 
@@ -172,6 +180,15 @@ class Method(nn.Module):
         if views.inner is not None and maps:
             views.inner.maps[view] = maps
         return f_BD
+
+    def encode_local(self, backbone: nn.Module, views: Views) -> list[Tensor]:
+        """Pooled features [B, D] of each local crop, each with its own batch statistics; [] without local crops."""
+        x_LBCHW = views.local_LBCHW
+        if x_LBCHW is None:
+            return []
+        if self.batched_views:
+            return list(backbone(x_LBCHW.flatten(0, 1)).chunk(len(x_LBCHW)))
+        return [backbone(x_BCHW) for x_BCHW in x_LBCHW]
 
     def _layers(self, backbone: nn.Module, views: Views) -> tuple[str, ...]:
         """Inner layers to collect: of the encoder, and of an EMA copy where the encoder does not see all views."""

@@ -105,9 +105,7 @@ class SwAVMethod(Method):
         self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
 
     def forward(self, views: Views) -> Output:
-        features = list(self.encode(self.backbone, views))
-        if views.local_LBCHW is not None:
-            features += [self.backbone(x) for x in views.local_LBCHW]
+        features = [*self.encode(self.backbone, views), *self.encode_local(self.backbone, views)]
         embeddings = [F.normalize(self.projector(f, views.condition(v)).float(), dim=1) for v, f in enumerate(features)]
         scores = [self.prototypes(z).float() for z in embeddings]
         loss = scores[0].new_zeros(())

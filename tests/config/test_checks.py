@@ -18,6 +18,7 @@ from fastaugself import (
     SimSiam,
     Supervised,
     SwAV,
+    VICReg,
     ViewPolicy,
 )
 from fastaugself.aware.cassle import PUBLISHED
@@ -82,6 +83,7 @@ REFUSED = [
     (SwAV(), ["--method.queue-start", "2"], ["--method.queue-start"]),
     (SwAV(), ["--method.freeze-steps", "-1"], ["--method.freeze-steps"]),
     (BarlowTwins(), ["--method.redundancy", "-1"], ["--method.redundancy"]),
+    *[(VICReg(), [f"--method.{name}", "-1"], [f"--method.{name}"]) for name in ("invariance", "variance", "dim")],
     (Supervised(), ["--method.label-smoothing", "2"], ["--method.label-smoothing"]),
     (MoCo(), ["--backbone.name", "timm:vit_small_patch16_224", "--backbone.width", "32"], ["--backbone.width"]),
     (MoCo(), ["--backbone.freeze-patch-embed"], ["--backbone.freeze-patch-embed", "resnet50"]),
@@ -118,6 +120,7 @@ def test_refused_with_the_options_named(method, options, named, tmp_path, capsys
         },
         {"cassle": CASSLE("concat", include=(*PUBLISHED, "flip"))},
         {"method": SwAV(queue=3840), "num_local_crops": 6},
+        {"method": VICReg(), "num_local_crops": 6},
         {"method": Supervised()},
         {"augself": AugSelf(only=True), "method": SwAV()},
         {"augment": Augment(blur_kernel=9), "view": ViewPolicy(size=96), "backbone": Backbone("resnet18")},

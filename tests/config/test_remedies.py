@@ -19,6 +19,7 @@ from fastaugself import (
     SimSiam,
     Supervised,
     SwAV,
+    VICReg,
     ViewPolicy,
 )
 from fastaugself.cli.pretrain import main, parse
@@ -74,7 +75,7 @@ REFUSED = [
     ],
     # config/checks.py
     (MoCo(), "--data.source ffcv --data.decode nvimgcodec"),
-    *[(method, "--accumulate 2") for method in (SimCLR(), BarlowTwins(), SwAV(), MoCoV3())],
+    *[(method, "--accumulate 2") for method in (SimCLR(), BarlowTwins(), VICReg(), SwAV(), MoCoV3())],
     (MoCo(), f"--accumulate 2 {SOLARIZED}"),
     (MoCo(), "--accumulate 3"),
     (MoCo(), "--accumulate 200"),
@@ -135,6 +136,7 @@ REFUSED = [
         )
     ],
     *[(BarlowTwins(), f"--method.{option}") for option in ("redundancy -1", "dim 0")],
+    *[(VICReg(), f"--method.{option}") for option in ("dim 0", "invariance -1", "variance 0", "covariance -1")],
     (Supervised(), "--method.label-smoothing 2"),
     # aware
     (MoCo(), "--augself.crop -1"),

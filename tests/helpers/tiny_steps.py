@@ -3,7 +3,20 @@
 import torch
 from torch import Tensor, nn
 
-from fastaugself import BYOL, CASSLE, AugSelf, BarlowTwins, MoCo, MoCoV3, Optim, SimCLR, SimSiam, Supervised, SwAV
+from fastaugself import (
+    BYOL,
+    CASSLE,
+    AugSelf,
+    BarlowTwins,
+    MoCo,
+    MoCoV3,
+    Optim,
+    SimCLR,
+    SimSiam,
+    Supervised,
+    SwAV,
+    VICReg,
+)
 from fastaugself.aware.augself import AugSelfLoss
 from fastaugself.aware.cassle import projector_type
 from fastaugself.aware.learner import Learner
@@ -21,6 +34,7 @@ METHODS = {
     "byol": BYOL(dim=8, hidden=16),
     "mocov3": MoCoV3(dim=8, hidden=16),
     "barlow": BarlowTwins(dim=16),
+    "vicreg": VICReg(dim=16),
     "swav": SwAV(dim=8, hidden=16, prototypes=6, freeze_steps=2, queue=0),
     "supervised": Supervised(),
 }

@@ -9,41 +9,17 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from method_cases import SMALL, build, views
 
-from fastaugself.aware.cassle import CASSLE, PUBLISHED, ConditionedProjector, projector_type
+from fastaugself.aware.cassle import CASSLE, PUBLISHED, ConditionedProjector
 from fastaugself.errors import UsageError
-from fastaugself.methods import BYOL, METHODS, BarlowTwins, MoCo, MoCoV3, SimCLR, SimSiam, Supervised, SwAV
+from fastaugself.methods import BYOL, METHODS, BarlowTwins, MoCo, MoCoV3, SimCLR, SimSiam, SwAV, VICReg
 from fastaugself.methods.barlow import redundancy_loss
-from fastaugself.methods.base import BuildContext, Views
+from fastaugself.methods.base import BuildContext
 from fastaugself.methods.simclr import nt_xent
 from fastaugself.methods.swav import sinkhorn
 from fastaugself.models.build import Backbone, build_backbone
 from fastaugself.models.ema import cosine_momentum
-
-SMALL = {
-    "moco": MoCo(queue=24, dim=16),
-    "mocov3": MoCoV3(dim=16, hidden=32),
-    "simsiam": SimSiam(dim=32, predictor_hidden=16),
-    "simclr": SimCLR(dim=16),
-    "byol": BYOL(dim=16, hidden=32, predictor_hidden=32),
-    "swav": SwAV(dim=16, hidden=32, prototypes=12, freeze_steps=2),
-    "barlow": BarlowTwins(dim=32),
-    "supervised": Supervised(),
-}
-
-
-def build(name, cassle=None, **options):
-    torch.manual_seed(0)
-    backbone, width = build_backbone(Backbone(name="resnet18", width=8, stem="small"))
-    config = METHODS[name](**options) if options else SMALL[name]
-    return config.build(BuildContext(backbone, width, num_classes=5, projector_type=projector_type(cassle or CASSLE())))
-
-
-def views(B=6, condition=None, local_crops=0, seed=0):
-    random = torch.Generator().manual_seed(seed)
-    x = torch.rand(2, B, 3, 16, 16, generator=random)
-    local = torch.rand(local_crops, B, 3, 8, 8, generator=random) if local_crops else None
-    return Views(x, torch.arange(B) % 5, condition, local)
 
 
 def cosine(a, b):
@@ -233,6 +209,7 @@ def test_swav_freezes_prototypes_then_normalises_them_and_fills_its_queue():
         (BYOL(), [(64, 4096), (4096, 256)]),
         (SwAV(), [(64, 2048), (2048, 128)]),
         (BarlowTwins(), [(64, 8192), (8192, 8192), (8192, 8192)]),
+        (VICReg(), [(64, 8192), (8192, 8192), (8192, 8192)]),
         (MoCoV3(projector_layers=3), [(64, 4096), (4096, 4096), (4096, 256)]),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, list) else "",
@@ -245,7 +222,7 @@ def test_projectors_have_the_published_shapes(config, widths):
     assert [(m.in_features, m.out_features) for m in linear] == widths
 
 
-CONDITIONED = ["moco", "mocov3", "simsiam", "simclr", "byol", "swav", "barlow"]
+CONDITIONED = ["moco", "mocov3", "simsiam", "simclr", "byol", "swav", "barlow", "vicreg"]
 
 
 @pytest.mark.parametrize("name", CONDITIONED)
@@ -322,6 +299,7 @@ from fastaugself.aware.cassle import CASSLE
 from fastaugself.methods.mocov3 import contrastive_loss
 from fastaugself.methods.simclr import nt_xent
 from fastaugself.methods.swav import SwAV, sinkhorn
+from fastaugself.methods.vicreg import vicreg_terms
 
 folder, rank, world = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous{world}", rank=rank, world_size=world)
@@ -331,6 +309,8 @@ for name, loss in {
     "simclr": lambda a, b: nt_xent(F.normalize(a, dim=1), F.normalize(b, dim=1), 0.2, gather=True),
     "barlow": lambda a, b: redundancy_loss(a, b, 0.0051),
     "mocov3": lambda a, b: contrastive_loss(a, b, 0.2),
+    "vicreg": lambda a, b: sum(vicreg_terms([a, b])),
+    "vicreg, wide": lambda a, b: sum(vicreg_terms([torch.cat([a, a * b], 1), torch.cat([b, a.square()], 1)])),
 }.items():
     a, b = (z.chunk(world)[rank].clone().requires_grad_() for z in (z1, z2))
     value = loss(a, b)
@@ -363,7 +343,7 @@ def test_losses_over_processes_equal_the_loss_of_the_whole_batch(world, tmp_path
         processes = [subprocess.Popen([*command, str(rank), str(size)]) for rank in range(size)]
         assert [process.wait(timeout=120) for process in processes] == [0] * size
         results[size] = [torch.load(tmp_path / f"{size}-{rank}.pt") for rank in range(size)]
-    for name in ("simclr", "barlow", "mocov3"):
+    for name in ("simclr", "barlow", "mocov3", "vicreg", "vicreg, wide"):
         whole, parts = results[1][0][name], [part[name] for part in results[world]]
         torch.testing.assert_close(sum(part[0] for part in parts) / world, whole[0], atol=1e-5, rtol=1e-5)
         for i in (1, 2):
@@ -411,6 +391,11 @@ def expected_loss(name, m, batch):
         c = z[0].T @ z[1] / len(z[0])
         eye = torch.eye(len(c), dtype=c.dtype)
         return ((c - eye).square() * (eye + 0.0051 * (1 - eye))).sum()
+    if name == "vicreg":
+        C = [torch.cov(a.T) for a in z]
+        hinge = [(1 - (c.diagonal() + 1e-4).sqrt()).clamp(min=0).mean() for c in C]
+        off = [(c - c.diagonal().diag()).square().sum() / len(c) for c in C]
+        return 25 * (z[0] - z[1]).square().mean() + 25 * sum(hinge) / 2 + sum(off)
     scores = [F.normalize(a, dim=1) @ m.prototypes.weight.T for a in z]
     q = [plain_sinkhorn(a.detach(), 0.05, 3) for a in scores]
     return sum(-(q[i] * (scores[1 - i] / 0.1).log_softmax(1)).sum(1).mean() for i in (0, 1)) / 2

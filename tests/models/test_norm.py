@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from fastaugself import BYOL, Backbone, BarlowTwins, MoCo, MoCoV3, SimCLR, SimSiam, Supervised, SwAV
+from fastaugself import BYOL, Backbone, BarlowTwins, MoCo, MoCoV3, SimCLR, SimSiam, Supervised, SwAV, VICReg
 from fastaugself.errors import UsageError
 from fastaugself.methods.base import BuildContext, Views
 from fastaugself.methods.encoder_only import EncoderOnly
@@ -100,8 +100,8 @@ def test_one_norm_over_all_groups_is_compiled_as_the_norms_one_by_one():
 
 METHODS = {
     "simsiam": SimSiam(dim=16, predictor_hidden=8), "simclr": SimCLR(dim=8), "byol": BYOL(dim=8, hidden=16),
-    "mocov3": MoCoV3(dim=8, hidden=16), "barlow": BarlowTwins(dim=16), "supervised": Supervised(),
-    "swav": SwAV(dim=8, hidden=16, prototypes=6, queue=0), "moco": MoCo(queue=16, dim=8),
+    "mocov3": MoCoV3(dim=8, hidden=16), "barlow": BarlowTwins(dim=16), "vicreg": VICReg(dim=16),
+    "supervised": Supervised(), "swav": SwAV(dim=8, hidden=16, prototypes=6, queue=0), "moco": MoCo(queue=16, dim=8),
 }  # fmt: skip
 
 
@@ -118,7 +118,8 @@ def test_both_views_in_one_pass_are_the_same_step(name):
         for module in method.modules():
             if isinstance(module, ResNet):
                 module.register_forward_hook(lambda *_, calls=calls: calls.append(1))
-        views = Views(torch.randn(2, 6, 3, 12, 12), torch.arange(6) % 4)
+        local = torch.randn(2, 6, 3, 8, 8) if METHODS[name].multi_crop else None
+        views = Views(torch.randn(2, 6, 3, 12, 12), torch.arange(6) % 4, local_LBCHW=local)
         output = method(views)
         output.loss.backward()
         grads = {n: p.grad for n, p in method.named_parameters() if p.grad is not None}
