@@ -29,9 +29,10 @@ from ..models.beside import import_torchvision, without_operators
 
 PACKAGES = {
     "torch": "torch", "triton": "triton", "numba": "numba", "numpy": "numpy", "simplejpeg": "simplejpeg",
-    "tyro": "tyro", "rich": "rich", "safetensors": "safetensors", "pillow": "PIL", "scikit-learn": "sklearn", "scikit-image": "skimage",
-    "scipy": "scipy", "matplotlib": "matplotlib", "pyarrow": "pyarrow", "tensorboard": "torch.utils.tensorboard",
-    "onnxruntime": "onnxruntime", "torchvision": "torchvision", "timm": "timm",
+    "tyro": "tyro", "rich": "rich", "safetensors": "safetensors", "pillow": "PIL", "scikit-learn": "sklearn",
+    "scikit-image": "skimage", "scipy": "scipy", "matplotlib": "matplotlib", "pyarrow": "pyarrow",
+    "tensorboard": "torch.utils.tensorboard", "onnxruntime": "onnxruntime", "torchvision": "torchvision",
+    "timm": "timm",
 }  # fmt: skip
 """Packages that are used where they are installed, and the module that is imported of each."""
 GIB = 1 << 30

@@ -99,10 +99,13 @@ def newest_readable(folder: Path, *, device: torch.device | str = "cpu") -> Read
     return None
 
 
-def latest(folder: Path, config: dict[str, Any], *, device: torch.device) -> tuple[dict[str, Any] | None, list[str]]:
+def latest(
+    folder: Path, config: dict[str, Any], *, device: torch.device, extend: bool = False
+) -> tuple[dict[str, Any] | None, list[str]]:
     """Returns the newest readable checkpoint, or None, and warnings about damaged ones and other package versions.
 
-    Raises UsageError, with the differing option, if it belongs to another configuration, and if none is readable.
+    extend: whether the configuration may have more epochs than the checkpoint. Raises UsageError, with the differing
+    option, if it belongs to another configuration, and if none is readable.
     """
     try:
         found = newest_readable(folder, device=device)
@@ -112,6 +115,14 @@ def latest(folder: Path, config: dict[str, Any], *, device: torch.device) -> tup
         return None, []
     warnings = found.warnings()
     changed = differences(found.content["config"], config)
+    longer = [(option, old, new) for option, old, new in changed if option == "epochs" and int(new) > int(old)]
+    if changed and changed == longer and not extend:
+        _, old, new = longer[0]
+        raise UsageError(
+            f"{folder.parent} holds a run with --epochs {old}, this command has {new}; pass --extend restart (the "
+            "learning rate returns to its peak) or --extend tail (it stays low) to train longer, or another --run"
+        )
+    changed = [change for change in changed if change not in longer or not extend]
     if changed:
         option, old, new = changed[0]
         more = f" (and {len(changed) - 1} more options)" if len(changed) > 1 else ""

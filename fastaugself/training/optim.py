@@ -13,15 +13,20 @@ from .lamb import Lamb
 from .lars import Lars
 
 
-def learning_rate(config: Optim, step: int, *, steps_per_epoch: int, epochs: int, batch_size: int) -> float:
-    """The learning rate of a step (counted from 0): linear warm-up, then a cosine or constant schedule."""
-    peak = config.lr * batch_size / 256
+def learning_rate(
+    config: Optim, step: int, *, steps_per_epoch: int, epochs: int, batch_size: int, warmup: bool = True
+) -> float:
+    """The learning rate of a step (counted from 0): linear warm-up, then a cosine or constant schedule.
+
+    warmup: False leaves out the warm-up.
+    """
+    peak, warmup_epochs = config.lr * batch_size / 256, config.warmup_epochs if warmup else 0.0
     epoch = float(step // steps_per_epoch) if config.schedule_by == "epoch" else step / steps_per_epoch
-    if epoch < config.warmup_epochs:
-        return peak * (step + 1) / (config.warmup_epochs * steps_per_epoch)
+    if epoch < warmup_epochs:
+        return peak * (step + 1) / (warmup_epochs * steps_per_epoch)
     if config.schedule == "constant":
         return peak
-    progress = (epoch - config.warmup_epochs) / max(epochs - config.warmup_epochs, 1e-9)
+    progress = (epoch - warmup_epochs) / max(epochs - warmup_epochs, 1e-9)
     return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 

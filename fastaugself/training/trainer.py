@@ -29,9 +29,10 @@ from .compile import Compile, compiles, keep_compiled_code, probe, wrap
 from .logs import RunLog
 from .metrics import Metrics, memory
 from .online import OnlineEvaluation
-from .optim import learning_rate, load_state, make_optimizer, set_learning_rate
+from .optim import load_state, make_optimizer, set_learning_rate
 from .prefetch import CudaStream, prefetch
 from .profile import Profiler
+from .schedule import Schedule, Segment, extended
 from .setup import activation_dtype, learner_on_device, open_loader
 from .signals import StopConsensus, Stopped, StopRequest
 from .startup import check_same_start, check_same_step, write_environment
@@ -171,7 +172,10 @@ class Trainer:
             cuda_graphs=config.cuda_graphs,
         )
         self.global_step, self.weights_nonfinite, self._corrupt = 0, False, 0
-        self._resume()
+        segments = self._resume()
+        self.schedule = Schedule(
+            config.optim, batch_size=config.batch_size, steps_per_epoch=self.steps_per_epoch, segments=segments
+        )
         check_same_step(self.global_step, config.run)
         self.loss_watch, self.collapse_alarm = LossWatch(world), CollapseAlarm()
         self._baseline_losses: dict[str, float] = {}
@@ -264,13 +268,7 @@ class Trainer:
 
     def learning_rate(self) -> float:
         """The learning rate of the next step."""
-        return learning_rate(
-            self.config.optim,
-            self.global_step,
-            steps_per_epoch=self.steps_per_epoch,
-            epochs=self.config.epochs,
-            batch_size=self.config.batch_size,
-        )
+        return self.schedule(self.global_step)
 
     @property
     def peak_lr(self) -> float:
@@ -340,6 +338,7 @@ class Trainer:
             "learner": self.learner.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.step_fn.scaler.state_dict(),
+            "segments": [list(segment) for segment in self.schedule.segments],
         }
 
     def save(self, *, last: bool = False) -> None:
@@ -390,15 +389,16 @@ class Trainer:
             with closing(self.batches()) as batches:
                 self.step_fn.probe(next(batches).views)
 
-    def _resume(self) -> None:
+    def _resume(self) -> tuple[Segment, ...]:
+        """Loads the newest checkpoint, if there is one; returns the segments of the learning rate's schedule."""
         self._saved = time.perf_counter()
-        folder = self.config.run / "checkpoints"
-        found, notes = checkpoint.latest(folder, self.identity, device=self.device)
+        folder, config = self.config.run / "checkpoints", self.config
+        found, notes = checkpoint.latest(folder, self.identity, device=self.device, extend=config.extend != "no")
         for note in notes:
             log.warning("%s", note)
         if found is None:
             initialize(self.config, self.loader.sizes_N2, self.learner)
-            return
+            return (Segment(config.epochs, "start"),)
         state = found["state"]
         if state["samples"] != self.loader.num_samples:
             raise UsageError(
@@ -414,6 +414,11 @@ class Trainer:
         load_state(self.optimizer, state["optimizer"])
         self.step_fn.scaler.load_state_dict(state["scaler"])
         self.global_step = found["step"]
+        saved = [Segment(*values) for values in state.get("segments", [(found["config"]["epochs"], "start")])]
+        segments = extended(saved, config.epochs, config.extend)
+        if len(segments) > len(saved):
+            log.info("extend    from %d to %d epochs (%s)", saved[-1].end, config.epochs, config.extend)
+        return segments
 
     def _with_remedy(self, what: str) -> str:
         kept = checkpoint.checkpoints(self.config.run / "checkpoints")

@@ -1,0 +1,80 @@
+"""The learning rate over a run and its extensions; runs that are trained for longer than they were started for."""
+
+import dataclasses
+import math
+
+import pytest
+from tiny_runs import config, metrics, saved_weights, train
+
+from fastaugself import Optim
+from fastaugself.errors import UsageError
+from fastaugself.training.schedule import Schedule, Segment, extended
+
+
+def cosine(peak, step, steps):
+    return peak * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def schedule(*segments, **options):
+    return Schedule(
+        Optim(lr=0.2, **options), batch_size=512, steps_per_epoch=10, segments=[Segment(*s) for s in segments]
+    )
+
+
+def test_one_segment_is_the_schedule_of_the_options():
+    rate = schedule((4, "start"), warmup_epochs=1)
+    assert rate(0) == pytest.approx(0.04) and rate(9) == pytest.approx(0.4)
+    assert [rate(s) for s in (10, 25, 39)] == pytest.approx([cosine(0.4, s, 30) for s in (0, 15, 29)])
+
+
+def test_a_restart_begins_at_the_peak_without_warm_up_and_spans_the_added_epochs():
+    rate = schedule((4, "start"), (10, "restart"), warmup_epochs=1)
+    assert rate(39) == pytest.approx(cosine(0.4, 29, 30))
+    assert [rate(s) for s in (40, 70, 99)] == pytest.approx([cosine(0.4, s, 60) for s in (0, 30, 59)])
+
+
+def test_a_tail_is_constant_and_not_nothing():
+    rate = schedule((4, "start"), (6, "tail"), (8, "tail"), (9, "restart"))
+    assert [rate(s) for s in range(40, 80)] == pytest.approx([0.004] * 40) and rate(80) == pytest.approx(0.4)
+    rate = schedule((4, "start"), (6, "tail"), schedule="constant")
+    assert rate(39) == rate(40) == rate(59) == pytest.approx(0.4)
+
+
+def test_segments_only_grow():
+    start = (Segment(4, "start"),)
+    assert extended(start, 4, "no") == start == extended(start, 4, "restart")
+    assert extended(start, 6, "tail") == (*start, Segment(6, "tail"))
+    with pytest.raises(UsageError, match="--epochs 3 is less than the 4 of the run; pass --epochs 4 or more"):
+        extended(start, 3, "tail")
+
+
+@pytest.mark.parametrize("done", [3, 8])
+@pytest.mark.parametrize("kind", ["restart", "tail"])
+def test_a_running_or_finished_run_is_trained_for_longer_only_with_the_option(kind, done, beton, tmp_path):
+    """8 steps are 2 epochs; the same command goes on and repeats nothing."""
+    first = config(beton, tmp_path / "run", max_steps=done)
+    train(first)
+    longer = dataclasses.replace(first, epochs=4, max_steps=None)
+    with pytest.raises(UsageError, match=r"--epochs 2, this command has 4; pass --extend restart .* or --extend tail"):
+        train(longer)
+    train(dataclasses.replace(longer, extend=kind, max_steps=10))
+    trained = train(dataclasses.replace(longer, extend=kind))
+    assert trained.global_step == 16 and len(metrics(tmp_path / "run")) == 16
+    rates = [record["lr"] for record in metrics(tmp_path / "run")]
+    peak = 0.1 * 16 / 256
+    assert rates[:8] == pytest.approx([cosine(peak, s, 8) for s in range(8)])
+    added = [cosine(peak, s, 8) for s in range(8)] if kind == "restart" else [max(cosine(peak, 7, 8), 0.01 * peak)] * 8
+    assert rates[8:] == pytest.approx(added)
+    with pytest.raises(UsageError, match=r"--epochs 4, this command has 2; pass the same options"):
+        train(dataclasses.replace(first, max_steps=None))
+    with pytest.raises(UsageError, match="--seed 0, this command has 1"):
+        train(dataclasses.replace(longer, epochs=6, extend=kind, seed=1))
+
+
+def test_a_run_that_is_interrupted_while_it_is_extended_ends_with_the_same_weights(beton, tmp_path):
+    for name, stops in (("whole", (None,)), ("parts", (9, 13, None))):
+        train(config(beton, tmp_path / name))
+        for stop in stops:
+            train(config(beton, tmp_path / name, epochs=4, extend="restart", max_steps=stop))
+    whole, parts = (saved_weights(tmp_path / name) for name in ("whole", "parts"))
+    assert all(value.equal(parts[name]) for name, value in whole.items())
