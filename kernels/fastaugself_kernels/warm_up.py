@@ -12,8 +12,9 @@ def warm_up() -> None:
     """Compiles the CPU kernels, half a minute or so, or loads them if this machine has compiled them before.
 
     Call it when a machine or a container image is set up, so that the first batch of a run need not wait:
-    `python -c "from fastaugself_kernels import warm_up; warm_up()"`. They are kept in NUMBA_CACHE_DIR, or beside the package, or in the user's cache folder. Does nothing where numba is not installed;
-    Triton's kernels are compiled by their first calls on a GPU, in seconds.
+    `python -c "from fastaugself_kernels import warm_up; warm_up()"`. They are kept in NUMBA_CACHE_DIR, or beside the
+    package, or in the user's cache folder. Does nothing where numba is not installed; Triton's kernels are compiled by
+    their first calls on a GPU, in seconds.
     """
     if INSTALLED["numba"]:
         sizes_B2 = torch.tensor([[8, 8]])
