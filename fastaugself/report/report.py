@@ -19,12 +19,15 @@ from ..runs.records import final_mean, flat, is_number, read_lines, read_object,
 from ..training.metrics import duration
 from ..training.trainer import Trainer
 from .heads import predictions_html
+from .next_steps import next_steps
 from .predictions import evaluate_heads
-from .text import base_method, caveats, compare, loss_title, method_name, metric_title, next_steps, pretty
+from .text import base_method, caveats, compare, loss_title, method_name, metric_title, pretty
 from .words import HEADS
 
 log = logging.getLogger(__name__)
 
+PROBES = {"knn": "k-NN accuracy", "linear": "Linear probe"}
+TILES = {**PROBES, "linear": "linear probe"}
 PUBLISHED = {"color": "0.133", "crop": "0.032"}  # baseline losses of MoCo v2's views; crop: for square photos
 
 
@@ -50,6 +53,11 @@ def _name(photos: Photos | None) -> str:
     """The file name of a data set; of several files, the first and the number of the others."""
     files = photos if isinstance(photos, tuple) else (photos,)
     return Path(str(files[0])).name + (f" and {len(files) - 1} more" if len(files) > 1 else "")
+
+
+def _factor(name: str) -> str:
+    """The title of the probe of a known factor of the photos."""
+    return "Probe of " + name.removeprefix("r2_").replace("_", " ").replace("centre", "the crop's centre")
 
 
 class Report:
@@ -96,15 +104,16 @@ class Report:
             f'<p class="eyebrow">fastaugself run {escape(self.run)}</p>\n<h1>{escape(self.title)}</h1>\n'
             f'<p class="lead">{escape(lead)}</p>\n{self._tiles()}\n'
             f"<p>The trained backbone is in <code>{escape(self.run / 'export' / WEIGHTS)}</code>. "
-            f"<a href='#next'>Next steps</a> shows how to load it.</p>"
+            f"<a href='#next'>What to do next</a> shows how to load it.</p>"
         )
 
     def _tiles(self) -> str:
         tiles = [(loss_title(name), *values) for name, values in self._final_losses().items()]
-        knn = [(e["step"], e["knn"]) for e in self.evaluations if is_number(e.get("knn"))]
-        if knn:
-            chance = self._chance()
-            tiles.append(("k-NN accuracy", f"{knn[-1][1]:.1%}", f"chance (largest class): {chance:.1%}"))
+        for name in ("knn", "linear"):
+            if ends := self.first_and_last(name):
+                before, last = ends
+                note = f"chance: {self._chance():.1%}" if before is None else f"from {before:.1%} before training"
+                tiles.append((TILES[name], f"{last:.1%}", note))
         rates = [m["pairs_per_s"] for m in self.metrics if is_number(m.get("pairs_per_s"))]
         if rates:
             waits = [m["data_wait"] for m in self.metrics if is_number(m.get("data_wait"))]
@@ -113,9 +122,16 @@ class Report:
             tiles.append(("training time", duration(self.training_seconds()), f"{self.trainer.global_step:,} steps"))
         cells = "".join(
             f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>"
-            for name, value, note in tiles[:6]
+            for name, value, note in tiles[:8]
         )
         return f'<dl class="tiles">{cells}</dl>' if cells else ""
+
+    def first_and_last(self, name: str) -> tuple[float | None, float] | None:
+        """(before training or None, last value) of a check of the features; None if it was not made in training."""
+        found = [(e["step"], float(e[name])) for e in self.evaluations if is_number(e.get(name))]
+        if not found or found[-1][0] == 0:
+            return None
+        return (found[0][1] if found[0][0] == 0 else None), found[-1][1]
 
     def _final_losses(self) -> dict[str, tuple[str, str]]:
         """(value, comparison with the baseline) of each auxiliary loss, as means over the last tenth of the steps."""
@@ -216,20 +232,37 @@ class Report:
             chance = self._chance()
             note = "Accuracy of a 20-nearest-neighbour vote of training photos on the validation photos."
             level = Level(chance, f"largest class {chance:.1%}".replace(".0%", "%"))
-            charts.append(self._chart("knn", "k-NN accuracy", note, [level], low=0.0, high=1.0))
+            charts.append(self._chart("knn", PROBES["knn"], note, [level], low=0.0, high=1.0))
         if any("linear" in e for e in self.evaluations):
             note = "Validation accuracy of a ridge regression classifier on the frozen features."
             level = Level(self._chance(), f"largest class {self._chance():.1%}".replace(".0%", "%"))
-            charts.append(self._chart("linear", "Linear probe", note, [level], low=0.0, high=1.0))
+            charts.append(self._chart("linear", PROBES["linear"], note, [level], low=0.0, high=1.0))
         note = "RankMe (Garrido 2023): effective dimension of the features; 1 means collapse."
         charts.append(self._chart("rankme", "Effective rank", note, low=1.0))
         for name in sorted({name for e in self.evaluations for name in e if name.startswith("r2_")}):
-            factor = name.removeprefix("r2_").replace("_", " ").replace("centre", "crop's centre")
             note = "R² of a linear regression from the frozen features; predicting the mean gives 0."
-            charts.append(self._chart(name, f"Probe: {factor}", note, [Level(0.0, "predicting the mean")], high=1.0))
+            charts.append(self._chart(name, _factor(name), note, [Level(0.0, "predicting the mean")], high=1.0))
         return (
             '<h2>Evaluations during training</h2>\n<p class="lead">On features of the central square crop of each '
-            f'photo, without augmentation.</p>\n<div class="charts">{"".join(charts)}</div>'
+            f"photo, without augmentation.</p>\n{self._worse()}"
+            f'<div class="charts">{"".join(charts)}</div>'
+        )
+
+    def _worse(self) -> str:
+        """A sentence for each check that ended below its value before training."""
+        names = {**PROBES, **{name: _factor(name) for e in self.evaluations for name in e if name.startswith("r2_")}}
+        found = []
+        for name, title in names.items():
+            before, last = self.first_and_last(name) or (None, 0.0)
+            start, end = (f"{v:.1%}" if name in PROBES else f"R² {v:.3f}" for v in (before or 0.0, last))
+            if before is not None and last < before and start != end:
+                after = f"{end} after {self.trainer.global_step:,} steps"
+                found.append(f"{title} ended below its start: {after}, {start} before training.")
+        if not found:
+            return ""
+        return (
+            f'<p class="warning">{escape(" ".join(found))} The features have lost this information, or not yet learned '
+            "it: the views may vary in it, so that the method learns to ignore it, or the run is short.</p>\n"
         )
 
     def _chance(self) -> float:
@@ -243,7 +276,9 @@ class Report:
     def meaning(self) -> str:
         untrained = next((e["knn"] for e in self.evaluations if e["step"] == 0 and is_number(e.get("knn"))), None)
         text = caveats(self.config, is_demo=self.is_demo, untrained_knn=untrained)
-        return text + "\n" + next_steps(self.config, self.run, is_demo=self.is_demo)
+        labelled = bool(self.trainer.loader.labels_N.min() >= 0)
+        steps = next_steps(self.config, self.run, self.trainer.identity, is_demo=self.is_demo, labelled=labelled)
+        return text + "\n" + steps
 
     def settings(self) -> str:
         again = "From <code>config.json</code>; pass <code>--from config.json</code> to start another run with it."

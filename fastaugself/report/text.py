@@ -1,13 +1,9 @@
-"""Texts of a report: what the results do and do not show, and the next steps."""
+"""Texts of a report: what the results do and do not show, and names for prose."""
 
 import re
-from pathlib import Path
 
 from ..aware import AWARE, AugSelf
 from ..config.schema import Pretrain
-from ..export.backbone import WEIGHTS
-from ..export.card import loading
-from ..html.page import escape
 from .words import HEADS
 
 ABOUT_LOSSES = (
@@ -33,7 +29,7 @@ def caveats(config: Pretrain, *, is_demo: bool, untrained_knn: float | None) -> 
         points.append(
             "Eight photos say nothing about transfer, and the validation photos are other crops of the same eight."
         )
-        before = "" if untrained_knn is None else f" The untrained network already had {untrained_knn:.0%}."
+        before = "" if untrained_knn is None else f" Before training the network already had {untrained_knn:.0%}."
         points.append(f"k-NN on eight photos is easy: colours and textures alone almost separate them.{before}")
         points.append(
             "The probes predict how each crop was made: its position in the photo, its size, and its hue rotation. In "
@@ -46,34 +42,6 @@ def caveats(config: Pretrain, *, is_demo: bool, untrained_knn: float | None) -> 
         if config.data.val is not None:
             points.append(ABOUT_CHECKS)
     return "<h2>What this shows and what it does not</h2>\n<ul>" + "".join(f"<li>{p}</li>" for p in points) + "</ul>"
-
-
-def next_steps(config: Pretrain, run: Path, *, is_demo: bool) -> str:
-    """The section with commands for further runs and the code that loads the weights."""
-    parts = ['<h2 id="next">Next steps</h2>']
-    if is_demo:
-        parts.append("<h3>Your own photos</h3>" + _block(OWN_PHOTOS))
-        parts.append("<h3>ImageNet</h3>" + _block(IMAGENET))
-    parts.append(
-        "<h3>Resume this run</h3>\n<p>Run the same command again: it resumes after a kill, Ctrl-C or an earlier end by "
-        "<code>--max-steps</code>. For a finished run, only the export and the report are written again.</p>"
-    )
-    parts.append("<h3>Load the weights</h3>" + _block(loading(config, run / "export" / WEIGHTS)))
-    return "\n".join(parts)
-
-
-OWN_PHOTOS = """\
-# a folder of photos, or one subfolder per class; a small ResNet on 96 px views
-python recipes/imagenet_moco_augself.py --data.train path/to/photos --run runs/mine \\
-    --backbone.name resnet18 --view.size 96 --method.queue 4096 --epochs 100"""
-IMAGENET = """\
-fastaugself write imagenet/train train.beton --max-side 500
-fastaugself write imagenet/val val.beton --max-side 500
-torchrun --nproc-per-node=8 recipes/imagenet_moco_augself.py --data.train train.beton --data.val val.beton"""
-
-
-def _block(text: str) -> str:
-    return f"<pre><code>{escape(text)}</code></pre>"
 
 
 def method_name(config: Pretrain, *, heads: bool = False) -> str:

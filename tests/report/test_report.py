@@ -23,8 +23,8 @@ from fastaugself.html.charts import MAX_POINTS, Level, line_chart
 from fastaugself.methods.byol import BYOL
 from fastaugself.methods.simsiam import SimSiam
 from fastaugself.methods.supervised import Supervised
+from fastaugself.report import next_steps as next_steps_module
 from fastaugself.report import predictions, report
-from fastaugself.report import text as report_text
 from fastaugself.report.report import Report, write_report
 from fastaugself.report.text import compare
 from fastaugself.report.words import OPERATIONS
@@ -79,7 +79,7 @@ def test_the_report_is_one_file_that_needs_nothing_else(finished, caplog):
     assert "is missing" not in page and caplog.records == []
     assert re.findall(r"<h2[^>]*>([^<]+)", page) == [
         "Losses", "Predictions of the AugSelf heads", "Evaluations during training",
-        "What this shows and what it does not", "Next steps", "Configuration and environment",
+        "What this shows and what it does not", "What to do next", "Configuration and environment",
     ]  # fmt: skip
 
 
@@ -172,6 +172,50 @@ def test_names_are_escaped(beton, tmp_path):
     assert "<b>run" not in page and "&lt;b&gt;run" in page
 
 
+# --- checks of the features -------------------------------------------------------------------------------------------
+
+
+def with_checks(trainer, monkeypatch, **values):
+    """A report whose checks before training and at the end have these values."""
+    found = Report(trainer.config.run, trainer)
+    ends = zip((0, 8), zip(*values.values(), strict=True), strict=True)
+    found.evaluations = [
+        {"step": step, "epoch": step / 4, **dict(zip(values, numbers, strict=True))} for step, numbers in ends
+    ]
+    return found
+
+
+def test_tiles_show_the_value_before_training(finished, monkeypatch):
+    first = read_lines(finished.config.run / "evaluations.jsonl")[0]
+    assert first["step"] == 0
+    tiles = text_of(Report(finished.config.run, finished)._tiles())
+    assert f"from {first['knn']:.1%} before training" in tiles and f"from {first['linear']:.1%} before" in tiles
+    assert "chance" not in tiles
+    tiles = text_of(with_checks(finished, monkeypatch, knn=(0.312, 0.5), linear=(0.25, 0.125))._tiles())
+    assert re.search(r"k-NN accuracy\s+50.0%\s+from 31.2% before training", tiles)
+    assert re.search(r"linear probe\s+12.5%\s+from 25.0% before training", tiles)
+
+
+def test_tiles_show_chance_where_there_is_no_value_before_training(finished):
+    found = Report(finished.config.run, finished)
+    found.evaluations = [e for e in found.evaluations if e["step"] > 0]
+    assert "chance: 25.0%" in text_of(found._tiles()) and "before training" not in text_of(found._tiles())
+    found.evaluations = []
+    assert "k-NN" not in found._tiles()
+
+
+def test_a_check_that_ended_below_its_start_is_named(finished, monkeypatch):
+    found = with_checks(
+        finished, monkeypatch, knn=(0.312, 0.5), linear=(0.25, 0.125), r2_hue=(0.5, 0.25), r2_scale=(-0.5, 0.1)
+    )
+    said = text_of(found.checks())
+    assert "Linear probe ended below its start: 12.5% after 8 steps, 25.0% before training." in said
+    assert "Probe of hue ended below its start: R² 0.250 after 8 steps, R² 0.500 before training." in said
+    assert "k-NN accuracy ended" not in said and "Probe of scale ended" not in said
+    equal = text_of(with_checks(finished, monkeypatch, knn=(0.3, 0.3), linear=(0.25001, 0.25)).checks())
+    assert "below its start" not in equal
+
+
 # --- failures ---------------------------------------------------------------------------------------------------------
 
 
@@ -180,7 +224,7 @@ def test_a_part_that_fails_is_named_and_the_rest_is_there(beton, tmp_path, caplo
     monkeypatch.setattr(report, "evaluate_heads", lambda trainer: 1 / 0)
     page = written(trainer)
     assert 'The section "predictions" is missing: ZeroDivisionError' in page
-    assert "<h2>Losses</h2>" in page and "Next steps" in page
+    assert "<h2>Losses</h2>" in page and "What to do next" in page
     assert any("'predictions' of the report is missing (ZeroDivisionError" in r.message for r in caplog.records)
 
 
@@ -363,7 +407,9 @@ def test_a_long_curve_is_averaged_and_ends_at_its_last_step():
 # --- what it tells the reader to do -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("commands", [report_text.OWN_PHOTOS, report_text.IMAGENET], ids=["own", "imagenet"])
+@pytest.mark.parametrize(
+    "commands", [next_steps_module.OWN_PHOTOS, next_steps_module.IMAGENET], ids=["own", "imagenet"]
+)
 def test_the_commands_it_gives_are_accepted(commands):
     lines = [shlex.split(line, comments=True) for line in commands.replace("\\\n", " ").splitlines()]
     script = "recipes/imagenet_moco_augself.py"
@@ -371,3 +417,69 @@ def test_the_commands_it_gives_are_accepted(commands):
     runs = [line[line.index(script) + 1 :] for line in lines if script in line]
     assert len(runs) == 1
     assert parse(recipe, presets, runs[0]).data.train is not None
+
+
+def commands_of(page, heading):
+    """The command lines in the block below a heading, as words; continued lines are joined."""
+    block = html.unescape(re.search(rf"<h3>{heading}</h3>.*?<pre><code>(.*?)</code>", page, re.DOTALL)[1])
+    return [shlex.split(line) for line in block.replace("\\\n", " ").splitlines()]
+
+
+def test_the_report_says_how_to_evaluate_and_compare_and_the_commands_work(beton, tmp_path, monkeypatch, capsys):
+    """A run with an odd name: evaluated on its photos, trained without objectives, and compared on one page."""
+    import fastaugself.cli.main as command_line
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cache").mkdir()
+    monkeypatch.setenv("FASTAUGSELF_CACHE", str(tmp_path / "cache"))
+    run = Path("my runs/first")
+    page = written(train(config(beton, run, max_steps=2)))
+    (evaluate,) = commands_of(page, "Evaluate the features")
+    assert evaluate[:3] == ["fastaugself", "eval", "knn"] and str(beton) in evaluate
+    command_line.main([*evaluate[1:], "--device", "cpu"])
+    printed = capsys.readouterr().out
+    assert "first  " in printed and "random-first" in printed
+    pretrain, report_both = commands_of(page, "Compare with another run")
+    assert pretrain[:3] == ["fastaugself", "pretrain", "imagenet_moco_augself"]
+    assert command_line.pretrain_command(pretrain[2:]) == 0
+    baseline = json.loads(Path("my runs/first-baseline/config.json").read_text())
+    assert (baseline["augself"]["crop"], baseline["augself"]["color"], baseline["max_steps"]) == (0, 0, 2)
+    command_line.main(report_both[1:])
+    assert "2 runs compared" in Path("comparison.html").read_text()
+    assert "--data.val" not in page.split('id="next"')[1].split("Configuration and")[0]
+
+
+def test_data_val_is_named_where_there_was_none(beton, tmp_path):
+    plain = Data(train=beton, source="native", workers=1)
+    page = written(train(config(beton, tmp_path / "run", data=plain, max_steps=1)))
+    (command,) = commands_of(page, "Check the features during training")
+    assert command[command.index("--data.val") + 1] == "path/to/val"
+    options = command[command.index("--from") :]
+    options[options.index("path/to/val")] = str(beton)
+    recipe, presets, _ = open_recipe(ROOT / "recipes/imagenet_moco_augself.py")
+    assert parse(recipe, presets, options).data.val == beton
+
+
+def test_validation_photos_beside_the_training_photos_are_proposed(tmp_path):
+    for name in ("train", "val"):
+        (tmp_path / name).mkdir()
+    made = config(tmp_path / "train", tmp_path / "run", data=Data(train=tmp_path / "train"))
+    assert str(tmp_path / "val") in next_steps_module.validate(made, tmp_path / "run")
+    identity = {"data": {"train": str(tmp_path / "train"), "val": str(tmp_path / "val")}}
+    assert next_steps_module.evaluated_photos(made, identity) == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"augself": AugSelf(crop=0.5, color=0, flip=0.2)}, ["--augself.crop", "0", "--augself.flip", "0"]),
+        ({"augself": AugSelf(crop=0, color=0)}, []),
+        ({"augself": AugSelf(crop=1, color=0, only=True)}, []),
+    ],
+    ids=["two heads", "none", "only"],
+)
+def test_the_baseline_of_a_run_is_without_its_objectives(beton, tmp_path, changes, expected):
+    made = config(beton, tmp_path / "run", **changes)
+    assert next_steps_module.baseline_options(made) == expected
+    said = next_steps_module.compare(made, tmp_path / "run")
+    assert ("--seed 1" in said) == (not expected)
