@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .methods.byol import BYOL as BYOL
     from .methods.moco import MoCo as MoCo
     from .methods.mocov3 import MoCoV3 as MoCoV3
+    from .methods.nnclr import NNCLR as NNCLR
     from .methods.simclr import SimCLR as SimCLR
     from .methods.simsiam import SimSiam as SimSiam
     from .methods.supervised import Supervised as Supervised
@@ -80,6 +81,7 @@ _MODULES = {
     "BYOL": "fastaugself.methods.byol",
     "MoCo": "fastaugself.methods.moco",
     "MoCoV3": "fastaugself.methods.mocov3",
+    "NNCLR": "fastaugself.methods.nnclr",
     "SimCLR": "fastaugself.methods.simclr",
     "SimSiam": "fastaugself.methods.simsiam",
     "Supervised": "fastaugself.methods.supervised",

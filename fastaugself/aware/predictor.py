@@ -1,4 +1,4 @@
-"""Predictors that know the action: BYOL's, SimSiam's or MoCo v3's predictor reads the difference of the parameters.
+"""Predictors that know the action: BYOL's, SimSiam's, NNCLR's or MoCo v3's reads the difference of the parameters.
 
 The baseline of conditional BYOL in seq-JEPA (Ghaemi et al. 2025, arXiv 2505.03176, table 1). With the embedding z_1 and
 the standardised parameters a_1, a_2 of both views:
@@ -31,7 +31,7 @@ INCLUDE = ("blur", "color", "crop", "flip", "grayscale")
 
 @dataclass(frozen=True)
 class ConditionalPredictor:
-    """Conditioning of the predictor on the difference of both views' parameters (BYOL, SimSiam, MoCo v3)."""
+    """Conditioning of the predictor on the difference of both views' parameters (BYOL, SimSiam, NNCLR, MoCo v3)."""
 
     conditioning: Literal["none", "concat"] = "none"
     """How the predictor is conditioned: none, or concatenation to the embedding."""

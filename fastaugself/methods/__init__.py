@@ -8,13 +8,14 @@ from .base import MethodConfig as MethodConfig
 from .byol import BYOL as BYOL
 from .moco import MoCo as MoCo
 from .mocov3 import MoCoV3 as MoCoV3
+from .nnclr import NNCLR as NNCLR
 from .simclr import SimCLR as SimCLR
 from .simsiam import SimSiam as SimSiam
 from .supervised import Supervised as Supervised
 from .swav import SwAV as SwAV
 from .vicreg import VICReg as VICReg
 
-AnyMethod = MoCo | MoCoV3 | SimSiam | SimCLR | BYOL | SwAV | BarlowTwins | VICReg | Supervised
+AnyMethod = MoCo | MoCoV3 | SimSiam | SimCLR | BYOL | SwAV | BarlowTwins | VICReg | NNCLR | Supervised
 
 METHODS: dict[str, type[MethodConfig]] = {
     "moco": MoCo,
@@ -25,6 +26,7 @@ METHODS: dict[str, type[MethodConfig]] = {
     "swav": SwAV,
     "barlow": BarlowTwins,
     "vicreg": VICReg,
+    "nnclr": NNCLR,
     "supervised": Supervised,
 }
 """The options class of each method, by its name in config.json."""

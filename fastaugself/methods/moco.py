@@ -16,6 +16,7 @@ from ..distributed import all_gather, rank, world_size
 from ..errors import UsageError
 from ..models.ema import ema_copy, ema_update
 from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_one
+from .queue import check_queue, enqueue
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,7 @@ class MoCo(MethodConfig):
 
     def check(self, batch_size: int) -> None:
         """Raises UsageError if the queue size is not a multiple of the global batch size."""
-        if self.queue % batch_size:
-            raise UsageError(
-                f"--method.queue {self.queue} must be a multiple of --batch-size {batch_size}; "
-                f"pass --method.queue {max(1, self.queue // batch_size) * batch_size}"
-            )
+        check_queue(self.queue, batch_size)
 
     def build(self, context: BuildContext) -> "MoCoMethod":
         return MoCoMethod(self, context)
@@ -122,10 +119,7 @@ class MoCoMethod(Method):
     @torch.no_grad()
     def update_queue(self, queue_update: tuple[Tensor, ...], progress: float) -> None:
         """Enqueues the keys of all processes."""
-        entries_BE = all_gather(queue_update[0]).to(self.queue_KE.dtype)
-        slots_B = (self.pointer + torch.arange(len(entries_BE), device=entries_BE.device)) % len(self.queue_KE)
-        self.queue_KE.index_copy_(0, slots_B, entries_BE)
-        self.pointer.add_(len(entries_BE)).remainder_(len(self.queue_KE))
+        enqueue(self.queue_KE, self.pointer, queue_update[0])
         if self.config.shuffle:
             self.shuffles.add_(1)
 

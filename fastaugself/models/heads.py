@@ -61,7 +61,7 @@ class Projector(nn.Module):
 
 
 class Predictor(nn.Module):
-    """The two-layer MLP that predicts the embedding of one view from that of the other (BYOL, SimSiam, MoCo v3).
+    """The two-layer MLP that predicts one view's embedding from the other's (BYOL, SimSiam, NNCLR, MoCo v3).
 
     widths, last_norm, sync: as for `mlp`.
     """

@@ -20,7 +20,19 @@ from tiny_aware import (
     views_of,
 )  # fmt: skip
 
-from fastaugself import BYOL, CASSLE, AugSelf, ConditionalPredictor, EquiMod, MoCo, MoCoV3, SimCLR, SimSiam, Supervised
+from fastaugself import (
+    BYOL,
+    CASSLE,
+    NNCLR,
+    AugSelf,
+    ConditionalPredictor,
+    EquiMod,
+    MoCo,
+    MoCoV3,
+    SimCLR,
+    SimSiam,
+    Supervised,
+)
 from fastaugself.aware.base import ViewRequest
 from fastaugself.errors import UsageError
 from fastaugself_kernels import ViewPolicy, descriptors
@@ -117,6 +129,7 @@ def test_what_cannot_work_is_refused():
 PREDICTED = {
     "simsiam": SimSiam(dim=16, predictor_hidden=8),
     "byol": BYOL(dim=8, hidden=16, predictor_hidden=16),
+    "nnclr": NNCLR(queue=32, dim=8, hidden=16, predictor_hidden=16),
     "mocov3": MoCoV3(dim=8, hidden=16),
 }
 

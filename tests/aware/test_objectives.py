@@ -14,7 +14,20 @@ import torch
 from syncs import counted_syncs
 from tiny_aware import BACKBONES, OBJECTIVES, OFF, config_of, learner_of, step_of, views_of
 
-from fastaugself import BYOL, CASSLE, BarlowTwins, MoCo, MoCoV3, SimCLR, SimSiam, Supervised, SwAV, VICReg, list_aware
+from fastaugself import (
+    BYOL,
+    CASSLE,
+    NNCLR,
+    BarlowTwins,
+    MoCo,
+    MoCoV3,
+    SimCLR,
+    SimSiam,
+    Supervised,
+    SwAV,
+    VICReg,
+    list_aware,
+)
 from fastaugself.aware import AWARE, CONDITIONS
 from fastaugself.config.serialize import from_dict, to_dict
 from fastaugself.errors import UsageError
@@ -29,6 +42,7 @@ METHODS = {
     "swav": SwAV(dim=8, hidden=16, prototypes=6, freeze_steps=0),
     "barlow": BarlowTwins(dim=16),
     "vicreg": VICReg(dim=16),
+    "nnclr": NNCLR(queue=32, dim=8, hidden=16, predictor_hidden=16),
     "supervised": Supervised(),
 }
 

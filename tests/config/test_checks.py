@@ -7,6 +7,7 @@ import pytest
 from fastaugself import (
     BYOL,
     CASSLE,
+    NNCLR,
     Augment,
     AugSelf,
     Backbone,
@@ -50,7 +51,7 @@ REFUSED = [
     (Supervised(), [*CONCAT], ["--cassle.conditioning concat", "no projector", "--cassle.conditioning none"]),
     *[
         (method, ["--num-local-crops", "6"], ["--num-local-crops 6", method.title, "--num-local-crops 0"])
-        for method in (MoCo(), MoCoV3(), SimSiam(), SimCLR(), BYOL(), BarlowTwins(), Supervised())
+        for method in (MoCo(), MoCoV3(), SimSiam(), SimCLR(), BYOL(), BarlowTwins(), NNCLR(), Supervised())
     ],
     (SwAV(), ["--num-local-crops", "-1"], ["--num-local-crops must be at least 0, got -1"]),
     (
@@ -84,6 +85,8 @@ REFUSED = [
     (SwAV(), ["--method.freeze-steps", "-1"], ["--method.freeze-steps"]),
     (BarlowTwins(), ["--method.redundancy", "-1"], ["--method.redundancy"]),
     *[(VICReg(), [f"--method.{name}", "-1"], [f"--method.{name}"]) for name in ("invariance", "variance", "dim")],
+    (NNCLR(queue=1000), [], ["--method.queue 1000", "--batch-size 256", "--method.queue 768"]),
+    (NNCLR(), ["--method.temperature", "0"], ["--method.temperature", "above 0"]),
     (Supervised(), ["--method.label-smoothing", "2"], ["--method.label-smoothing"]),
     (MoCo(), ["--backbone.name", "timm:vit_small_patch16_224", "--backbone.width", "32"], ["--backbone.width"]),
     (MoCo(), ["--backbone.freeze-patch-embed"], ["--backbone.freeze-patch-embed", "resnet50"]),

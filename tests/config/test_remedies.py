@@ -10,6 +10,7 @@ from tiny_runs import config as tiny_config
 
 from fastaugself import (
     BYOL,
+    NNCLR,
     Backbone,
     BarlowTwins,
     MoCo,
@@ -75,7 +76,7 @@ REFUSED = [
     ],
     # config/checks.py
     (MoCo(), "--data.source ffcv --data.decode nvimgcodec"),
-    *[(method, "--accumulate 2") for method in (SimCLR(), BarlowTwins(), VICReg(), SwAV(), MoCoV3())],
+    *[(method, "--accumulate 2") for method in (SimCLR(), BarlowTwins(), VICReg(), NNCLR(), SwAV(), MoCoV3())],
     (MoCo(), f"--accumulate 2 {SOLARIZED}"),
     (MoCo(), "--accumulate 3"),
     (MoCo(), "--accumulate 200"),
@@ -137,6 +138,7 @@ REFUSED = [
     ],
     *[(BarlowTwins(), f"--method.{option}") for option in ("redundancy -1", "dim 0")],
     *[(VICReg(), f"--method.{option}") for option in ("dim 0", "invariance -1", "variance 0", "covariance -1")],
+    *[(NNCLR(), f"--method.{option}") for option in ("queue 1000", "temperature 0", "predictor-hidden 0")],
     (Supervised(), "--method.label-smoothing 2"),
     # aware
     (MoCo(), "--augself.crop -1"),

@@ -3,7 +3,19 @@
 import torch
 
 from fastaugself.aware.cassle import CASSLE, projector_type
-from fastaugself.methods import BYOL, METHODS, BarlowTwins, MoCo, MoCoV3, SimCLR, SimSiam, Supervised, SwAV, VICReg
+from fastaugself.methods import (
+    BYOL,
+    METHODS,
+    NNCLR,
+    BarlowTwins,
+    MoCo,
+    MoCoV3,
+    SimCLR,
+    SimSiam,
+    Supervised,
+    SwAV,
+    VICReg,
+)
 from fastaugself.methods.base import BuildContext, Views
 from fastaugself.models.build import Backbone, build_backbone
 
@@ -16,6 +28,7 @@ SMALL = {
     "swav": SwAV(dim=16, hidden=32, prototypes=12, freeze_steps=2),
     "barlow": BarlowTwins(dim=32),
     "vicreg": VICReg(dim=32),
+    "nnclr": NNCLR(queue=24, dim=16, hidden=32, predictor_hidden=32),
     "supervised": Supervised(),
 }
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from fastaugself import (
     BYOL,
     CASSLE,
+    NNCLR,
     AugSelf,
     BarlowTwins,
     MoCo,
@@ -35,6 +36,7 @@ METHODS = {
     "mocov3": MoCoV3(dim=8, hidden=16),
     "barlow": BarlowTwins(dim=16),
     "vicreg": VICReg(dim=16),
+    "nnclr": NNCLR(queue=32, dim=8, hidden=16, predictor_hidden=16),
     "swav": SwAV(dim=8, hidden=16, prototypes=6, freeze_steps=2, queue=0),
     "supervised": Supervised(),
 }

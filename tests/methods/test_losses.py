@@ -13,7 +13,7 @@ from method_cases import SMALL, build, views
 
 from fastaugself.aware.cassle import CASSLE, PUBLISHED, ConditionedProjector
 from fastaugself.errors import UsageError
-from fastaugself.methods import BYOL, METHODS, BarlowTwins, MoCo, MoCoV3, SimCLR, SimSiam, SwAV, VICReg
+from fastaugself.methods import BYOL, METHODS, NNCLR, BarlowTwins, MoCo, MoCoV3, SimCLR, SimSiam, SwAV, VICReg
 from fastaugself.methods.barlow import redundancy_loss
 from fastaugself.methods.base import BuildContext
 from fastaugself.methods.simclr import nt_xent
@@ -209,6 +209,7 @@ def test_swav_freezes_prototypes_then_normalises_them_and_fills_its_queue():
         (BYOL(), [(64, 4096), (4096, 256)]),
         (SwAV(), [(64, 2048), (2048, 128)]),
         (BarlowTwins(), [(64, 8192), (8192, 8192), (8192, 8192)]),
+        (NNCLR(), [(64, 2048), (2048, 2048), (2048, 256)]),
         (VICReg(), [(64, 8192), (8192, 8192), (8192, 8192)]),
         (MoCoV3(projector_layers=3), [(64, 4096), (4096, 4096), (4096, 256)]),
     ],
@@ -222,7 +223,7 @@ def test_projectors_have_the_published_shapes(config, widths):
     assert [(m.in_features, m.out_features) for m in linear] == widths
 
 
-CONDITIONED = ["moco", "mocov3", "simsiam", "simclr", "byol", "swav", "barlow", "vicreg"]
+CONDITIONED = ["moco", "mocov3", "simsiam", "simclr", "byol", "swav", "barlow", "vicreg", "nnclr"]
 
 
 @pytest.mark.parametrize("name", CONDITIONED)
@@ -297,6 +298,7 @@ from fastaugself.methods.barlow import redundancy_loss
 from fastaugself.methods.base import BuildContext, Views
 from fastaugself.aware.cassle import CASSLE
 from fastaugself.methods.mocov3 import contrastive_loss
+from fastaugself.methods.nnclr import NNCLR, neighbour_loss
 from fastaugself.methods.simclr import nt_xent
 from fastaugself.methods.swav import SwAV, sinkhorn
 from fastaugself.methods.vicreg import vicreg_terms
@@ -309,6 +311,7 @@ for name, loss in {
     "simclr": lambda a, b: nt_xent(F.normalize(a, dim=1), F.normalize(b, dim=1), 0.2, gather=True),
     "barlow": lambda a, b: redundancy_loss(a, b, 0.0051),
     "mocov3": lambda a, b: contrastive_loss(a, b, 0.2),
+    "nnclr": lambda a, b: neighbour_loss(F.normalize(a, dim=1), b, 0.2),
     "vicreg": lambda a, b: sum(vicreg_terms([a, b])),
     "vicreg, wide": lambda a, b: sum(vicreg_terms([torch.cat([a, a * b], 1), torch.cat([b, a.square()], 1)])),
 }.items():
@@ -326,6 +329,13 @@ for step in range(4):  # the queue is full after two
     method.update_ema(0.5)
     method.update_queue(output.queue_update, 0.5)
 results["swav queue"] = (output.loss.detach(), method.queue_2LE)
+torch.manual_seed(0)
+method = NNCLR(dim=6, hidden=8, predictor_hidden=8, queue=16).build(BuildContext(Identity(), 6, sync=True))
+for step in range(4):
+    x = torch.stack([z1.roll(step, 0), z2.roll(step, 1)]).chunk(world, 1)[rank]
+    output = method(Views(x, torch.zeros(8 // world).long()))
+    method.update_queue(output.queue_update, 0.5)
+results["nnclr queue"] = (output.loss.detach(), method.queue_KE)
 torch.save(results, f"{folder}/{world}-{rank}.pt")
 dist.destroy_process_group()
 """
@@ -343,19 +353,19 @@ def test_losses_over_processes_equal_the_loss_of_the_whole_batch(world, tmp_path
         processes = [subprocess.Popen([*command, str(rank), str(size)]) for rank in range(size)]
         assert [process.wait(timeout=120) for process in processes] == [0] * size
         results[size] = [torch.load(tmp_path / f"{size}-{rank}.pt") for rank in range(size)]
-    for name in ("simclr", "barlow", "mocov3", "vicreg", "vicreg, wide"):
+    for name in ("simclr", "barlow", "mocov3", "nnclr", "vicreg", "vicreg, wide"):
         whole, parts = results[1][0][name], [part[name] for part in results[world]]
         torch.testing.assert_close(sum(part[0] for part in parts) / world, whole[0], atol=1e-5, rtol=1e-5)
         for i in (1, 2):
             if whole[i] is not None:
                 torch.testing.assert_close(torch.cat([part[i] for part in parts]), whole[i], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(torch.cat([part["swav"] for part in results[world]]), results[1][0]["swav"])
-    loss, queue = results[1][0]["swav queue"]
-    torch.testing.assert_close(
-        sum(part["swav queue"][0] for part in results[world]) / world, loss, atol=1e-5, rtol=1e-5
-    )
-    for part in results[world]:  # each process holds the whole queue, in the order of the global batch
-        torch.testing.assert_close(part["swav queue"][1], queue, atol=1e-5, rtol=1e-5)
+    for name in ("swav queue", "nnclr queue"):
+        loss, queue = results[1][0][name]
+        parts = [part[name] for part in results[world]]
+        torch.testing.assert_close(sum(part[0] for part in parts) / world, loss, atol=1e-5, rtol=1e-5)
+        for part in parts:  # each process holds the whole queue, in the order of the global batch
+            torch.testing.assert_close(part[1], queue, atol=1e-5, rtol=1e-5)
 
 
 def expected_loss(name, m, batch):
@@ -391,6 +401,11 @@ def expected_loss(name, m, batch):
         c = z[0].T @ z[1] / len(z[0])
         eye = torch.eye(len(c), dtype=c.dtype)
         return ((c - eye).square() * (eye + 0.0051 * (1 - eye))).sum()
+    if name == "nnclr":
+        with torch.no_grad():
+            n = [m.queue_KE[(F.normalize(a, dim=1) @ m.queue_KE.T).argmax(1)] for a in z]
+        p = [F.normalize(m.predictor(a), dim=1) for a in z]
+        return sum(-(n[i] @ p[1 - i].T / 0.1).log_softmax(1).diagonal().mean() for i in (0, 1)) / 2
     if name == "vicreg":
         C = [torch.cov(a.T) for a in z]
         hinge = [(1 - (c.diagonal() + 1e-4).sqrt()).clamp(min=0).mean() for c in C]
