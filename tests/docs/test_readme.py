@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from fastaugself import Backbone
+from fastaugself import Backbone, list_aware, list_methods
 from fastaugself.cli.main import main as cli
 from fastaugself.cli.pretrain import option_names, parse, with_objectives
-from fastaugself.cli.recipe_file import open_recipe
+from fastaugself.cli.recipe_file import find_recipe, open_recipe
 from fastaugself.config.serialize import to_dict
 from fastaugself.models.build import build_backbone
 from fastaugself.views.command import write_views
@@ -43,12 +43,21 @@ def ids(values):
 # --- code -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("code", PYTHON, ids=[re.findall(r"import (\w+)", text)[-1] for text in PYTHON])
-def test_every_block_of_python_runs(code):
-    scope = {}
-    exec(compile(code, "README.md", "exec"), scope)
-    assert scope["params"].shape == (2, 8, 16) and scope["views"].shape == (2, 8, 3, 224, 224)
-    assert scope["targets"].crop_B4.shape == (8, 4)
+def test_every_block_of_python_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    trained, kernels = {}, {}
+    exec(compile(PYTHON[0], "README.md", "exec"), trained)
+    assert trained["run"].step == 16 and trained["encoder"].num_features == 256
+    assert trained["run"].evaluations()[-1]["step"] == 16 and len(trained["loader"]) == 64
+    exec(compile(PYTHON[1], "README.md", "exec"), kernels)
+    assert kernels["params"].shape == (2, 8, 16) and kernels["views"].shape == (2, 8, 3, 224, 224)
+    assert kernels["targets"].crop_B4.shape == (8, 4)
+
+
+def test_the_numbers_of_methods_are_those_that_there_are():
+    (base,) = re.findall(r"^\| base methods \|.*\| (\d+) \|$", README, re.MULTILINE)
+    (aware,) = re.findall(r"^\| methods that learn from the parameters \|.*\| (\d+) \|$", README, re.MULTILINE)
+    assert (int(base), int(aware)) == (len(list_methods()), len(list_aware()))
 
 
 @pytest.mark.usefixtures("torchvision")
@@ -71,7 +80,7 @@ def test_the_page_it_points_to_loads_an_export_into_torchvision(tmp_path, monkey
 
 
 def test_there_are_python_blocks_and_commands_to_check():
-    assert len(PYTHON) == 1 and len(commands()) >= 10
+    assert len(PYTHON) == 2 and len(commands()) >= 10
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------
@@ -85,8 +94,11 @@ def test_every_command_exists_with_its_options(words, capsys, monkeypatch):
         targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert all(word in targets or re.fullmatch(r"[A-Z]+=.*", word) for word in words[1:])
     elif words[0] == "pip":
-        assert words[1:] == ["install", "-e", "."]
+        assert words[1:] == ["install", "."]
     elif words[0] == "fastaugself":
+        if words[1] == "pretrain":
+            find_recipe(words[2])
+            return
         command = words[1:3] if words[1] == "eval" else words[1:2]
         helped = help_of(*command, capsys=capsys)
         for word in words[2:]:
