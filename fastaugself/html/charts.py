@@ -39,54 +39,80 @@ def line_chart(
     if not points:
         raise ValueError(f"the curve of {name} has no finite point")
     last = points[-1][1]
-    points = _thin(points)
+    points = thin(points)
     values = [b for _, b in points] + [level.value for level in levels] + [v for v in (low, high) if v is not None]
-    ticks = _ticks(min(values), max(values))
-    bottom, top = min(ticks[0], min(values)), max(ticks[-1], max(values))
-    x_ticks = [t for t in _ticks(0.0, points[-1][0], count=5, steps=(1, 2, 5, 10)) if t <= points[-1][0] * 1.001]
-    x_end = points[-1][0] or 1.0
-
-    def at_x(value: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * value / x_end
-
-    def at_y(value: float) -> float:
-        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - bottom) / (top - bottom)
-
-    right, base = WIDTH - RIGHT, HEIGHT - BOTTOM
-    parts = []
-    for tick in ticks:
-        parts.append(_across("grid", right, at_y(tick)))
-        parts.append(_text(LEFT - 7, at_y(tick) + 4, _number(tick, ticks), "end"))
-    parts.append(_across("axis", right, base))
-    parts += [_text(at_x(tick), base + 16, _number(tick, x_ticks), "middle") for tick in x_ticks]
-    parts.append(_text(WIDTH, base + 16, x_label, "end"))
-    parts += [_across("reference", right, at_y(level.value)) for level in levels]
-    end_x, end_y = at_x(points[-1][0]), at_y(points[-1][1])
-    curve = " ".join(f"{at_x(a):.1f},{at_y(b):.1f}" for a, b in points)
-    parts.append(f'<polyline class="line" points="{curve}"/>')
-    parts.append(f'<circle class="dot" cx="{end_x:.1f}" cy="{end_y:.1f}" r="3"/>')
-    drawn = [(at_x(a), at_y(b)) for a, b in points]
+    axes = Axes(points[-1][0], values, x_label)
+    parts = axes.parts + [_across("reference", axes.y(level.value)) for level in levels]
+    drawn = [(axes.x(a), axes.y(b)) for a, b in points]
+    parts += curve(drawn)
     for level in levels:
-        x_text, y_text, anchor = _free_spot(drawn, at_y(level.value), 5.7 * len(level.label), right)
-        parts.append(_text(x_text, y_text, level.label, anchor, "level halo"))
-    text = _short(last) if abs(last) > 0.002 * (top - bottom) else "0"
-    parts.append(_text(end_x + 7, end_y + 4, text, "start", "value"))
-    label = f"{name}: {_short(points[0][1])} at the start, {text} at the end"
+        x_text, y_text, anchor = _free_spot(drawn, axes.y(level.value), 5.7 * len(level.label), WIDTH - RIGHT)
+        parts.append(text_at(x_text, y_text, level.label, anchor, "level halo"))
+    said = axes.said(last)
+    parts.append(text_at(drawn[-1][0] + 7, drawn[-1][1] + 4, said, "start", "value"))
+    return svg(parts, f"{name}: {_short(points[0][1])} at the start, {said} at the end")
+
+
+class Axes:
+    """The axes of a chart with round ticks. parts: their SVG. x, y: positions of values in the drawing.
+
+    x_end: the last x; the first is 0. values: y values that the axis must include.
+    """
+
+    def __init__(self, x_end: float, values: Sequence[float], x_label: str) -> None:
+        ticks = _ticks(min(values), max(values))
+        self._bottom, self._top = min(ticks[0], min(values)), max(ticks[-1], max(values))
+        self._x_end = x_end or 1.0
+        x_ticks = [t for t in _ticks(0.0, x_end, count=5, steps=(1, 2, 5, 10)) if t <= x_end * 1.001]
+        base = HEIGHT - BOTTOM
+        self.parts = []
+        for tick in ticks:
+            self.parts.append(_across("grid", self.y(tick)))
+            self.parts.append(text_at(LEFT - 7, self.y(tick) + 4, _number(tick, ticks), "end"))
+        self.parts.append(_across("axis", base))
+        self.parts += [text_at(self.x(tick), base + 16, _number(tick, x_ticks), "middle") for tick in x_ticks]
+        self.parts.append(text_at(WIDTH, base + 16, x_label, "end"))
+
+    def x(self, value: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * value / self._x_end
+
+    def y(self, value: float) -> float:
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - self._bottom) / (self._top - self._bottom)
+
+    def said(self, value: float) -> str:
+        """A value of a curve as text."""
+        return _short(value) if abs(value) > 0.002 * (self._top - self._bottom) else "0"
+
+
+def curve(drawn: Sequence[tuple[float, float]], series: str = "") -> list[str]:
+    """A line through drawn points and a dot at its end. series: further class of both."""
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in drawn)
+    x, y = drawn[-1]
+    return [
+        f'<polyline class="{f"line {series}".strip()}" points="{line}"/>',
+        f'<circle class="{f"dot {series}".strip()}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>',
+    ]
+
+
+def svg(parts: Sequence[str], label: str) -> str:
+    """A chart of these parts. label: for screen readers."""
     return (
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">'
         f"{''.join(parts)}</svg>"
     )
 
 
-def _across(name: str, right: float, y: float) -> str:
-    return f'<line class="{name}" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>'
+def _across(name: str, y: float) -> str:
+    return f'<line class="{name}" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
 
 
-def _text(x: float, y: float, text: str, anchor: str, name: str = "tick") -> str:
+def text_at(x: float, y: float, text: str, anchor: str, name: str = "tick") -> str:
+    """Text at a place. anchor: the part of it that is there (start, middle, end). name: its class."""
     return f'<text class="{name}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+def thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """At most `MAX_POINTS` points: averages of groups of neighbours."""
     run = -(-len(points) // MAX_POINTS)
     if run == 1:
         return points

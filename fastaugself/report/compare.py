@@ -5,20 +5,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..aware import AWARE
 from ..errors import RunError, UsageError
 from ..files import check_outputs, replace_file, utf8
-from ..html.charts import line_chart
+from ..html.overlay import Curve, legend, overlay_chart
 from ..html.page import escape, page
 from ..runs.folder import read_config
 from ..runs.records import final_mean, flat, is_number, read_lines, without_stub
 from .reopen import reopen
 from .report import write_report
+from .text import factor_title, loss_title, metric_title
 
 NAMES = {
-    "loss": "total loss", "loss_ssl": "loss of the method", "loss_crop": "AugSelf crop loss",
-    "loss_color": "AugSelf color loss", "feature_std": "feature std", "knn": "k-NN accuracy",
-    "linear": "linear probe", "rankme": "effective rank", "pairs_per_s": "pairs/s",
+    "loss": "Total loss", "loss_ssl": "Loss of the method", "knn": "k-NN accuracy", "linear": "Linear probe",
+    "rankme": "Effective rank", "feature_std": "Feature std", "pairs_per_s": "Speed, pairs/s",
 }  # fmt: skip
+CHECKS = ("knn", "linear", "rankme")  # the names in evaluations.jsonl, beside those that begin with r2_
 UNINTERESTING = ("run", "log.", "checkpoint.", "data.workers")  # options that do not affect the result
 
 
@@ -71,9 +73,25 @@ def read_run(run: Path) -> Run:
     return Run(str(run), options, read_lines(run / "metrics.jsonl"), read_lines(run / "evaluations.jsonl"))
 
 
+def compared(runs: Sequence[Run]) -> dict[str, str]:
+    """The titles of the metrics and checks that are compared: `NAMES`, all losses, probes, and objectives' metrics."""
+    found = dict.fromkeys(name for run in runs for record in (*run.metrics, *run.evaluations) for name in record)
+    losses, probes, others = {}, {}, {}
+    for name in found:
+        if name.startswith("loss_"):
+            losses[name] = loss_title(name.removeprefix("loss_"), long=True)
+        elif name.startswith("r2_"):
+            probes[name] = factor_title(name)
+        elif name.partition("_")[0] in AWARE:
+            others[name] = metric_title(name)
+    first = {"loss": "", "loss_ssl": "", **losses, "knn": "", "linear": "", **probes, **others}
+    return {name: NAMES.get(name) or first[name] for name in (*first, *NAMES)}
+
+
 def comparison(runs: Sequence[Run]) -> str:
     """HTML of a comparison: options that differ, final values, and curves on common axes."""
     columns = "".join(f"<th>{escape(run.name)}</th>" for run in runs)
+    numbers = columns.replace("<th>", '<th class="number">')
     options = sorted({name for run in runs for name in run.options if not name.startswith(UNINTERESTING)})
     rows = []
     for name in options:
@@ -82,41 +100,44 @@ def comparison(runs: Sequence[Run]) -> str:
             cells = "".join(f"<td>{escape(value)}</td>" for value in values)
             rows.append(f"<tr><td><code>{escape(name)}</code></td>{cells}</tr>")
     different = f"<tr><th>option</th>{columns}</tr>{''.join(rows)}" if rows else ""
+    names = compared(runs)
     return (
-        f'<p class="eyebrow">fastaugself report</p>\n<h1>{len(runs)} runs compared</h1>\n<h2>Options that differ</h2>\n'
+        f'<p class="eyebrow">fastaugself report</p>\n<h1>{len(runs)} runs compared</h1>\n'
+        "<h2>Options that differ</h2>\n"
         + (f'<div class="scroll"><table>{different}</table></div>' if rows else "<p>None that affects the result.</p>")
         + "\n<h2>Final values</h2>\n"
-        + f'<div class="scroll"><table><tr><th></th>{columns}</tr>{_final_values(runs)}</table></div>'
-        + '\n<p class="note">Losses and speed are means over the last tenth of the steps; k-NN accuracy, linear '
-        "probe and effective rank are from the last evaluation.</p>"
-        + f"\n<h2>Curves</h2>\n{''.join(_curves(runs, key, name) for key, name in NAMES.items())}"
+        + f'<div class="scroll"><table><tr><th></th>{numbers}</tr>{_final_values(runs, names)}</table></div>'
+        + '\n<p class="note">Losses and speed are means over the last tenth of the steps; k-NN accuracy, probes and '
+        "effective rank are from the last evaluation, with the value before training below.</p>"
+        + f"\n<h2>Curves</h2>\n{legend([run.name for run in runs])}\n"
+        + f'<div class="charts">{"".join(_curves(runs, key, name) for key, name in names.items())}</div>'
     )
 
 
-def _final_values(runs: Sequence[Run]) -> str:
+def _final_values(runs: Sequence[Run], names: dict[str, str]) -> str:
     """One table row per metric."""
     steps = "".join(f'<td class="number">{run.metrics[-1]["step"] if run.metrics else 0:,}</td>' for run in runs)
     rows = [f"<tr><td>steps</td>{steps}</tr>"]
-    for key, name in NAMES.items():
+    for key, name in names.items():
         points = [run.points(key) for run in runs]
         if any(points):
-            is_evaluation = key in ("knn", "linear", "rankme")
-            ends = [None if not p else p[-1][1] if is_evaluation else final_mean(p) for p in points]
-            cells = "".join(f'<td class="number">{"" if end is None else f"{end:.4g}"}</td>' for end in ends)
+            cells = "".join(f'<td class="number">{_final(key, p)}</td>' for p in points)
             rows.append(f"<tr><td>{escape(name)}</td>{cells}</tr>")
     return "".join(rows)
 
 
-def _curves(runs: Sequence[Run], key: str, name: str) -> str:
-    """The curves of one metric: one chart per run, all with the same y range."""
-    drawn = [(run, run.points(key)) for run in runs]
-    values = [value for _, points in drawn for _, value in points]
-    if not values:
+def _final(key: str, points: Sequence[tuple[int, float]]) -> str:
+    """The final value of a metric; for checks of the features, also that before training."""
+    if not points:
         return ""
-    figures = []
-    for run, points in drawn:
-        if points:
-            x, y = zip(*points, strict=True)
-            svg = line_chart(x, y, name=f"{name} of {run.name}", x_label="step", low=min(values), high=max(values))
-            figures.append(f"<figure><h3>{escape(name)}</h3>{svg}<figcaption>{escape(run.name)}</figcaption></figure>")
-    return f'<div class="charts">{"".join(figures)}</div>'
+    if key not in CHECKS and not key.startswith("r2_"):
+        return f"{final_mean(list(points)):.4g}"
+    (first, before), (last, value) = points[0], points[-1]
+    return f"{value:.4g}" + (f"<br><small>from\N{NO-BREAK SPACE}{before:.4g}</small>" if first == 0 < last else "")
+
+
+def _curves(runs: Sequence[Run], key: str, name: str) -> str:
+    """The curves of one metric in one figure; empty if no run has it."""
+    curves = [Curve(run.name, points, i) for i, run in enumerate(runs) if (points := run.points(key))]
+    svg = overlay_chart(curves, name=name, x_label="step") if curves else ""
+    return f"<figure><h3>{escape(name)}</h3>{svg}</figure>" if svg else ""

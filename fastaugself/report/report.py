@@ -21,7 +21,7 @@ from ..training.trainer import Trainer
 from .heads import predictions_html
 from .next_steps import next_steps
 from .predictions import evaluate_heads
-from .text import base_method, caveats, compare, loss_title, method_name, metric_title, pretty
+from .text import base_method, caveats, compare, factor_title, loss_title, method_name, metric_title, pretty
 from .words import HEADS
 
 log = logging.getLogger(__name__)
@@ -53,11 +53,6 @@ def _name(photos: Photos | None) -> str:
     """The file name of a data set; of several files, the first and the number of the others."""
     files = photos if isinstance(photos, tuple) else (photos,)
     return Path(str(files[0])).name + (f" and {len(files) - 1} more" if len(files) > 1 else "")
-
-
-def _factor(name: str) -> str:
-    """The title of the probe of a known factor of the photos."""
-    return "Probe of " + name.removeprefix("r2_").replace("_", " ").replace("centre", "the crop's centre")
 
 
 class Report:
@@ -241,7 +236,7 @@ class Report:
         charts.append(self._chart("rankme", "Effective rank", note, low=1.0))
         for name in sorted({name for e in self.evaluations for name in e if name.startswith("r2_")}):
             note = "R² of a linear regression from the frozen features; predicting the mean gives 0."
-            charts.append(self._chart(name, _factor(name), note, [Level(0.0, "predicting the mean")], high=1.0))
+            charts.append(self._chart(name, factor_title(name), note, [Level(0.0, "predicting the mean")], high=1.0))
         return (
             '<h2>Evaluations during training</h2>\n<p class="lead">On features of the central square crop of each '
             f"photo, without augmentation.</p>\n{self._worse()}"
@@ -250,7 +245,10 @@ class Report:
 
     def _worse(self) -> str:
         """A sentence for each check that ended below its value before training."""
-        names = {**PROBES, **{name: _factor(name) for e in self.evaluations for name in e if name.startswith("r2_")}}
+        names = {
+            **PROBES,
+            **{name: factor_title(name) for e in self.evaluations for name in e if name.startswith("r2_")},
+        }
         found = []
         for name, title in names.items():
             before, last = self.first_and_last(name) or (None, 0.0)

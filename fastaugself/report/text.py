@@ -71,6 +71,11 @@ def metric_title(name: str) -> str:
     return f"{title} {detail.replace('_', ' ')}".strip()
 
 
+def factor_title(name: str) -> str:
+    """The title of the probe of a known factor of the photos. name: as in `evaluations.jsonl`, "r2_centre_x"."""
+    return "Probe of " + name.removeprefix("r2_").replace("_", " ").replace("centre", "the crop's centre")
+
+
 def base_method(config: Pretrain) -> str:
     """The name of the base method, for prose."""
     return config.method.title
