@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 PROBES = {"knn": "k-NN accuracy", "linear": "Linear probe"}
 TILES = {**PROBES, "linear": "linear probe"}
+TRAINER_METRICS = ("step", "epoch", "loss", "loss_ssl", "feature_std", "lr", "pairs_per_s", "data_wait", "corrupt")
+"""Metrics of every run, which have charts of their own or none."""
 PUBLISHED = {"color": "0.133", "crop": "0.032"}  # baseline losses of MoCo v2's views; crop: for square photos
 
 
@@ -171,7 +173,7 @@ class Report:
                 note += f" With MoCo v2's views of square photos it is {PUBLISHED[name]}."
             level = Level(baseline, f"baseline {baseline:.3f}")
             charts.append(self._chart("loss_" + name, loss_title(name, long=True), note, [level], low=0.0))
-        for name in sorted({name for m in self.metrics for name in m if name.startswith(tuple(self._prefixes()))}):
+        for name in self._further_metrics():
             charts.append(self._chart(name, metric_title(name), ""))
         note = "Standard deviation of normalised features times sqrt(D): 0 collapsed, 1 uniform (SimSiam, 4.1)."
         charts.append(self._chart("feature_std", "Feature std", note, low=0.0))
@@ -183,9 +185,11 @@ class Report:
             f'in <code>metrics.jsonl</code>.</p>\n<div class="charts">{"".join(charts)}</div>'
         )
 
-    def _prefixes(self) -> list[str]:
-        """Beginnings of the names of the objectives' metrics in `metrics.jsonl`."""
-        return [name + "_" for name in self.config.objectives]
+    def _further_metrics(self) -> list[str]:
+        """Names in `metrics.jsonl` that are drawn for themselves: of the method, of objectives and of callbacks."""
+        drawn = {*TRAINER_METRICS, *("loss_" + name for name in self.baseline)}
+        names = {name: None for m in self.metrics for name, value in m.items() if is_number(value)}
+        return sorted(names.keys() - drawn)
 
     def _method_chart(self) -> str:
         method = self.config.method

@@ -65,10 +65,9 @@ def loss_title(name: str, *, long: bool = False) -> str:
 
 
 def metric_title(name: str) -> str:
-    """The title of a metric of an objective: "E-SSL accuracy" for "essl_accuracy"."""
+    """The title of a metric: "E-SSL accuracy" for "essl_accuracy"; those of no objective have their own name."""
     kind, _, detail = name.partition("_")
-    title = AWARE[kind].title if kind in AWARE else kind
-    return f"{title} {detail.replace('_', ' ')}".strip()
+    return f"{AWARE[kind].title} {detail.replace('_', ' ')}".strip() if kind in AWARE else name
 
 
 def factor_title(name: str) -> str:

@@ -83,7 +83,10 @@ def trained(example, beton, tmp_path_factory):
 def test_it_trains_reports_and_exports(trained):
     lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert len(lines) == 3 and {"loss", "loss_ssl", "loss_crop", "loss_color"} <= lines[0].keys()
-    assert "Alignment and uniformity" in (trained / "report.html").read_text()
+    for line in lines:
+        assert line["loss_ssl"] == pytest.approx(line["alignment"] + line["uniformity"], rel=1e-5)
+    report = (trained / "report.html").read_text()
+    assert "Alignment and uniformity" in report and ">alignment" in report.lower() and ">uniformity" in report.lower()
     assert (trained / "export" / "model.safetensors").exists()
 
 
