@@ -16,6 +16,7 @@ from ..distributed import all_gather, rank, world_size
 from ..errors import UsageError
 from ..models.ema import ema_copy, ema_update
 from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_one
+from .hashing import permutation
 from .queue import check_queue, enqueue
 
 
@@ -122,15 +123,3 @@ class MoCoMethod(Method):
         enqueue(self.queue_KE, self.pointer, queue_update[0])
         if self.config.shuffle:
             self.shuffles.add_(1)
-
-
-def permutation(count: int, number: Tensor) -> Tensor:
-    """Pseudo-random permutation of 0 .. count - 1 [count] int64, the same on every process.
-
-    number: int64 scalar tensor, the index of the permutation. Sorts the positions by a hash (the 64-bit finaliser of
-    MurmurHash3 with signed shifts) on the device of `number`, without host sync.
-    """
-    x = torch.arange(count, device=number.device) + number * count + 1
-    for factor in (-49064778989728563, -4265267296055464877):
-        x = (x ^ (x >> 33)) * factor
-    return torch.argsort(x ^ (x >> 33), stable=True)

@@ -19,6 +19,7 @@ from fastaugself import (
     CASSLE,
     NNCLR,
     BarlowTwins,
+    LeJEPA,
     MoCo,
     MoCoV3,
     SimCLR,
@@ -42,6 +43,7 @@ METHODS = {
     "swav": SwAV(dim=8, hidden=16, prototypes=6, freeze_steps=0),
     "barlow": BarlowTwins(dim=16),
     "vicreg": VICReg(dim=16),
+    "lejepa": LeJEPA(dim=8, hidden=16, directions=8),
     "nnclr": NNCLR(queue=32, dim=8, hidden=16, predictor_hidden=16),
     "supervised": Supervised(),
 }

@@ -13,6 +13,7 @@ from fastaugself import (
     NNCLR,
     Backbone,
     BarlowTwins,
+    LeJEPA,
     MoCo,
     MoCoV3,
     Pretrain,
@@ -76,7 +77,10 @@ REFUSED = [
     ],
     # config/checks.py
     (MoCo(), "--data.source ffcv --data.decode nvimgcodec"),
-    *[(method, "--accumulate 2") for method in (SimCLR(), BarlowTwins(), VICReg(), NNCLR(), SwAV(), MoCoV3())],
+    *[
+        (method, "--accumulate 2")
+        for method in (SimCLR(), BarlowTwins(), VICReg(), NNCLR(), LeJEPA(), SwAV(), MoCoV3())
+    ],
     (MoCo(), f"--accumulate 2 {SOLARIZED}"),
     (MoCo(), "--accumulate 3"),
     (MoCo(), "--accumulate 200"),
@@ -139,6 +143,7 @@ REFUSED = [
     *[(BarlowTwins(), f"--method.{option}") for option in ("redundancy -1", "dim 0")],
     *[(VICReg(), f"--method.{option}") for option in ("dim 0", "invariance -1", "variance 0", "covariance -1")],
     *[(NNCLR(), f"--method.{option}") for option in ("queue 1000", "temperature 0", "predictor-hidden 0")],
+    *[(LeJEPA(), f"--method.{option}") for option in ("weight 0", "weight 1", "directions 0", "knots 1", "limit 0")],
     (Supervised(), "--method.label-smoothing 2"),
     # aware
     (MoCo(), "--augself.crop -1"),

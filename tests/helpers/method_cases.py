@@ -8,6 +8,7 @@ from fastaugself.methods import (
     METHODS,
     NNCLR,
     BarlowTwins,
+    LeJEPA,
     MoCo,
     MoCoV3,
     SimCLR,
@@ -29,6 +30,7 @@ SMALL = {
     "barlow": BarlowTwins(dim=32),
     "vicreg": VICReg(dim=32),
     "nnclr": NNCLR(queue=24, dim=16, hidden=32, predictor_hidden=32),
+    "lejepa": LeJEPA(dim=16, hidden=32, directions=8),
     "supervised": Supervised(),
 }
 

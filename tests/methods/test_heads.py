@@ -12,7 +12,7 @@ from fastaugself import Augment, Pretrain, ViewPolicy
 from fastaugself.aware.cassle import CASSLE, PUBLISHED, ConditionedProjector, projector_type
 from fastaugself.data.ragged import RaggedBatch
 from fastaugself.export.backbone import export_backbone
-from fastaugself.methods import BYOL, NNCLR, BarlowTwins, MoCo, MoCoV3, SimCLR, SimSiam, SwAV, VICReg
+from fastaugself.methods import BYOL, NNCLR, BarlowTwins, LeJEPA, MoCo, MoCoV3, SimCLR, SimSiam, SwAV, VICReg
 from fastaugself.methods.base import BuildContext, Views
 from fastaugself.models.build import Backbone, build_backbone
 from fastaugself.runs.build import build_learner
@@ -52,6 +52,7 @@ PUBLISHED_HEADS = [
     (SwAV(), 2048, "2048-2048 BN R 2048-128+b", ""),
     (BarlowTwins(), 2048, "2048-8192 BN R 8192-8192 BN R 8192-8192 bn", ""),
     (NNCLR(), 2048, "2048-2048 BN R 2048-2048 BN R 2048-256 BN", "256-4096 BN R 4096-256+b"),
+    (LeJEPA(), 2048, "2048-2048 BN R 2048-2048 BN R 2048-64+b", ""),
     (VICReg(), 2048, "2048-8192 BN R 8192-8192 BN R 8192-8192+b", ""),
     (MoCoV3(), 2048, "2048-4096 BN R 4096-256 bn", "256-4096 BN R 4096-256+b"),
     (MoCoV3(projector_layers=3, predictor_norm=True), 384, "384-4096 BN R 4096-4096 BN R 4096-256 bn",

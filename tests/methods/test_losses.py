@@ -13,9 +13,10 @@ from method_cases import SMALL, build, views
 
 from fastaugself.aware.cassle import CASSLE, PUBLISHED, ConditionedProjector
 from fastaugself.errors import UsageError
-from fastaugself.methods import BYOL, METHODS, NNCLR, BarlowTwins, MoCo, MoCoV3, SimCLR, SimSiam, SwAV, VICReg
+from fastaugself.methods import BYOL, METHODS, NNCLR, BarlowTwins, LeJEPA, MoCo, MoCoV3, SimCLR, SimSiam, SwAV, VICReg
 from fastaugself.methods.barlow import redundancy_loss
 from fastaugself.methods.base import BuildContext
+from fastaugself.methods.hashing import normal
 from fastaugself.methods.simclr import nt_xent
 from fastaugself.methods.swav import sinkhorn
 from fastaugself.models.build import Backbone, build_backbone
@@ -210,6 +211,7 @@ def test_swav_freezes_prototypes_then_normalises_them_and_fills_its_queue():
         (SwAV(), [(64, 2048), (2048, 128)]),
         (BarlowTwins(), [(64, 8192), (8192, 8192), (8192, 8192)]),
         (NNCLR(), [(64, 2048), (2048, 2048), (2048, 256)]),
+        (LeJEPA(), [(64, 2048), (2048, 2048), (2048, 64)]),
         (VICReg(), [(64, 8192), (8192, 8192), (8192, 8192)]),
         (MoCoV3(projector_layers=3), [(64, 4096), (4096, 4096), (4096, 256)]),
     ],
@@ -223,7 +225,7 @@ def test_projectors_have_the_published_shapes(config, widths):
     assert [(m.in_features, m.out_features) for m in linear] == widths
 
 
-CONDITIONED = ["moco", "mocov3", "simsiam", "simclr", "byol", "swav", "barlow", "vicreg", "nnclr"]
+CONDITIONED = ["moco", "mocov3", "simsiam", "simclr", "byol", "swav", "barlow", "vicreg", "nnclr", "lejepa"]
 
 
 @pytest.mark.parametrize("name", CONDITIONED)
@@ -297,6 +299,7 @@ from torch.nn import Identity
 from fastaugself.methods.barlow import redundancy_loss
 from fastaugself.methods.base import BuildContext, Views
 from fastaugself.aware.cassle import CASSLE
+from fastaugself.methods.lejepa import sigreg
 from fastaugself.methods.mocov3 import contrastive_loss
 from fastaugself.methods.nnclr import NNCLR, neighbour_loss
 from fastaugself.methods.simclr import nt_xent
@@ -312,6 +315,7 @@ for name, loss in {
     "barlow": lambda a, b: redundancy_loss(a, b, 0.0051),
     "mocov3": lambda a, b: contrastive_loss(a, b, 0.2),
     "nnclr": lambda a, b: neighbour_loss(F.normalize(a, dim=1), b, 0.2),
+    "lejepa": lambda a, b: sigreg(torch.stack([a, b]), torch.eye(6), knots=17, limit=3.0),
     "vicreg": lambda a, b: sum(vicreg_terms([a, b])),
     "vicreg, wide": lambda a, b: sum(vicreg_terms([torch.cat([a, a * b], 1), torch.cat([b, a.square()], 1)])),
 }.items():
@@ -353,7 +357,7 @@ def test_losses_over_processes_equal_the_loss_of_the_whole_batch(world, tmp_path
         processes = [subprocess.Popen([*command, str(rank), str(size)]) for rank in range(size)]
         assert [process.wait(timeout=120) for process in processes] == [0] * size
         results[size] = [torch.load(tmp_path / f"{size}-{rank}.pt") for rank in range(size)]
-    for name in ("simclr", "barlow", "mocov3", "nnclr", "vicreg", "vicreg, wide"):
+    for name in ("simclr", "barlow", "mocov3", "nnclr", "lejepa", "vicreg", "vicreg, wide"):
         whole, parts = results[1][0][name], [part[name] for part in results[world]]
         torch.testing.assert_close(sum(part[0] for part in parts) / world, whole[0], atol=1e-5, rtol=1e-5)
         for i in (1, 2):
@@ -401,6 +405,14 @@ def expected_loss(name, m, batch):
         c = z[0].T @ z[1] / len(z[0])
         eye = torch.eye(len(c), dtype=c.dtype)
         return ((c - eye).square() * (eye + 0.0051 * (1 - eye))).sum()
+    if name == "lejepa":
+        A = F.normalize(normal(8, 16, torch.tensor(0)), dim=1).to(z[0].dtype)
+        t = torch.linspace(0, 3, 17, dtype=A.dtype)
+        phi = torch.exp(-(t**2) / 2)
+        w = phi * torch.tensor([1 / 2, *[1.0] * 15, 1 / 2]) * 2 * 3 / 16
+        angles = [(a @ A.T)[:, :, None] * t for a in z]
+        error = [(x.cos().mean(0) - phi) ** 2 + x.sin().mean(0) ** 2 for x in angles]
+        return 0.98 * (z[0] - z[1]).square().mean() / 4 + 0.02 * len(z[0]) * sum((e @ w).mean() for e in error) / 2
     if name == "nnclr":
         with torch.no_grad():
             n = [m.queue_KE[(F.normalize(a, dim=1) @ m.queue_KE.T).argmax(1)] for a in z]

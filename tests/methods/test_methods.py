@@ -9,7 +9,19 @@ import torch.nn.functional as F
 
 from fastaugself.aware.augself import HEADS, AugSelf, AugSelfLoss
 from fastaugself.config.schema import Augment, Pretrain
-from fastaugself.methods import BYOL, NNCLR, BarlowTwins, MoCo, MoCoV3, SimCLR, SimSiam, Supervised, SwAV, VICReg
+from fastaugself.methods import (
+    BYOL,
+    NNCLR,
+    BarlowTwins,
+    LeJEPA,
+    MoCo,
+    MoCoV3,
+    SimCLR,
+    SimSiam,
+    Supervised,
+    SwAV,
+    VICReg,
+)
 from fastaugself.methods.base import BuildContext, Views
 from fastaugself.models.build import Backbone, build_backbone
 from fastaugself.models.heads import mlp
@@ -218,6 +230,7 @@ METHODS = {
     "swav": SwAV(dim=16, hidden=32, prototypes=12),
     "barlow": BarlowTwins(dim=32),
     "vicreg": VICReg(dim=32),
+    "lejepa": LeJEPA(dim=16, hidden=32, directions=8),
     "nnclr": NNCLR(queue=24, dim=16, hidden=32, predictor_hidden=32),
     "supervised": Supervised(),
 }

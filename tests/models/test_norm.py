@@ -10,11 +10,24 @@ import pytest
 import torch
 from torch import nn
 
-from fastaugself import BYOL, NNCLR, Backbone, BarlowTwins, MoCo, MoCoV3, SimCLR, SimSiam, Supervised, SwAV, VICReg
+from fastaugself import (
+    BYOL,
+    NNCLR,
+    Backbone,
+    BarlowTwins,
+    LeJEPA,
+    MoCo,
+    MoCoV3,
+    SimCLR,
+    SimSiam,
+    Supervised,
+    SwAV,
+    VICReg,
+)
 from fastaugself.errors import UsageError
 from fastaugself.methods.base import BuildContext, Views
 from fastaugself.methods.encoder_only import EncoderOnly
-from fastaugself.methods.moco import permutation
+from fastaugself.methods.hashing import permutation
 from fastaugself.models.build import build_backbone
 from fastaugself.models.norm import (
     BatchNorm1d,
@@ -101,6 +114,7 @@ def test_one_norm_over_all_groups_is_compiled_as_the_norms_one_by_one():
 METHODS = {
     "simsiam": SimSiam(dim=16, predictor_hidden=8), "simclr": SimCLR(dim=8), "byol": BYOL(dim=8, hidden=16),
     "mocov3": MoCoV3(dim=8, hidden=16), "barlow": BarlowTwins(dim=16), "vicreg": VICReg(dim=16),
+    "lejepa": LeJEPA(dim=8, hidden=16, directions=8),
     "nnclr": NNCLR(queue=12, dim=8, hidden=16, predictor_hidden=16),
     "supervised": Supervised(), "swav": SwAV(dim=8, hidden=16, prototypes=6, queue=0), "moco": MoCo(queue=16, dim=8),
 }  # fmt: skip
