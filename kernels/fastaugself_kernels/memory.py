@@ -5,6 +5,7 @@ touching fresh pages takes as long as all the arithmetic of the augmentation. He
 longer referred to is kept for the next tensor of the same size.
 """
 
+import os
 import threading
 import weakref
 from collections import deque
@@ -18,6 +19,8 @@ KEPT = 6  # free blocks that are kept, the latest ones
 
 _free: deque[np.ndarray] = deque()
 _lock = threading.RLock()  # a block can be freed by the garbage collector while this thread is in `_take`
+if hasattr(os, "register_at_fork"):  # or a child could find it held by a thread that it does not have
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 def empty(*shape: int, dtype: torch.dtype) -> Tensor:

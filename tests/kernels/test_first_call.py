@@ -23,8 +23,8 @@ assert views.shape == (2, 3, 3, 16, 16) and q.grad.shape == (2, 4)
 """
 
 
-def run(code):
-    return subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
+def run(code, **options):
+    return subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, **options)
 
 
 def test_the_first_call_does_not_import_the_compiler_of_torch():
@@ -136,6 +136,50 @@ def test_a_folder_that_cannot_be_written_to_is_told_with_the_remedy(use, tmp_pat
     monkeypatch.setenv("NUMBA_CACHE_LOCATOR_CLASSES", "UserProvidedCacheLocator")
     (line,) = told(use(tmp_path / "file"))
     assert line.startswith("compiling the CPU kernels, anew in every process") and "set NUMBA_CACHE_DIR to" in line
+
+
+FORK = """
+import os, signal, threading, time, warnings
+from fastaugself_kernels import memory
+from fastaugself_kernels.numba.compiled import compiled
+
+warnings.simplefilter("ignore")  # Python's own on forks beside threads, which is what this is about
+began, forked = threading.Event(), []
+
+def slow(sources, *, keep):
+    began.set()
+    time.sleep(1)
+    assert not forked
+    import kernel
+    return kernel.make(sources, keep=keep)
+
+def hold():
+    with memory._lock:
+        compiled(slow, "int64(int64)")()
+
+thread = threading.Thread(target=hold)
+thread.start()
+began.wait()
+child = os.fork()
+if not child:
+    signal.alarm(60)
+    import kernel
+    import torch
+    compiled(kernel.make, "int64(int64)")()
+    memory.empty(1 << 20, dtype=torch.float32)
+    os._exit(0)
+forked.append(child)
+thread.join()
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_a_fork_while_a_thread_compiles_leaves_the_child_able_to(use, tmp_path):
+    result = run(
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})" + FORK, env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    )
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import sys
 import threading
 import zlib
@@ -16,6 +17,11 @@ from .. import backends, params, philox
 
 log = logging.getLogger(__name__)
 _compiling = threading.RLock()
+# A fork waits for a thread that compiles: the child would have its locks, numba's too, and nobody to release them.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_compiling.acquire, after_in_parent=_compiling.release, after_in_child=_compiling.release
+    )
 
 
 class Make(Protocol):
