@@ -128,6 +128,8 @@ def _flash(q_BD: Tensor, D: int) -> bool:
 
 def _check(q_BD: Tensor, k_BD: Tensor, queue_KD: Tensor, temperature: float) -> None:
     for name, tensor in (("q_BD", q_BD), ("k_BD", k_BD), ("queue_KD", queue_KD)):
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"{name} must be a tensor, got {type(tensor).__name__}; pass torch.as_tensor({name})")
         if tensor.ndim != 2 or not tensor.is_floating_point():
             raise ValueError(f"{name} must be a matrix of floats, got {tensor.dtype} {list(tensor.shape)}")
         if tensor.device != q_BD.device:

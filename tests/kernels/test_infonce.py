@@ -148,6 +148,7 @@ def test_registration_is_sound():
         ({"q": torch.zeros(0, 8), "k": torch.zeros(0, 8)}, "q_BD is empty"),
         ({"queue": torch.zeros(9, 8, dtype=torch.int64)}, "matrix of floats"),
         ({"q": torch.zeros(8)}, "q_BD must be a matrix"),
+        ({"k": torch.zeros(4, 8).numpy()}, r"k_BD must be a tensor, got ndarray; pass torch.as_tensor\(k_BD\)"),
         ({"queue": torch.zeros(9, 8, device="meta")}, "queue_KD is on meta"),
         ({"k": torch.zeros(4, 8, requires_grad=True)}, r"pass k_BD.detach\(\)"),
         ({"temperature": 0.0}, "temperature must be above 0"),
