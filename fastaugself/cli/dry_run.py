@@ -7,10 +7,11 @@ import torch
 
 from ..aware.learner import Learner
 from ..config.checks import check_photos, check_processes
-from ..config.schema import Pretrain
+from ..config.schema import Photos, Pretrain
 from ..config.serialize import to_dict
+from ..data.classes import Classes, match_classes
 from ..data.dataset import Dataset, is_pattern
-from ..data.demo import DEMO_COUNTS
+from ..data.demo import DEMO_CLASSES, DEMO_COUNTS
 from ..data.inputs import open_samples
 from ..data.inputs.samples import some
 from ..data.ragged import RaggedBatch
@@ -20,7 +21,7 @@ from ..runs.build import build_learner
 from ..training.batch import make_batch
 from ..training.optim import learning_rate
 from ..training.prepare import check_run_folder
-from ..training.setup import check_installation
+from ..training.setup import check_installation, check_labels
 from .doctor import GIB, NEEDS, diagnose, training_bytes
 
 TIMED_SAMPLES = 16  # maximum number of samples that are timed on a CPU
@@ -36,13 +37,18 @@ def plan(config: Pretrain, *, processes: int = 1) -> tuple[str, int]:
     check_processes(config, processes)
     check_installation(config, resolve_device(config.device))
     check_run_folder(config)
-    samples, classes, about = _photos(config)
+    if config.data.train is None:
+        raise UsageError("no training photos; pass --data.train FILE.beton, or --data.train FOLDER")
+    samples, classes, about = _photos(config, config.data.train)
     check_photos(config, processes, samples)
+    if config.data.val is not None:
+        val = _photos(config, config.data.val, val=True)[1]
+        match_classes(classes, val, names=(str(config.data.train), str(config.data.val)))
     steps = samples // config.batch_size
     total = config.epochs * steps
     end = min(total, config.max_steps or total)
     device = resolve_device(config.device)
-    learner = build_learner(config, num_classes=classes, init=config.init)
+    learner = build_learner(config, num_classes=len(classes.names), init=config.init)
     backbone = sum(p.numel() for p in learner.method.backbone.parameters())
     trainable = sum(p.numel() for p in learner.parameters() if p.requires_grad)
     seconds, count = _seconds_per_sample(config, learner, device)
@@ -69,23 +75,26 @@ def plan(config: Pretrain, *, processes: int = 1) -> tuple[str, int]:
     return "\n".join(lines), len(faults)
 
 
-def _photos(config: Pretrain) -> tuple[int, int, str]:
-    """Number of photos, number of classes, and a description of where they are."""
-    train = config.data.train
-    if train is None:
-        raise UsageError("no training photos; pass --data.train FILE.beton, or --data.train FOLDER")
-    if isinstance(train, tuple) or is_pattern(train) or train.is_file():
-        with Dataset(train) as dataset:
-            return len(dataset), len(dataset.classes), f"of {len(dataset.shards)} file(s)"
-    if str(train) == "demo" and not train.exists():
-        return DEMO_COUNTS["train"], 8, "of the demo, which would be written to the run folder"
-    found = open_samples(train)
-    about = f"of {train}, which would be converted to a .beton file next to it"
+def _photos(config: Pretrain, photos: Photos, *, val: bool = False) -> tuple[int, Classes, str]:
+    """Number of photos, their classes, and a description of where they are. val: they are not trained on."""
+    if isinstance(photos, tuple) or is_pattern(photos) or photos.is_file():
+        with Dataset(photos) as dataset:
+            if not val:
+                check_labels(config, dataset)
+            return len(dataset), dataset.known_classes, f"of {len(dataset.shards)} file(s)"
+    if str(photos) == "demo" and not photos.exists():
+        return DEMO_COUNTS["train"], _all(DEMO_CLASSES), "of the demo, which would be written to the run folder"
+    found = open_samples(photos)
+    about = f"of {photos}, which would be converted to a .beton file next to it"
     if found.faults:
         about += f"; training would refuse {len(found.faults)} of them: {some(list(found.faults.values()), 1)}"
     if found.left_out:
         about += f"; {len(found.left_out)} not read, which may be photos: {some(found.left_out)}"
-    return found.count, len(found.classes), about
+    return found.count, _all(found.classes), about
+
+
+def _all(names: list[str]) -> Classes:
+    return Classes(names, list(range(len(names))))
 
 
 def _seconds_per_sample(config: Pretrain, learner: Learner, device: torch.device) -> tuple[float, int]:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from ..errors import UsageError
 from .beton import manifest, sidecar
 from .beton.format import Beton
+from .classes import read_classes
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +39,8 @@ class Dataset:
     these.
 
     Attributes. shards: the open files, in order. num_samples: total number of samples. sizes_N2, labels_N, modes_N: the
-    arrays of Beton, indexed by sample id. classes: class names, indexed by label. name: name of the data set, for
-    messages.
+    arrays of Beton, indexed by sample id, labels as class numbers. classes: class names, indexed by label; those that
+    occur are in known_classes. name: name of the data set, for messages.
 
     Raises UsageError for a pattern without a match, a file named twice, and files whose classes differ; RunError for a
     damaged file.
@@ -60,7 +61,9 @@ class Dataset:
             self._pointers_N: NDArray[np.int64] = self._join("pointers_N")
             self._bytes_N: NDArray[np.int64] = self._join("bytes_N")
             self._check_sizes()
-            self.classes = self._read_classes()
+            self._stored_N = self.labels_N
+            self.known_classes, self.labels_N = read_classes(self.shards, self._stored_N)
+            self.classes = self.known_classes.names
         except BaseException:
             self.close()
             raise
@@ -130,7 +133,7 @@ class Dataset:
     @property
     def fingerprint(self) -> int:
         """CRC-32 of the sizes and labels in order; does not depend on how the samples are divided into files."""
-        return zlib.crc32(self.labels_N.data, zlib.crc32(self.sizes_N2.data))
+        return zlib.crc32(self._stored_N.data, zlib.crc32(self.sizes_N2.data))
 
     @property
     def columns(self) -> dict[str, list[float]]:
@@ -138,25 +141,6 @@ class Dataset:
         parts = [found.columns if (found := sidecar.read(shard)) else {} for shard in self.shards]
         names = [name for name in parts[0] if all(name in part for part in parts)]
         return {name: [value for part in parts for value in part[name]] for name in names}
-
-    def _read_classes(self) -> list[str]:
-        """Class names from the sidecars, indexed by label; without names there, the label numbers as text."""
-        known: tuple[Beton, list[str]] | None = None
-        for shard in self.shards:
-            found = sidecar.read(shard, columns=False)
-            if found is None or not found.classes:
-                continue
-            if known is not None and found.classes != known[1]:
-                raise UsageError(
-                    f"{known[0].path} and {shard.path} disagree about the classes "
-                    f"({sidecar.difference(known[1], found.classes)}): write all files of a data set with the same "
-                    f"classes"
-                )
-            known = shard, found.classes
-        highest = int(self.labels_N.max())
-        if known is not None and len(known[1]) > highest:
-            return known[1]
-        return [str(label) for label in range(highest + 1)]
 
     def close(self) -> None:
         """Closes the files; the arrays stay available."""

@@ -32,6 +32,7 @@ _PHOTOS = (
     ("retina", "skimage", "data/retina.jpg"),
     ("rocket", "skimage", "data/rocket.jpg"),
 )
+DEMO_CLASSES = [name for name, _, _ in _PHOTOS]
 _SPLITS = ("train", "val")
 DEMO_COUNTS = {"train": 4096, "val": 1024}
 _SCALES = (0.35, 0.8)  # crop side as a fraction of the photo's shorter side

@@ -52,9 +52,9 @@ class Loader:
     file. device: the device of the returned batches.
 
     Attributes. name: name of the data set, for messages. num_samples: samples in the data set. batches: batches per
-    epoch on this rank. classes: class names, indexed by label. sizes_N2, labels_N: int32 (height, width) in pixels and
-    int64 label of each sample, by sample id. fingerprint: checksum of these two. source: the reader in use.
-    source_reason: why "auto" did not choose FFCV, "" if it did.
+    epoch on this rank. classes, known_classes: as of Dataset. sizes_N2, labels_N: int32 (height, width) in pixels and
+    int64 label of each sample, by sample id. fingerprint: checksum of these two.
+    source: the reader in use. source_reason: why "auto" did not choose FFCV, "" if it did.
 
     Raises UsageError for invalid arguments and missing packages, RunError for a damaged file, before anything is
     decoded.
@@ -90,7 +90,8 @@ class Loader:
         self._epochs: weakref.WeakSet[Generator[RaggedBatch]] = weakref.WeakSet()
         try:
             data = self._dataset
-            self.name, self.num_samples, self.classes = data.name, data.num_samples, data.classes
+            self.name, self.num_samples = data.name, data.num_samples
+            self.classes, self.known_classes = data.classes, data.known_classes
             self.sizes_N2, self.labels_N, self.fingerprint = data.sizes_N2, data.labels_N, data.fingerprint
             self.batches = num_batches(self.num_samples, batch_size, rank=rank, world=world, drop_last=drop_last)
             if drop_last and not self.batches:

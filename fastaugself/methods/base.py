@@ -14,7 +14,7 @@ from typing import ClassVar, NamedTuple
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from ..models.heads import LastNorm, Predictor, Projector
+from ..models.heads import Activation, LastNorm, Predictor, Projector
 from ..models.inner import InnerFeatures, forward_inner
 
 
@@ -92,9 +92,18 @@ class BuildContext:
     projector_type: Callable[..., Projector] = Projector
     predictor_type: Callable[..., Predictor] = Predictor
 
-    def projector(self, widths: list[int], *, hidden_norm: bool = True, last_norm: LastNorm = "none") -> Projector:
+    def projector(
+        self,
+        widths: list[int],
+        *,
+        hidden_norm: bool = True,
+        last_norm: LastNorm = "none",
+        activation: Activation = "relu",
+    ) -> Projector:
         """Builds a projector, conditioned on the augmentation if CASSLE is enabled; arguments as for `Projector`."""
-        return self.projector_type(widths, hidden_norm=hidden_norm, last_norm=last_norm, sync=self.sync)
+        return self.projector_type(
+            widths, hidden_norm=hidden_norm, last_norm=last_norm, sync=self.sync, activation=activation
+        )
 
     def predictor(self, widths: list[int], *, last_norm: LastNorm = "none", sync: bool = False) -> Predictor:
         """Builds a predictor, conditioned on the relative augmentation if that is enabled; arguments as for `mlp`."""
@@ -114,6 +123,8 @@ class MethodConfig:
     """Whether the method builds its predictor with `BuildContext.predictor`."""
     per_sample_loss: ClassVar[bool] = False
     """Whether the loss is a mean of per-sample losses, so that gradient accumulation is exact."""
+    needs_labels: ClassVar[bool] = False
+    """Whether every photo needs a label."""
 
     def check(self, batch_size: int) -> None:
         """Raises UsageError if the options do not fit the global batch size."""

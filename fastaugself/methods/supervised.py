@@ -16,6 +16,7 @@ class Supervised(MethodConfig):
     title = "Supervised"
     per_sample_loss = True
     has_projector = False
+    needs_labels = True
 
     label_smoothing: float = 0.0
     """Label smoothing."""

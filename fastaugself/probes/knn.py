@@ -23,13 +23,13 @@ def knn_predict(
     if not (torch.isfinite(bank_ND).all() and torch.isfinite(queries_MD).all()):
         raise ValueError("the features of the k-NN contain NaN or Inf")
     bank_ND, queries_MD = F.normalize(bank_ND.float(), dim=1), F.normalize(queries_MD.float(), dim=1)
-    classes = int(labels_N.max()) + 1
+    values_C, labels_N = labels_N.unique(return_inverse=True)  # labels may be any numbers
     predictions = []
     for chunk_MD in queries_MD.split(1024):
         similarity_MK, index_MK = (chunk_MD @ bank_ND.T).topk(min(neighbors, len(bank_ND)), dim=1)
-        votes_MC = torch.zeros(len(chunk_MD), classes, device=chunk_MD.device)
+        votes_MC = torch.zeros(len(chunk_MD), len(values_C), device=chunk_MD.device)
         votes_MC.scatter_add_(1, labels_N[index_MK], torch.exp((similarity_MK - 1) / temperature))
-        predictions.append(votes_MC.argmax(1))
+        predictions.append(values_C[votes_MC.argmax(1)])
     return torch.cat(predictions)
 
 

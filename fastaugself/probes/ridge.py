@@ -80,11 +80,12 @@ def ridge_accuracy(train_ND: Tensor, labels_N: Tensor, test_MD: Tensor, test_lab
     """Top-1 accuracy on the test samples, in [0, 1], of a ridge regression on one-hot labels.
 
     A quick stand-in for logistic regression during training. Features are standardised as in `ridge_r2`.
-    labels_N, test_labels_M: int64, from 0.
+    labels_N, test_labels_M: int64.
     """
-    classes = int(max(labels_N.max(), test_labels_M.max())) + 1
-    one_hot_NC = torch.nn.functional.one_hot(labels_N, classes)
-    return float((_predict(train_ND, one_hot_NC, test_MD, 1.0).argmax(1) == test_labels_M).double().mean())
+    values_C, numbers_N = labels_N.unique(return_inverse=True)
+    one_hot_NC = torch.nn.functional.one_hot(numbers_N, len(values_C))
+    predicted_M = values_C[_predict(train_ND, one_hot_NC, test_MD, 1.0).argmax(1)]
+    return float((predicted_M == test_labels_M).double().mean())
 
 
 def ridge_r2(

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..aware.learner import Learner
 from ..config.schema import Pretrain
+from ..data.classes import match_classes
 from ..data.loader import Loader
 from ..probes.extract import Features, extract
 from ..probes.knn import knn_accuracy
@@ -25,7 +26,8 @@ BANK = 20_000  # maximum number of training samples for k-NN and probes, a rando
 class OnlineEvaluation:
     """Evaluates the backbone on `--data.val` with features of a subset of the training photos, on rank 0.
 
-    config: with both data.train and data.val. train: loader of the training photos.
+    config: with both data.train and data.val. train: loader of the training photos. The classes of both are matched by
+    name. Raises UsageError for photos of `--data.val` whose classes are not those of `--data.train`.
     """
 
     def __init__(self, config: Pretrain, learner: Learner, train: Loader, device: torch.device) -> None:
@@ -44,6 +46,19 @@ class OnlineEvaluation:
             Loader(config.data.train, order="random", drop_last=False, device=device, **common),
             Loader(config.data.val, order="sequential", drop_last=False, device=device, **common),
         )
+        try:
+            self._class_numbers = self._match()
+        except BaseException:
+            self.close()
+            raise
+
+    def _match(self) -> Tensor:
+        """For each class of the validation photos, its number among the classes of the training photos."""
+        train, val = self.loaders
+        match = match_classes(train.known_classes, val.known_classes, names=(train.name, val.name))
+        if match.assumed:
+            log.warning("%s", match.assumed)
+        return torch.from_numpy(match.numbers_C)
 
     def close(self) -> None:
         """Closes the data files."""
@@ -79,7 +94,8 @@ class OnlineEvaluation:
         )
         record: dict[str, Any] = {"step": step, "epoch": epoch, "rankme": rankme(queries.features_ND[:2048])}
         if int(bank.labels_N.min()) >= 0 and int(queries.labels_N.min()) >= 0:
-            data = (bank.features_ND, bank.labels_N, queries.features_ND, queries.labels_N)
+            labels_N = self._class_numbers[queries.labels_N]
+            data = (bank.features_ND, bank.labels_N, queries.features_ND, labels_N)
             record["knn"], record["linear"] = knn_accuracy(*data), ridge_accuracy(*data)
         for name, targets in factor_targets(self.loaders).items():
             record["r2_" + name] = _r2(bank, queries, *targets)

@@ -14,6 +14,7 @@ from ..data.inputs.convert import ensure_beton
 from ..data.inputs.walk import Walk, is_output
 from ..distributed import World
 from ..errors import UsageError
+from .progress import console
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +22,10 @@ DEMO = Path("demo")
 
 
 def prepare_data(config: Pretrain, world: World) -> Pretrain:
-    """Replaces folders and `demo` in the configuration by .beton files; rank 0 writes the files that are missing."""
+    """Replaces folders and `demo` in the configuration by .beton files.
+
+    Rank 0 writes the files that are missing; the other ranks wait for it as long as it works.
+    """
 
     def prepare() -> Pretrain:
         return dataclasses.replace(
@@ -33,9 +37,11 @@ def prepare_data(config: Pretrain, world: World) -> Pretrain:
             ),
         )
 
-    prepared = prepare() if world.is_main else None
-    distributed.barrier()
-    return prepared or prepare()
+    def tell(line: str) -> None:
+        if os.environ.get("LOCAL_RANK") == "0":  # the first process of another node: rank 0's console is elsewhere
+            console.print(line)
+
+    return distributed.main_first(prepare, what="writing the photos to .beton files", tell=tell)
 
 
 def check_run_folder(config: Pretrain) -> None:

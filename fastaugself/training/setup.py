@@ -1,10 +1,12 @@
 """Set-up of a training run on each process: dtype, loader and learner."""
 
+import numpy as np
 import torch
 
 from ..aware.learner import Learner
 from ..config.checks import check_backbone, check_photos
 from ..config.schema import Pretrain
+from ..data.dataset import Dataset
 from ..data.loader import BatchTooLarge, Loader
 from ..distributed import World
 from ..errors import UsageError
@@ -28,7 +30,9 @@ def check_installation(config: Pretrain, device: torch.device) -> None:
     Called before any data is opened: the backbone is built without memory, on the meta device.
     """
     with torch.device("meta"):
-        backbone, _ = build_backbone(config.backbone, image_size=config.view.size)
+        backbone, _ = build_backbone(
+            config.backbone, image_size=config.view.size, other_sizes=config.other_sizes
+        )
     check_backbone(config, backbone)
     if config.optim.implementation == "apex":
         apex_optimizers()
@@ -39,12 +43,12 @@ def check_installation(config: Pretrain, device: torch.device) -> None:
 def open_loader(config: Pretrain, world: World) -> Loader:
     """The loader of the training photos for this process.
 
-    Raises UsageError without --data.train, and for a global batch larger than the data set.
+    Raises UsageError without --data.train, for a global batch larger than the data set, and for missing labels.
     """
     if config.data.train is None:
         raise UsageError("no training photos; pass --data.train FILE.beton, or --data.train FOLDER")
     try:
-        return Loader(
+        loader = Loader(
             config.data.train,
             batch_size=config.batch_size // world.size,
             seed=config.seed,
@@ -60,6 +64,23 @@ def open_loader(config: Pretrain, world: World) -> Loader:
     except BatchTooLarge as error:
         check_photos(config, world.size, error.num_samples)
         raise
+    try:
+        check_labels(config, loader)
+    except BaseException:
+        loader.close()
+        raise
+    return loader
+
+
+def check_labels(config: Pretrain, data: Loader | Dataset) -> None:
+    """Raises UsageError for photos without a label that the method needs; where none has one, the method complains."""
+    without = np.flatnonzero(data.labels_N < 0)
+    if config.base_loss and config.method.needs_labels and 0 < len(without) < data.num_samples:
+        raise UsageError(
+            f"{config.method.title.lower()} training needs a label for every photo: {len(without)} of "
+            f"{data.num_samples} have none, the first is {data.describe(int(without[0]))}; give them labels or leave "
+            "them out and write the file again, or pass --data.train with labelled photos only"
+        )
 
 
 def learner_on_device(config: Pretrain, world: World, *, num_classes: int, resumed: bool) -> Learner:

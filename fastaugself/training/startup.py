@@ -2,9 +2,9 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -12,9 +12,11 @@ import torch.distributed as dist
 from ..config.serialize import differences
 from ..distributed import World, world_size
 from ..environment import environment
-from ..errors import UsageError
+from ..errors import RunError, UsageError
 from ..files import replace_file
 from ..runs.lock import locked
+
+T = TypeVar("T")
 
 
 def gathered(value: Any) -> list[Any]:
@@ -29,16 +31,23 @@ def gathered(value: Any) -> list[Any]:
 def only_trainer(run: Path, world: World) -> Iterator[None]:
     """Context manager in which rank 0 has the lock of the run folder; UsageError on all ranks if it cannot have it."""
     with contextlib.ExitStack() as stack:
-        refused = ""
-        if world.is_main:
-            try:
-                stack.enter_context(locked(run))
-            except UsageError as error:
-                refused = str(error)
-        refused = gathered(refused)[0]
-        if refused:
-            raise UsageError(refused)
+        on_main(world, lambda: stack.enter_context(locked(run)))
         yield
+
+
+def on_main(world: World, action: Callable[[], T]) -> T | None:
+    """The result of `action` on rank 0, None on the others; if it raises UsageError or RunError, all ranks do."""
+    result, failed = None, None
+    if world.is_main:
+        try:
+            result = action()
+        except (UsageError, RunError) as error:
+            failed = (RunError if isinstance(error, RunError) else UsageError, str(error))
+    failed = gathered(failed)[0]
+    if failed is not None:
+        kind, message = failed
+        raise kind(message)
+    return result
 
 
 def check_same_start(identity: dict[str, Any], fingerprint: int, photos: str) -> None:

@@ -35,7 +35,7 @@ from .profile import Profiler
 from .schedule import Schedule, Segment, extended
 from .setup import activation_dtype, learner_on_device, open_loader
 from .signals import StopConsensus, Stopped, StopRequest
-from .startup import check_same_start, check_same_step, write_environment
+from .startup import check_same_start, check_same_step, on_main, write_environment
 from .tracker import make_tracker
 from .watch import CollapseAlarm, LossWatch, all_finite
 
@@ -179,6 +179,9 @@ class Trainer:
         check_same_step(self.global_step, config.run)
         self.loss_watch, self.collapse_alarm = LossWatch(world), CollapseAlarm()
         self._baseline_losses: dict[str, float] = {}
+        self.evaluation: OnlineEvaluation | None = None  # on rank 0, with --data.val
+        if config.data.val is not None:
+            self.evaluation = on_main(world, lambda: OnlineEvaluation(config, self.learner, self.loader, self.device))
 
     def fit(self) -> None:
         """Trains to the last step, with logs, online evaluations and checkpoints.
@@ -197,8 +200,6 @@ class Trainer:
             total=self.last_step,
             tracker=make_tracker(config, self.identity) if is_main else None,
         )
-        evaluated = is_main and config.data.val is not None
-        evaluation = OnlineEvaluation(config, self.learner, self.loader, self.device) if evaluated else None
         consensus = StopConsensus(self.world.size) if self.world.size > 1 else None
         self._probe_compiler()
         profiled = is_main and config.log.profile > 0
@@ -207,10 +208,10 @@ class Trainer:
             for callback in self.callbacks:
                 callback.on_start(self)
             with StopRequest() as stop:
-                stopped_by = self.train(run_log, evaluation, stop, consensus)
+                stopped_by = self.train(run_log, self.evaluation, stop, consensus)
         finally:
             run_log.close()
-            for used in (self.profiler, evaluation):
+            for used in (self.profiler, self.evaluation):
                 if used is not None:
                     used.close()
         if consensus is not None:
@@ -372,8 +373,10 @@ class Trainer:
             callback.on_checkpoint(self, path)
 
     def close(self) -> None:
-        """Stops the threads of the loader."""
+        """Stops the threads of the loaders."""
         self.loader.close()
+        if self.evaluation is not None:
+            self.evaluation.close()
 
     @property
     def _milestone(self) -> int:
