@@ -6,6 +6,7 @@ Shape suffixes: N samples, T targets.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..probes.information import BINS, Histogram
+from ..probes.intervals import mean_score
 from ..probes.localization import frame_boxes
 from ..probes.ridge import choose_ridge, r2
 from . import protocols
@@ -102,15 +104,14 @@ class Retrieval(FeatureOptions):
     def protocol(self, dataset: Dataset, extract: Extractor, encoders: Sequence[Encoder]) -> Protocol:
         return protocols.retrieval(dataset, self.splits(dataset)[0], neighbors=self.neighbors, seed=self.seed)
 
-    def finish(self, dataset: Dataset, rows: Sequence[Row], features: Sequence[Features]) -> None:
+    def finish(self, dataset: Dataset, rows: Sequence[Row], features: Sequence[Features], page: Path) -> None:
         if not self.shown:
             return
         from .retrieval_page import write_page
 
         split = self.splits(dataset)[0]
         found = [(row.label, x[split]) for row, x in zip(rows, features, strict=True)]
-        path = self.out / f"retrieval-{dataset.name}.html"
-        print(write_page(path, dataset, split, found, neighbors=self.neighbors, shown=self.shown, seed=self.seed))
+        print(write_page(page, dataset, split, found, neighbors=self.neighbors, shown=self.shown, seed=self.seed))
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,10 @@ class Information(FeatureOptions):
 
 @dataclass(frozen=True)
 class Parameters(FeatureOptions):
-    """Prediction of the difference between two views' augmentation parameters from their features, scored by R2."""
+    """Prediction of the difference between two views' augmentation parameters from their features.
+
+    Scored by R2 for each group of parameters: crop, color, blur; with --probe heads also the accuracy of flip.
+    """
 
     probe: Literal["linear", "heads"] = "linear"
     """Ridge regression, or AugSelf's heads (one MLP each), which also predict whether both views have the same flip."""
@@ -212,7 +216,6 @@ class Parameters(FeatureOptions):
 
     def protocol(self, dataset: Dataset, extract: Extractor, encoders: Sequence[Encoder]) -> Protocol:
         y = {name: self._pairs(dataset, extract, encoders[0], name).targets_NT for name in self.needs}
-        names = [f"{group} {column}" for group, columns in COLUMNS.items() for column in columns]
 
         def run(views: Features) -> Outcome:
             x = {name: torch.cat([views[name + "1"], views[name + "2"]], 1) for name in self.needs}
@@ -220,22 +223,30 @@ class Parameters(FeatureOptions):
                 ridge = choose_ridge(x["train"], y["train"][:, :-1], x["val"], y["val"][:, :-1])
                 predicted = ridge.predict(x["test"])
                 details: dict[str, Any] = {"penalty": ridge.penalty}
+                flips: list[Outcome] = []
             else:
                 heads = train_heads(x["train"], y["train"], seed=self.seed)
                 predicted_and_flip = predict(heads, x["test"])
                 predicted = predicted_and_flip[:, :-1]
-                correct = (predicted_and_flip[:, -1] > 0.5) == (y["test"][:, -1] > 0.5)
-                details = {"flip_accuracy": float(correct.double().mean())}
+                details, flips = {}, [self._flips(predicted_and_flip[:, -1], y["test"][:, -1])]
             truth = y["test"][:, :-1]
-            by_name = dict(zip(names, r2(predicted, truth), strict=True))
-            groups = {
-                group: sum(by_name[f"{group} {column}"] for column in columns) / len(columns)
-                for group, columns in COLUMNS.items()
-            }
-            score = protocols.r2_score(predicted, truth, seed=self.seed)
-            return Outcome("R2", score, len(truth), {**details, "r2": by_name, "groups": groups})
+            found, start = [], 0
+            for group, columns in COLUMNS.items():
+                part = slice(start, start := start + len(columns))
+                score = protocols.r2_score(predicted[:, part], truth[:, part], seed=self.seed)
+                by_column = dict(zip(columns, r2(predicted[:, part], truth[:, part]), strict=True))
+                found.append(Outcome(f"R2 of {group}", score, len(truth), {**details, "r2": by_column}))
+            return found[0]._replace(others=(*found[1:], *flips))
 
         return run
+
+    def _flips(self, predicted_N: Tensor, truth_N: Tensor) -> Outcome:
+        """Accuracy of whether both views have the same flip, beside that of the more frequent answer."""
+        same_N = truth_N > 0.5
+        correct_N = ((predicted_N > 0.5) == same_N).double()
+        share = float(same_N.double().mean())
+        score = mean_score(correct_N.numpy(), seed=self.seed)
+        return Outcome("accuracy of flip", score, len(truth_N), {"chance": max(share, 1 - share)})
 
 
 def _whole(dataset: Dataset) -> str:

@@ -82,8 +82,11 @@ class Equivariance(Options):
         from .equivariance_page import write_page
 
         print(table(found))
-        page = self.out / f"equivariance-{dataset.name}.html"
-        print(write_page(page, dataset.name, found, self.described(), views=self.views))
+        about = self.words(
+            f"{sizes['test']} test photos with {self.views} views each",
+            f"predictor of {self.epochs} epochs on {sizes['train']} training photos with {self.train_views} views each",
+        )
+        print(write_page(path.with_suffix(".html"), dataset.name, found, about, views=self.views))
         print(path)
         return rows
 

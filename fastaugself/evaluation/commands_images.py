@@ -64,8 +64,18 @@ class InvarianceCommand(Options):
         from .invariance_page import write_page
 
         print(table(rows))
-        kind = "views" if self.views else "synthetic"
-        print(write_page(self.out / f"invariance-{dataset.name}-{kind}.html", dataset.name, found, self.described()))
+        if self.views:
+            about = self.words(f"{len(dataset.split('all'))} views of objects, one class per object")
+        else:
+            shown = min(self.images, len(dataset.split(split)))
+            kinds = next(iter(found.values()))
+            about = self.words(
+                f"{shown} images of the {split} split",
+                f"{len(kinds)} transforms with about {self.values} values each, over the range of each",
+                "" if self.resize else "shorter side resized to 256/224 of the input, then the central square",
+                f"features whitened over all {len(dataset.split(split))} clean images of the split",
+            )
+        print(write_page(path.with_suffix(".html"), dataset.name, found, about))
         print(path)
         return rows
 
@@ -184,6 +194,6 @@ class Layers(Options):
         from .layers_page import write_page
 
         print(table(rows))
-        print(write_page(self.out / f"layers-{dataset.name}.html", dataset.name, split, cosines))
+        print(write_page(path.with_suffix(".html"), dataset.name, split, cosines))
         print(path)
         return rows

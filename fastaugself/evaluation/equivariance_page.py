@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ..html.page import escape
 from ..probes.equivariance import TIE
@@ -16,13 +15,12 @@ def write_page(
     path: Path,
     data: str,
     found: Mapping[str, Mapping[str, Measured]],
-    options: Mapping[str, Any],
+    about: str,
     *,
     views: int,
 ) -> Path:
-    """Writes the page of the scores [model][augmentation], and returns its path. options: for the footer."""
+    """Writes the page of the scores [model][augmentation], and returns its path. about: the foot of the page."""
     heading = f"Equivariance on {data}"
-    described = ", ".join(f"{name} {value}" for name, value in options.items() if name not in ("models", "data"))
     mrr = {model: {name: m.scores["MRR"].value for name, m in by_name.items()} for model, by_name in found.items()}
     levels = {name: m.chance["MRR"] for by_name in found.values() for name, m in by_name.items()}
     body = (
@@ -44,7 +42,7 @@ def write_page(
         f"<li>Views at the same distance (up to {TIE:g}) are in random order, and the scores are expectations over it. "
         "Views with the same parameters, such as two that are not flipped, cannot be told apart: the best possible "
         "score is then below 1, and is given as <i>at most</i>.</li></ul>\n"
-        f'<p class="note">{escape(described)}</p>'
+        f'<p class="note">{escape(about)}</p>'
     )
     return write_html(path, heading, body)
 

@@ -6,7 +6,6 @@ vision; every cell also shows its number.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ..html.page import escape
 from ..probes.intervals import Score
@@ -17,12 +16,9 @@ CELL, LABEL, HEAD = 66, 128, 34
 LOW, HIGH = (247, 244, 236), (11, 72, 92)  # colours of cosine 0 and 1
 
 
-def write_page(
-    path: Path, data: str, found: Mapping[str, Mapping[str, Invariance]], options: Mapping[str, Any]
-) -> Path:
-    """Writes the page of the invariances [model][transform], and returns its path. options: for the footer."""
+def write_page(path: Path, data: str, found: Mapping[str, Mapping[str, Invariance]], about: str) -> Path:
+    """Writes the page of the invariances [model][transform], and returns its path. about: the foot of the page."""
     heading = f"Invariances on {data}"
-    described = ", ".join(f"{name} {value}" for name, value in options.items() if name not in ("models", "data"))
     body = (
         f"<h1>{escape(heading)}</h1>\n"
         '<p class="lead">Cosine similarity of an image and its transformed version, with features whitened over clean '
@@ -30,7 +26,7 @@ def write_page(
         "transform, and without pairs of a view with itself.</p>\n"
         f"<h2>Debiased</h2>\n{heatmap(found)}\n"
         f"<h2>As published, with 95 % intervals</h2>\n{_table(found)}\n"
-        f'<p class="note">{escape(described)}</p>'
+        f'<p class="note">{escape(about)}</p>'
     )
     return write_html(path, heading, body)
 

@@ -22,6 +22,11 @@ from .results import Row, write_result
 from .run import evaluate
 from .splits import Dataset, thin, with_val
 
+FUSED = {
+    "concat": "features of several models concatenated", "mean": "features of several models averaged",
+    "add": "features of several models added", "none": "each model alone",
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Options:
@@ -118,6 +123,20 @@ class Options:
             values.pop(name)
         return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
+    def words(self, *parts: str) -> str:
+        """The options that determine a result, for the foot of a page. parts: those of the protocol."""
+        found = [
+            *parts,
+            f"at most {self.limit} samples per split" if self.limit else "",
+            f"input of {self.size} × {self.size} px" if self.size else "input size of each model's own",
+            f"shorter side resized to {self.resize} px, then the central square" if self.resize else "",
+            "validation split drawn anew" if self.resplit else "",
+            FUSED[self.fuse] if len(self.models) > 1 else "",
+            f"seed {self.seed}",
+        ]
+        text = "; ".join(part for part in found if part)
+        return text[:1].upper() + text[1:] + "."
+
     def write(
         self,
         dataset: Dataset,
@@ -164,8 +183,8 @@ class FeatureOptions(Options):
         """Extracts the features of one model, by split."""
         return {name: extract(encoder, dataset.split(name), name) for name in self.splits(dataset)}
 
-    def finish(self, dataset: Dataset, rows: Sequence[Row], features: Sequence[Features]) -> None:
-        """Writes further outputs from the features of each row, such as a page."""
+    def finish(self, dataset: Dataset, rows: Sequence[Row], features: Sequence[Features], page: Path) -> None:
+        """Writes further outputs from the features of each row. page: path for a page, named like the result file."""
 
     def __call__(self) -> list[Row]:
         """Runs the protocol; prints and writes the results."""

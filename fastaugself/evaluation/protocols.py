@@ -22,12 +22,16 @@ from .splits import Dataset, require_classes
 
 
 class Outcome(NamedTuple):
-    """A score, its metric, the number of samples (or episodes) it is over, and further details as JSON values."""
+    """A score, its metric, the number of samples (or episodes) it is over, and further details as JSON values.
+
+    others: further scores of the same features, such as those of other targets; each becomes a row.
+    """
 
     metric: str
     score: Score
     samples: int
     details: dict[str, Any]
+    others: tuple["Outcome", ...] = ()
 
 
 Features = Mapping[str, Tensor]

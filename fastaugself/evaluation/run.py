@@ -26,8 +26,8 @@ log = logging.getLogger("fastaugself")
 class Result:
     """The results of a protocol.
 
-    rows: one per model or fusion. features: of each row, [N, D] by split. adds: by model, the score of the fusion of
-    all models minus that of the fusion without it.
+    rows: one per model or fusion and score. features: of each row, [N, D] by split. adds: by model (and metric, if
+    there are several), the score of the fusion of all models minus that of the fusion without it.
     """
 
     rows: list[Row]
@@ -52,7 +52,7 @@ def evaluate(command: "FeatureOptions") -> list[Row]:
     print(table(result.rows))
     for name, value in result.adds.items():
         print(f"{name} adds {value:+.4f} to the others")
-    command.finish(dataset, result.rows, result.features)
+    command.finish(dataset, result.rows, result.features, path.with_suffix(".html"))
     print(path)
     return result.rows
 
@@ -73,23 +73,27 @@ def run_protocol(protocol: Protocol, parts: Sequence[dict[str, Representation]],
             fuse([part[split] for part in parts], how)
     rows: list[Row] = []
     features: list[dict[str, Tensor]] = []
-    scores: dict[tuple[int, ...], float] = {}
+    scores: dict[tuple[int, ...], dict[str, float]] = {}
     for subset in subsets:
         fused = {split: fuse([parts[i][split] for i in subset], how or "concat") for split in parts[0]}
         x = {split: part.x_ND for split, part in fused.items()}
         outcome = protocol(x)
         names = tuple(_name(parts[i]) for i in subset)
         fusion = (how or "") if len(subset) > 1 else ""
-        row = Row(names, fusion, outcome.metric, outcome.score, outcome.samples, outcome.details)
-        rows.append(row)
-        features.append(x)
-        scores[subset] = outcome.score.value
-        log.info("%d of %d: %s %s %s", len(rows), len(subsets), row.label, row.metric, number(outcome.score.value))
+        for part in (outcome, *outcome.others):
+            row = Row(names, fusion, part.metric, part.score, part.samples, part.details)
+            rows.append(row)
+            features.append(x)
+            scores.setdefault(subset, {})[part.metric] = part.score.value
+            done = f"{len(scores)} of {len(subsets)}"
+            log.info("%s: %s %s %s", done, row.label, row.metric, number(part.score.value))
     adds = {}
     if how and count > 1:
         for i in everything:
             rest = tuple(j for j in everything if j != i)
-            adds[_name(parts[i])] = scores[everything] - scores[rest]
+            for metric, value in scores[everything].items():
+                name = _name(parts[i]) + (f" ({metric})" if len(scores[everything]) > 1 else "")
+                adds[name] = value - scores[rest][metric]
     return Result(rows, features, adds)
 
 

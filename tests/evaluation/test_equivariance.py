@@ -199,7 +199,7 @@ def test_the_command_writes_rows_and_a_page_and_repeats_them(photos, tmp_path, c
     assert details["H@1 under flip"]["chance"] == pytest.approx(1 / 6) and details["H@1 under flip"]["ceiling"] < 0.8
     printed = capsys.readouterr().out
     assert "MRR under color 0." in printed and "chance 0.4083" in printed and "at most" in printed
-    page = (tmp_path / "out" / "equivariance-photos.html").read_text()
+    page = path.with_suffix(".html").read_text()
     assert "a, color: 0." in page and "a + b, flip: 0." in page and "at most" in page and ">0.408<" in page
     again = call("again")
     assert [row.score for row in again] == [row.score for row in rows]
