@@ -2,12 +2,14 @@
 
 import contextlib
 import datetime
+import itertools
 import os
+import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,6 +20,10 @@ from .errors import RunError, UsageError
 DeviceName = Literal["auto", "cuda", "cpu"]
 
 TIMEOUT = datetime.timedelta(minutes=10)  # of the process group and of rendezvous
+HEARTBEAT = 1.0  # seconds between signs of life of rank 0 in `main_first`
+SILENCE = 60.0  # seconds without one, after which rank 0 is taken for dead
+
+T = TypeVar("T")
 
 
 def resolve_device(name: DeviceName) -> torch.device:
@@ -130,6 +136,85 @@ def barrier() -> None:
     """Waits for all processes."""
     if dist.is_initialized():
         dist.barrier()
+
+
+_waits = itertools.count()  # the same on all ranks, which call `main_first` in the same order
+
+
+def main_first(work: Callable[[], T], *, what: str, tell: Callable[[str], None]) -> T:
+    """Calls `work` on rank 0, then on all other ranks, and returns its result; a collective call.
+
+    The others wait as long as rank 0 lives and works, which a collective's timeout would not allow. what: the work in
+    words, "writing the photos". tell: called on the other ranks with a line about what they wait for, if they wait
+    long. An error of rank 0 is raised on all ranks, RunError on the others if rank 0 dies.
+    """
+    if world_size() == 1:
+        return work()
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+    from torch.distributed.distributed_c10d import _get_default_store
+
+    store = PrefixStore(f"main_first/{next(_waits)}", _get_default_store())
+    if rank() == 0:
+        return _work_with_heartbeat(work, store)
+    _wait_for_main(store, what, tell)
+    return work()
+
+
+def _work_with_heartbeat(work: Callable[[], T], store: Any) -> T:
+    ended, outcome = threading.Event(), "failed"
+
+    def beat() -> None:
+        for count in itertools.count():
+            store.set("beat", str(count))
+            if ended.wait(HEARTBEAT):
+                return
+
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        result = work()
+        outcome = "done"
+        return result
+    except UsageError as error:
+        outcome = f"usage {error}"
+        raise
+    except BaseException as error:
+        outcome = f"failed {type(error).__name__}: {error}"
+        raise
+    finally:
+        ended.set()
+        thread.join()
+        store.set("outcome", outcome)
+        deadline = time.monotonic() + 10 * HEARTBEAT
+        while store.add("told", 0) < world_size() - 1 and time.monotonic() < deadline:
+            time.sleep(0.02)  # the store may live in this process, which after an error soon ends
+
+
+def _wait_for_main(store: Any, what: str, tell: Callable[[str], None]) -> None:
+    began = heard = told = time.monotonic()
+    beat = b""
+    while True:
+        try:
+            if store.check(["outcome"]):
+                kind, _, message = store.get("outcome").decode().partition(" ")
+                store.add("told", 1)
+                break
+            latest = store.get("beat") if store.check(["beat"]) else b""
+        except RuntimeError as error:  # the store lives in rank 0, or in torchrun
+            raise RunError(f"the connection to rank 0 was lost while it was {what} ({error})") from None
+        now = time.monotonic()
+        if latest != beat:
+            beat, heard = latest, now
+        if now - heard > SILENCE:
+            raise RunError(f"rank 0 gave no sign of life for {SILENCE:g} s while it was {what}; look at its log")
+        if now - told > 30:
+            told = now
+            tell(f"waiting for rank 0, which is {what} ({(now - began) / 60:.1f} minutes)")
+        time.sleep(0.1)
+    if kind == "usage":
+        raise UsageError(message)
+    if kind == "failed":
+        raise RunError(f"rank 0 failed while it was {what}: {message}")
 
 
 class SideChannel:
