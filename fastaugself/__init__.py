@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .evaluation.encoders import load_encoder as load_encoder
     from .methods.barlow import BarlowTwins as BarlowTwins
     from .methods.byol import BYOL as BYOL
+    from .methods.dino import DINO as DINO
     from .methods.lejepa import LeJEPA as LeJEPA
     from .methods.moco import MoCo as MoCo
     from .methods.mocov3 import MoCoV3 as MoCoV3
@@ -80,6 +81,7 @@ _MODULES = {
     **dict.fromkeys(("Augment", "Checkpoint", "Data", "Log", "Pretrain"), "fastaugself.config.schema"),
     "BarlowTwins": "fastaugself.methods.barlow",
     "BYOL": "fastaugself.methods.byol",
+    "DINO": "fastaugself.methods.dino",
     "LeJEPA": "fastaugself.methods.lejepa",
     "MoCo": "fastaugself.methods.moco",
     "MoCoV3": "fastaugself.methods.mocov3",

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fastaugself_kernels import DESCRIPTORS
 
 from ..errors import UsageError
-from ..models.heads import LastNorm, Projector, mlp
+from ..models.heads import Activation, LastNorm, Projector, mlp
 
 PUBLISHED = ("blur", "color", "color_diff", "crop", "grayscale")
 
@@ -83,6 +83,7 @@ class ConditionedProjector(Projector):
         hidden_norm: bool = True,
         last_norm: LastNorm = "none",
         sync: bool = False,
+        activation: Activation = "relu",
     ) -> None:
         nn.Module.__init__(self)  # layers are built here instead, in the order of the published code
         self.conditioning = cassle.conditioning
@@ -100,7 +101,8 @@ class ConditionedProjector(Projector):
             self.condition_encoder = nn.Sequential(_condition_mlp(cassle, cassle.width, sync), nn.ReLU(inplace=True))
             self.weights = nn.Linear(cassle.width, widths[-2] * embedding)
             nn.init.normal_(self.weights.weight, std=(widths[-2] * cassle.width) ** -0.5)
-        self.hidden = mlp([inputs, *widths[1:-1]], hidden_norm=hidden_norm, last_relu=True, sync=sync)
+        hidden = [inputs, *widths[1:-1]]
+        self.hidden = mlp(hidden, hidden_norm=hidden_norm, last_relu=True, sync=sync, activation=activation)
         self.last = (
             nn.Identity()
             if cassle.conditioning == "hypernetwork"

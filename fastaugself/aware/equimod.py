@@ -30,7 +30,7 @@ from fastaugself_kernels import ViewPolicy
 
 from ..errors import UsageError
 from ..methods.simclr import nt_xent
-from ..models.heads import LastNorm, Projector, mlp
+from ..models.heads import Activation, LastNorm, Projector, mlp
 from ..models.norm import batch_norm_1d
 from .base import (
     AwareConfig,
@@ -121,9 +121,10 @@ class RoutedProjector(Projector):
         hidden_norm: bool = True,
         last_norm: LastNorm = "none",
         sync: bool = False,
+        activation: Activation = "relu",
     ) -> None:
         nn.Module.__init__(self)
-        options = {"hidden_norm": hidden_norm, "last_norm": last_norm, "sync": sync}
+        options = {"hidden_norm": hidden_norm, "last_norm": last_norm, "sync": sync, "activation": activation}
         self.experts = nn.ModuleList(mlp(widths, **options) for _ in range(experts))  # type: ignore[arg-type]
         self.invariant, self.equivariant = nn.Linear(widths[0], experts), nn.Linear(widths[0], experts)
         self.dim = widths[-1]

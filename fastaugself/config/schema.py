@@ -260,3 +260,8 @@ class Pretrain:
         """The policies of all views: the two global views, the local crops, then the extra views."""
         extra = [request.policy for request in unique(self.requests) for _ in range(request.count)]
         return (*self.policies, *[self.local_crop] * self.num_local_crops, *extra)
+
+    @property
+    def other_sizes(self) -> tuple[int, ...]:
+        """Sizes in pixels of the views that are not as large as the global ones."""
+        return tuple(sorted({policy.size for policy in self.all_policies} - {self.view.size}))

@@ -6,6 +6,7 @@ from typing import TypeVar
 from .barlow import BarlowTwins as BarlowTwins
 from .base import MethodConfig as MethodConfig
 from .byol import BYOL as BYOL
+from .dino import DINO as DINO
 from .lejepa import LeJEPA as LeJEPA
 from .moco import MoCo as MoCo
 from .mocov3 import MoCoV3 as MoCoV3
@@ -16,7 +17,7 @@ from .supervised import Supervised as Supervised
 from .swav import SwAV as SwAV
 from .vicreg import VICReg as VICReg
 
-AnyMethod = MoCo | MoCoV3 | SimSiam | SimCLR | BYOL | SwAV | BarlowTwins | VICReg | NNCLR | LeJEPA | Supervised
+AnyMethod = MoCo | MoCoV3 | SimSiam | SimCLR | BYOL | SwAV | BarlowTwins | VICReg | NNCLR | LeJEPA | DINO | Supervised
 
 METHODS: dict[str, type[MethodConfig]] = {
     "moco": MoCo,
@@ -29,6 +30,7 @@ METHODS: dict[str, type[MethodConfig]] = {
     "vicreg": VICReg,
     "nnclr": NNCLR,
     "lejepa": LeJEPA,
+    "dino": DINO,
     "supervised": Supervised,
 }
 """The options class of each method, by its name in config.json."""

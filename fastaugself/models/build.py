@@ -86,15 +86,19 @@ def _timm_models() -> list[str]:
     return models
 
 
-def build_backbone(config: Backbone, *, image_size: int | None = None, bn_group_size: int = 0) -> tuple[nn.Module, int]:
+def build_backbone(
+    config: Backbone, *, image_size: int | None = None, other_sizes: tuple[int, ...] = (), bn_group_size: int = 0
+) -> tuple[nn.Module, int]:
     """Builds a backbone without classifier. Returns it and the width of its pooled features.
 
-    image_size: side of the images in pixels, for timm models with a fixed input size. bn_group_size: number of
-    consecutive samples per group of batch statistics in ResNets (training only); 0 is the whole input.
-    Raises UsageError if timm is needed but missing, and for an unknown model of timm, with the closest match.
+    image_size: side of the images in pixels, for timm models with a fixed input size. other_sizes: sides of further
+    images that it must take (local crops). bn_group_size: number of consecutive samples per group of batch statistics
+    in ResNets (training only); 0 is the whole input.
+    Raises UsageError if timm is needed but missing, for an unknown model of timm, with the closest match, and for a
+    model that does not take another size.
     """
     if config.name.startswith("timm:"):
-        return _timm(config, image_size)
+        return _timm(config, image_size, other_sizes)
     grouped = config.sync or bn_group_size > 0
     model = ResNet(
         config.name,
@@ -110,10 +114,15 @@ def build_backbone(config: Backbone, *, image_size: int | None = None, bn_group_
     return model, model.num_features
 
 
-def _timm(config: Backbone, image_size: int | None) -> tuple[nn.Module, int]:
+def _timm(config: Backbone, image_size: int | None, other_sizes: tuple[int, ...]) -> tuple[nn.Module, int]:
     name = config.name.removeprefix("timm:")
     timm = timm_with(name)
-    model = timm.create_model(name, pretrained=False, num_classes=0, **image_size_option(name, image_size))
+    options: dict[str, Any] = dict(image_size_option(name, image_size))
+    others = [size for size in other_sizes if size != image_size]
+    if others and timm.get_pretrained_cfg(name).fixed_input_size:
+        options["dynamic_img_size"] = True  # a ViT then resizes its position embedding to the images
+        _check_sizes(timm, name, options, others)
+    model = timm.create_model(name, pretrained=False, num_classes=0, **options)
     if config.freeze_patch_embed:
         if not hasattr(model, "patch_embed"):
             raise UsageError(
@@ -124,6 +133,26 @@ def _timm(config: Backbone, image_size: int | None) -> tuple[nn.Module, int]:
     if config.sync:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return model, int(model.num_features)
+
+
+def _check_sizes(timm: Any, name: str, options: dict[str, Any], sizes: list[int]) -> None:
+    """Raises UsageError for an image size that a model of timm does not take; runs it on the meta device."""
+    try:
+        with torch.device("meta"):
+            model = timm.create_model(name, pretrained=False, num_classes=0, **options)
+    except TypeError:
+        raise UsageError(
+            f"timm:{name} takes images of one size; pass --num-local-crops 0, or --backbone.name "
+            "timm:vit_small_patch16_224"
+        ) from None
+    for size in sizes:
+        try:
+            model(torch.empty(2, 3, size, size, device="meta"))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise UsageError(
+                f"timm:{name} does not take images of {size} px beside its own size ({error}); pass "
+                f"--local-crop.size {max(1, size // 32) * 32}, or --num-local-crops 0"
+            ) from None
 
 
 def timm_with(name: str) -> Any:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .norm import batch_norm_1d
 
 LastNorm = Literal["none", "affine", "plain"]
+Activation = Literal["relu", "gelu"]
 
 
 def mlp(
@@ -23,8 +24,9 @@ def mlp(
     last_norm: LastNorm = "none",
     last_relu: bool = False,
     sync: bool = False,
+    activation: Activation = "relu",
 ) -> nn.Sequential:
-    """An MLP of linear layers; each hidden layer is followed by (batch norm and) ReLU.
+    """An MLP of linear layers; each hidden layer is followed by (batch norm and) ReLU or GELU.
 
     widths: input, hidden and output widths. hidden_norm: batch norm after hidden layers; linear layers before a batch
     norm have no bias. last_norm: no batch norm after the last layer, one with affine parameters, or one without
@@ -38,22 +40,31 @@ def mlp(
         if norm != "none":
             layers.append(batch_norm_1d(outputs, affine=norm == "affine", sync=sync))
         if hidden:
-            layers.append(nn.ReLU(inplace=True))
+            layers.append(nn.ReLU(inplace=True) if activation == "relu" else nn.GELU())
     return nn.Sequential(*layers)
 
 
 class Projector(nn.Module):
     """The MLP from pooled features to embeddings: hidden layers (`hidden`) and the output layer (`last`).
 
-    widths: of the features, the hidden layers and the embedding. hidden_norm, last_norm, sync: as for `mlp`.
+    widths: of the features, the hidden layers and the embedding. Others as for `mlp`.
     """
 
+    hidden: nn.Module
+    last: nn.Module
+
     def __init__(
-        self, widths: list[int], *, hidden_norm: bool = True, last_norm: LastNorm = "none", sync: bool = False
+        self,
+        widths: list[int],
+        *,
+        hidden_norm: bool = True,
+        last_norm: LastNorm = "none",
+        sync: bool = False,
+        activation: Activation = "relu",
     ) -> None:
         super().__init__()
-        self.hidden: nn.Module = mlp(widths[:-1], hidden_norm=hidden_norm, last_relu=True, sync=sync)
-        self.last: nn.Module = mlp(widths[-2:], last_norm=last_norm, sync=sync)
+        self.hidden = mlp(widths[:-1], hidden_norm=hidden_norm, last_relu=True, sync=sync, activation=activation)
+        self.last = mlp(widths[-2:], last_norm=last_norm, sync=sync)
 
     def forward(self, f_BD: Tensor, condition_Bn: Tensor | None = None) -> Tensor:
         """Embeddings [B, E] of features [B, D]. condition_Bn: ignored; for subclasses (CASSLE)."""

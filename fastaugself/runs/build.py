@@ -37,7 +37,12 @@ def build_learner(
     bn_group_size = micro_batch or config.batch_size if batched_views else 0
     if backbone_config.batch_norm == "split":
         bn_group_size = backbone_config.bn_group_size
-    backbone, num_features = build_backbone(backbone_config, image_size=config.view.size, bn_group_size=bn_group_size)
+    backbone, num_features = build_backbone(
+        backbone_config,
+        image_size=config.view.size,
+        other_sizes=config.other_sizes,
+        bn_group_size=bn_group_size,
+    )
     if init is not None:
         load_weights(backbone, init)
     build_projector = projector_type(config.cassle)

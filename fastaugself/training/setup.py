@@ -30,9 +30,7 @@ def check_installation(config: Pretrain, device: torch.device) -> None:
     Called before any data is opened: the backbone is built without memory, on the meta device.
     """
     with torch.device("meta"):
-        backbone, _ = build_backbone(
-            config.backbone, image_size=config.view.size, other_sizes=config.other_sizes
-        )
+        backbone, _ = build_backbone(config.backbone, image_size=config.view.size, other_sizes=config.other_sizes)
     check_backbone(config, backbone)
     if config.optim.implementation == "apex":
         apex_optimizers()

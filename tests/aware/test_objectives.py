@@ -17,6 +17,7 @@ from tiny_aware import BACKBONES, OBJECTIVES, OFF, config_of, learner_of, step_o
 from fastaugself import (
     BYOL,
     CASSLE,
+    DINO,
     NNCLR,
     BarlowTwins,
     LeJEPA,
@@ -43,6 +44,7 @@ METHODS = {
     "swav": SwAV(dim=8, hidden=16, prototypes=6, freeze_steps=0),
     "barlow": BarlowTwins(dim=16),
     "vicreg": VICReg(dim=16),
+    "dino": DINO(dim=8, hidden=16, prototypes=6, freeze_steps=0),
     "lejepa": LeJEPA(dim=8, hidden=16, directions=8),
     "nnclr": NNCLR(queue=32, dim=8, hidden=16, predictor_hidden=16),
     "supervised": Supervised(),

@@ -10,6 +10,7 @@ from tiny_runs import config as tiny_config
 
 from fastaugself import (
     BYOL,
+    DINO,
     NNCLR,
     Backbone,
     BarlowTwins,
@@ -144,6 +145,21 @@ REFUSED = [
     *[(VICReg(), f"--method.{option}") for option in ("dim 0", "invariance -1", "variance 0", "covariance -1")],
     *[(NNCLR(), f"--method.{option}") for option in ("queue 1000", "temperature 0", "predictor-hidden 0")],
     *[(LeJEPA(), f"--method.{option}") for option in ("weight 0", "weight 1", "directions 0", "knots 1", "limit 0")],
+    *[
+        (DINO(), f"--method.{option}")
+        for option in (
+            "dim 0",
+            "prototypes 1",
+            "prototypes 2000000",
+            "temperature 0",
+            "teacher-temperature -1",
+            "teacher-temperature-start 0",
+            "teacher-warmup 2",
+            "center-momentum -1",
+            "momentum 2",
+            "freeze-steps -1",
+        )
+    ],
     (Supervised(), "--method.label-smoothing 2"),
     # aware
     (MoCo(), "--augself.crop -1"),

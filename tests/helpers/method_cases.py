@@ -5,6 +5,7 @@ import torch
 from fastaugself.aware.cassle import CASSLE, projector_type
 from fastaugself.methods import (
     BYOL,
+    DINO,
     METHODS,
     NNCLR,
     BarlowTwins,
@@ -31,6 +32,7 @@ SMALL = {
     "vicreg": VICReg(dim=32),
     "nnclr": NNCLR(queue=24, dim=16, hidden=32, predictor_hidden=32),
     "lejepa": LeJEPA(dim=16, hidden=32, directions=8),
+    "dino": DINO(dim=16, hidden=32, prototypes=12, freeze_steps=2),
     "supervised": Supervised(),
 }
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from fastaugself import (
     BYOL,
     CASSLE,
+    DINO,
     NNCLR,
     AugSelf,
     BarlowTwins,
@@ -37,6 +38,7 @@ METHODS = {
     "mocov3": MoCoV3(dim=8, hidden=16),
     "barlow": BarlowTwins(dim=16),
     "vicreg": VICReg(dim=16),
+    "dino": DINO(dim=8, hidden=16, prototypes=6, freeze_steps=2),
     "lejepa": LeJEPA(dim=8, hidden=16, directions=8),
     "nnclr": NNCLR(queue=32, dim=8, hidden=16, predictor_hidden=16),
     "swav": SwAV(dim=8, hidden=16, prototypes=6, freeze_steps=2, queue=0),

@@ -12,7 +12,7 @@ from fastaugself import Augment, Pretrain, ViewPolicy
 from fastaugself.aware.cassle import CASSLE, PUBLISHED, ConditionedProjector, projector_type
 from fastaugself.data.ragged import RaggedBatch
 from fastaugself.export.backbone import export_backbone
-from fastaugself.methods import BYOL, NNCLR, BarlowTwins, LeJEPA, MoCo, MoCoV3, SimCLR, SimSiam, SwAV, VICReg
+from fastaugself.methods import BYOL, DINO, NNCLR, BarlowTwins, LeJEPA, MoCo, MoCoV3, SimCLR, SimSiam, SwAV, VICReg
 from fastaugself.methods.base import BuildContext, Views
 from fastaugself.models.build import Backbone, build_backbone
 from fastaugself.runs.build import build_learner
@@ -20,7 +20,7 @@ from fastaugself.training.batch import make_batch
 
 
 def layers(module):
-    """Layers in short: '2048-512' linear, '+b' with a bias; 'BN' batch norm, 'bn' without affine; 'R' ReLU."""
+    """Layers in short: '2048-512' linear, '+b' with a bias; 'BN' batch norm, 'bn' without affine; R: ReLU, G: GELU."""
     found = []
     for m in module.modules():
         if isinstance(m, nn.Linear):
@@ -29,6 +29,8 @@ def layers(module):
             found.append("BN" if m.affine else "bn")
         elif isinstance(m, nn.ReLU):
             found.append("R")
+        elif isinstance(m, nn.GELU):
+            found.append("G")
     return " ".join(found)
 
 
@@ -53,6 +55,8 @@ PUBLISHED_HEADS = [
     (BarlowTwins(), 2048, "2048-8192 BN R 8192-8192 BN R 8192-8192 bn", ""),
     (NNCLR(), 2048, "2048-2048 BN R 2048-2048 BN R 2048-256 BN", "256-4096 BN R 4096-256+b"),
     (LeJEPA(), 2048, "2048-2048 BN R 2048-2048 BN R 2048-64+b", ""),
+    (DINO(), 2048, "2048-2048+b G 2048-2048+b G 2048-256+b", ""),
+    (DINO(projector_norm=True), 384, "384-2048 BN G 2048-2048 BN G 2048-256+b", ""),
     (VICReg(), 2048, "2048-8192 BN R 8192-8192 BN R 8192-8192+b", ""),
     (MoCoV3(), 2048, "2048-4096 BN R 4096-256 bn", "256-4096 BN R 4096-256+b"),
     (MoCoV3(projector_layers=3, predictor_norm=True), 384, "384-4096 BN R 4096-4096 BN R 4096-256 bn",
@@ -65,7 +69,7 @@ def test_heads_have_the_published_layers(config, num_features, projector, predic
     method = on_meta(config, num_features)
     assert layers(method.projector) == projector
     assert layers(getattr(method, "predictor", nn.Identity())) == predictor
-    for name in ("key_projector", "target_projector"):
+    for name in ("key_projector", "target_projector", "teacher_projector"):
         if hasattr(method, name):
             assert layers(getattr(method, name)) == projector
     if isinstance(config, SwAV):
@@ -147,7 +151,8 @@ def test_conditioning_is_what_its_name_says(conditioning):
 
 @pytest.mark.parametrize(("name", "config"), [("key_projector", MoCo(queue=8, dim=4, momentum=0.9)),
                                               ("key_projector", MoCoV3(hidden=5, dim=4, momentum=0.9)),
-                                              ("target_projector", BYOL(hidden=5, dim=4, momentum=0.9))])  # fmt: skip
+                                              ("target_projector", BYOL(hidden=5, dim=4, momentum=0.9)),
+                                              ("teacher_projector", DINO(hidden=5, dim=4, momentum=0.9))])  # fmt: skip
 def test_ema_projectors_include_the_condition_encoder_and_use_the_condition_of_their_view(name, config):
     method = config.build(
         BuildContext(nn.Linear(6, 6), 6, projector_type=projector_type(CASSLE(conditioning="concat", depth=2, width=3)))

@@ -13,7 +13,20 @@ from method_cases import SMALL, build, views
 
 from fastaugself.aware.cassle import CASSLE, PUBLISHED, ConditionedProjector
 from fastaugself.errors import UsageError
-from fastaugself.methods import BYOL, METHODS, NNCLR, BarlowTwins, LeJEPA, MoCo, MoCoV3, SimCLR, SimSiam, SwAV, VICReg
+from fastaugself.methods import (
+    BYOL,
+    DINO,
+    METHODS,
+    NNCLR,
+    BarlowTwins,
+    LeJEPA,
+    MoCo,
+    MoCoV3,
+    SimCLR,
+    SimSiam,
+    SwAV,
+    VICReg,
+)
 from fastaugself.methods.barlow import redundancy_loss
 from fastaugself.methods.base import BuildContext
 from fastaugself.methods.hashing import normal
@@ -212,6 +225,7 @@ def test_swav_freezes_prototypes_then_normalises_them_and_fills_its_queue():
         (BarlowTwins(), [(64, 8192), (8192, 8192), (8192, 8192)]),
         (NNCLR(), [(64, 2048), (2048, 2048), (2048, 256)]),
         (LeJEPA(), [(64, 2048), (2048, 2048), (2048, 64)]),
+        (DINO(), [(64, 2048), (2048, 2048), (2048, 256)]),
         (VICReg(), [(64, 8192), (8192, 8192), (8192, 8192)]),
         (MoCoV3(projector_layers=3), [(64, 4096), (4096, 4096), (4096, 256)]),
     ],
@@ -225,7 +239,7 @@ def test_projectors_have_the_published_shapes(config, widths):
     assert [(m.in_features, m.out_features) for m in linear] == widths
 
 
-CONDITIONED = ["moco", "mocov3", "simsiam", "simclr", "byol", "swav", "barlow", "vicreg", "nnclr", "lejepa"]
+CONDITIONED = ["moco", "mocov3", "simsiam", "simclr", "byol", "swav", "barlow", "vicreg", "nnclr", "lejepa", "dino"]
 
 
 @pytest.mark.parametrize("name", CONDITIONED)
@@ -299,6 +313,7 @@ from torch.nn import Identity
 from fastaugself.methods.barlow import redundancy_loss
 from fastaugself.methods.base import BuildContext, Views
 from fastaugself.aware.cassle import CASSLE
+from fastaugself.methods.dino import DINO
 from fastaugself.methods.lejepa import sigreg
 from fastaugself.methods.mocov3 import contrastive_loss
 from fastaugself.methods.nnclr import NNCLR, neighbour_loss
@@ -340,6 +355,14 @@ for step in range(4):
     output = method(Views(x, torch.zeros(8 // world).long()))
     method.update_queue(output.queue_update, 0.5)
 results["nnclr queue"] = (output.loss.detach(), method.queue_KE)
+torch.manual_seed(0)
+method = DINO(dim=6, hidden=8, prototypes=5).build(BuildContext(Identity(), 6, sync=True))
+for step in range(4):
+    x = torch.stack([z1.roll(step, 0), z2.roll(step, 1)]).chunk(world, 1)[rank]
+    output = method(Views(x, torch.zeros(8 // world).long(), local_LBCHW=x[:1] * 2))
+    method.update_ema(0.5)
+    method.update_queue(output.queue_update, 0.5)
+results["dino centre"] = (output.loss.detach(), method.center_K)
 torch.save(results, f"{folder}/{world}-{rank}.pt")
 dist.destroy_process_group()
 """
@@ -364,11 +387,11 @@ def test_losses_over_processes_equal_the_loss_of_the_whole_batch(world, tmp_path
             if whole[i] is not None:
                 torch.testing.assert_close(torch.cat([part[i] for part in parts]), whole[i], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(torch.cat([part["swav"] for part in results[world]]), results[1][0]["swav"])
-    for name in ("swav queue", "nnclr queue"):
+    for name in ("swav queue", "nnclr queue", "dino centre"):
         loss, queue = results[1][0][name]
         parts = [part[name] for part in results[world]]
         torch.testing.assert_close(sum(part[0] for part in parts) / world, loss, atol=1e-5, rtol=1e-5)
-        for part in parts:  # each process holds the whole queue, in the order of the global batch
+        for part in parts:  # each process has the state of the global batch
             torch.testing.assert_close(part[1], queue, atol=1e-5, rtol=1e-5)
 
 
@@ -405,6 +428,13 @@ def expected_loss(name, m, batch):
         c = z[0].T @ z[1] / len(z[0])
         eye = torch.eye(len(c), dtype=c.dtype)
         return ((c - eye).square() * (eye + 0.0051 * (1 - eye))).sum()
+    if name == "dino":
+        W = F.normalize(m.prototypes.weight, dim=1)
+        with torch.no_grad():
+            t = [F.normalize(m.teacher_projector(m.teacher_backbone(view)), dim=1) @ W.T for view in x]
+        q = [((a - m.center_K) / 0.04).softmax(1) for a in t]
+        s = [(F.normalize(a, dim=1) @ W.T / 0.1).log_softmax(1) for a in z]
+        return -sum((q[i] * s[1 - i]).sum(1).mean() for i in (0, 1)) / 2
     if name == "lejepa":
         A = F.normalize(normal(8, 16, torch.tensor(0)), dim=1).to(z[0].dtype)
         t = torch.linspace(0, 3, 17, dtype=A.dtype)
@@ -438,7 +468,7 @@ def test_gradients_flow_where_the_paper_says_and_nowhere_else(name):
     expected.backward()
     compared = 0
     for (key, p), q in zip(method.named_parameters(), twin.parameters(), strict=True):
-        frozen = key.startswith(("key_", "target_"))
+        frozen = key.startswith(("key_", "target_", "teacher_"))
         assert p.requires_grad != frozen and (p.grad is None) == frozen, key
         if not frozen:
             compared += 1

@@ -11,6 +11,7 @@ from fastaugself.aware.augself import HEADS, AugSelf, AugSelfLoss
 from fastaugself.config.schema import Augment, Pretrain
 from fastaugself.methods import (
     BYOL,
+    DINO,
     NNCLR,
     BarlowTwins,
     LeJEPA,
@@ -230,6 +231,7 @@ METHODS = {
     "swav": SwAV(dim=16, hidden=32, prototypes=12),
     "barlow": BarlowTwins(dim=32),
     "vicreg": VICReg(dim=32),
+    "dino": DINO(dim=16, hidden=32, prototypes=12),
     "lejepa": LeJEPA(dim=16, hidden=32, directions=8),
     "nnclr": NNCLR(queue=24, dim=16, hidden=32, predictor_hidden=32),
     "supervised": Supervised(),

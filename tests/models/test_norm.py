@@ -12,6 +12,7 @@ from torch import nn
 
 from fastaugself import (
     BYOL,
+    DINO,
     NNCLR,
     Backbone,
     BarlowTwins,
@@ -114,6 +115,7 @@ def test_one_norm_over_all_groups_is_compiled_as_the_norms_one_by_one():
 METHODS = {
     "simsiam": SimSiam(dim=16, predictor_hidden=8), "simclr": SimCLR(dim=8), "byol": BYOL(dim=8, hidden=16),
     "mocov3": MoCoV3(dim=8, hidden=16), "barlow": BarlowTwins(dim=16), "vicreg": VICReg(dim=16),
+    "dino": DINO(dim=8, hidden=16, prototypes=6, freeze_steps=2),
     "lejepa": LeJEPA(dim=8, hidden=16, directions=8),
     "nnclr": NNCLR(queue=12, dim=8, hidden=16, predictor_hidden=16),
     "supervised": Supervised(), "swav": SwAV(dim=8, hidden=16, prototypes=6, queue=0), "moco": MoCo(queue=16, dim=8),

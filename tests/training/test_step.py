@@ -128,7 +128,7 @@ def test_a_compiler_failure_is_logged_once_and_training_continues_in_eager_mode(
     assert_same(tensors(expected), tensors(step), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", ["moco", "supervised"])
+@pytest.mark.parametrize("name", ["moco", "supervised", "dino"])
 def test_gradient_accumulation_is_exact_without_batch_norm(name):
     options = {"norm": False, "weights": {"crop": 0.0, "color": 0.0}}
     whole, parts = (step_of(learner_of(METHODS[name], **options), accumulate=n) for n in (1, 4))
