@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import lru_cache
 from typing import Any, Protocol
 
 import torch
@@ -64,6 +65,15 @@ class Link(Protocol):
         ...
 
 
+@lru_cache
+def copy_stream(device: torch.device) -> torch.cuda.Stream:
+    """The stream for copies to a device, one for the life of the process.
+
+    The allocator keeps freed memory by stream: with a new stream in every epoch and check, each would strand its own.
+    """
+    return torch.cuda.Stream(device)
+
+
 class CudaLink:
     """Link to a CUDA device: copies run on a separate stream, the consumer's work on its current stream.
 
@@ -73,7 +83,7 @@ class CudaLink:
 
     def __init__(self, device: torch.device):
         self._device = device
-        self._stream = torch.cuda.Stream(device)
+        self._stream = copy_stream(device)
 
     def host(self, count: int) -> Tensor:
         """See Link."""

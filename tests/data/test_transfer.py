@@ -227,3 +227,16 @@ def test_an_error_anywhere_reaches_the_consumer(link, where, monkeypatch):
         monkeypatch.setattr(link, where, fail)
     with pytest.raises(MemoryError, match="no more"):
         list(to_device(decode(ring), link, ring))
+
+
+def test_a_device_has_one_copy_stream_for_the_life_of_the_process(monkeypatch):
+    """The allocator keeps freed blocks by stream, so that a stream in every epoch would strand a batch's in each."""
+    made = []
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: made.append(device) or len(made))
+    transfer.copy_stream.cache_clear()
+    try:
+        for device in ("cuda:0", "cuda:1", "cuda:0", "cuda:0"):
+            transfer.CudaLink(torch.device(device))
+        assert made == [torch.device("cuda:0"), torch.device("cuda:1")]
+    finally:
+        transfer.copy_stream.cache_clear()
