@@ -74,7 +74,7 @@ class Encoder(nn.Module):
         [H, W, 3] or [H, W], or a uint8 tensor [3, H, W] or [H, W, 3]. Raises UsageError for anything else, RunError
         for a file that cannot be read.
         """
-        return normalise(torch.from_numpy(self._pixels(image))[None], self.mean, self.std)[0]
+        return normalise(torch.from_numpy(self._pixels(image).copy())[None], self.mean, self.std)[0]
 
     def embed(self, images: Any, *, batch_size: int = 64, workers: int = 0) -> Tensor:
         """Features float32 [N, num_features] on the CPU, computed on the encoder's device.
