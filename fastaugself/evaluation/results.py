@@ -69,7 +69,7 @@ def write_result(
         values = row.to_json()
         values.pop("score")
         written.append(values)
-    longest: tuple[str, ...] = max((row.models for row in rows), key=len)
+    models = dict.fromkeys(name for row in rows for name in row.models)
     record = {
         "protocol": protocol,
         "data": data,
@@ -83,7 +83,7 @@ def write_result(
         "environment": environment(device),
     }
     key = key_of(json.dumps([protocol, data, seed, options], sort_keys=True, default=str))[:8]
-    stem = re.sub(r"[^\w.+-]+", "_", f"{protocol}-{data}-{'+'.join(longest)}")[:120]
+    stem = re.sub(r"[^\w.+-]+", "_", f"{protocol}-{data}-{'+'.join(models)}")[:120]
     path = out / f"{stem}-{key}.json"
     try:
         replace_file(path, utf8(json.dumps(record, indent=2, default=str) + "\n"))

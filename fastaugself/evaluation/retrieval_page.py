@@ -28,7 +28,8 @@ STYLE = """<style>
 .found figcaption { font-size: 0.72rem; line-height: 1.3; overflow-wrap: anywhere; }
 .sign { display: inline-block; width: 12px; height: 12px; border-radius: 3px; border: 3px solid var(--faint); }
 .sign.same { border-color: var(--accent); }
-@media (max-width: 520px) { .found, .found .row { grid-template-columns: 1fr; } .found figure { width: 62px; } }
+@media (max-width: 520px) { .found, .found .row { grid-template-columns: 1fr; } .found figure { width: 62px; }
+  .found > div > img { width: 132px; } }
 </style>
 """
 

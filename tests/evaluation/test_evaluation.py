@@ -307,6 +307,7 @@ def test_commands_write_a_result_and_a_row_of_the_table(command, options, rows, 
     assert call(command, *models, "--data", photos, "--out", out, "--cache", kept, *options) == 0, capsys.readouterr()
     (path,) = out.glob("*.json")
     record = json.loads(path.read_text())
+    assert "-a+b-" in path.name  # the names of all models
     assert (
         record["protocol"] == command and len(record["rows"]) == rows and record["environment"]["commit"] is not False
     )
