@@ -36,7 +36,7 @@ def why_not() -> str | None:
     if importlib.util.find_spec("ffcv") is None:
         return "ffcv is not installed (`make setup` builds it)"
     try:
-        with threads_kept(), warnings.catch_warnings():
+        with threads_kept(), _plain_dictionaries(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="IProgress not found")  # of tqdm, in a notebook without widgets
             from . import ffcv_decoder  # noqa: F401
     except (ImportError, OSError) as error:
@@ -87,6 +87,23 @@ class FfcvSource(PooledSource):
             return failed
 
         return decode
+
+
+@contextmanager
+def _plain_dictionaries() -> Iterator[None]:
+    """Gives FFCV a dict in place of numba's typed dictionary while it is imported.
+
+    It keeps two whole numbers there, which its code reads as Python does, and numba compiles the typed dictionary for
+    them in every process: three to five seconds of an import that takes 0.1 without.
+    """
+    import numba.typed
+
+    typed = numba.typed.Dict
+    numba.typed.Dict = dict
+    try:
+        yield
+    finally:
+        numba.typed.Dict = typed
 
 
 @contextmanager
