@@ -18,6 +18,7 @@ class BarlowTwins(MethodConfig):
     """Barlow Twins: the cross-correlation matrix of both views' embeddings is pushed towards the identity."""
 
     title = "Barlow Twins"
+    multi_crop = True
 
     dim: int = 8192
     """Width of the three layers of the projector."""
@@ -46,10 +47,12 @@ class BarlowTwinsMethod(Method):
         self.projector = context.projector(widths, last_norm="plain")
 
     def forward(self, views: Views) -> Output:
-        features = self.encode(self.backbone, views)
-        z1, z2 = (self.projector(f, views.condition(v)).float() for v, f in enumerate(features))
-        loss = redundancy_loss(z1, z2, self.config.redundancy)
-        return Output(loss, features)
+        features = self.encode_crops(views)
+        z = [self.projector(f, views.condition(v)).float() for v, f in enumerate(features)]
+        # The loss is symmetric, so the pair of the global views counts twice.
+        pairs = [(0, 1), *crop_pairs(len(z))[1:]] if len(z) > 2 else [(0, 1)]
+        loss = torch.stack([redundancy_loss(z[a], z[b], self.config.redundancy) for a, b in pairs]).mean()
+        return Output(loss, (features[0], features[1]))
 
 
 def redundancy_loss(z1_BE: Tensor, z2_BE: Tensor, weight: float) -> Tensor:
@@ -58,7 +61,8 @@ def redundancy_loss(z1_BE: Tensor, z2_BE: Tensor, weight: float) -> Tensor:
     z1_BE, z2_BE: embeddings with zero mean and unit variance over the batch; the correlation is over all processes.
     weight: of the off-diagonal elements.
     """
-    correlation_EE = sum_with_gradient(z1_BE.T @ z2_BE) / (len(z1_BE) * world_size())
+    with torch.autocast(z1_BE.device.type, enabled=False):  # autocast would round the correlations
+        correlation_EE = sum_with_gradient(z1_BE.T @ z2_BE) / (len(z1_BE) * world_size())
     diagonal = torch.diagonal(correlation_EE)
     on = (diagonal - 1).square().sum()
     off = correlation_EE.square().sum() - diagonal.square().sum()

@@ -13,7 +13,7 @@ from ..distributed import all_gather, rank
 from ..errors import UsageError
 from ..models.ema import cosine_momentum, ema_copy, ema_update
 from ..models.heads import LastNorm
-from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_one
+from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_one, mean_over_pairs
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class MoCoV3(MethodConfig):
     """MoCo v3: symmetric InfoNCE against the momentum encoder's keys of the global batch, without a queue."""
 
     title = "MoCo v3"
+    multi_crop = True
     has_predictor = True
 
     dim: int = 256
@@ -73,15 +74,15 @@ class MoCoV3Method(Method):
         self.key_projector = ema_copy(self.projector)
 
     def forward(self, views: Views) -> Output:
-        features = self.encode(self.backbone, views)
+        features = self.encode_crops(views)
         projections = [self.projector(f, views.condition(v)) for v, f in enumerate(features)]
-        q1, q2 = (self.predictor(z, views.params_VBP, views.sizes_B2, v) for v, z in enumerate(projections))
+        q = [self.predictor(z, views.params_VBP, views.sizes_B2, v) for v, z in enumerate(projections)]
         with torch.no_grad():
             keys = self.encode(self.key_backbone, views)
-            k1, k2 = (self.key_projector(f, views.condition(v)) for v, f in enumerate(keys))
+            k = [self.key_projector(f, views.condition(v)) for v, f in enumerate(keys)]
         temperature = self.config.temperature
-        loss = contrastive_loss(q1, k2, temperature) + contrastive_loss(q2, k1, temperature)
-        return Output(loss, features)
+        loss = 2 * mean_over_pairs(lambda a, b: contrastive_loss(q[b], k[a], temperature), len(q))
+        return Output(loss, (features[0], features[1]))
 
     @property
     def momentum_backbone(self) -> nn.Module:
@@ -102,6 +103,7 @@ def contrastive_loss(q_BE: Tensor, k_BE: Tensor, temperature: float) -> Tensor:
     q_BE, k_BE: queries and keys, not normalised; no gradient flows to the keys. Returns the mean over the batch.
     """
     q_BE, k_GE = F.normalize(q_BE.float(), dim=1), all_gather(F.normalize(k_BE.detach().float(), dim=1))
-    logits_BG = q_BE @ k_GE.T / temperature
+    with torch.autocast(q_BE.device.type, enabled=False):  # autocast would round the similarities
+        logits_BG = q_BE @ k_GE.T / temperature
     own = torch.arange(len(q_BE), device=q_BE.device) + rank() * len(q_BE)
     return F.cross_entropy(logits_BG, own) * (2 * temperature)

@@ -105,9 +105,9 @@ class SwAVMethod(Method):
         self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
 
     def forward(self, views: Views) -> Output:
-        features = [*self.encode(self.backbone, views), *self.encode_local(self.backbone, views)]
+        features = self.encode_crops(views)
         embeddings = [F.normalize(self.projector(f, views.condition(v)).float(), dim=1) for v, f in enumerate(features)]
-        scores = [self.prototypes(z).float() for z in embeddings]
+        scores = [self._scores(z) for z in embeddings]
         loss = scores[0].new_zeros(())
         for assigned in (0, 1):
             target_BK = self._assign(assigned, scores[assigned].detach())
@@ -118,13 +118,19 @@ class SwAVMethod(Method):
             loss = loss / 2
         return Output(loss, (features[0], features[1]), (embeddings[0].detach(), embeddings[1].detach()))
 
+    def _scores(self, z_BE: Tensor) -> Tensor:
+        """Similarities [B, K] of normalised embeddings and prototypes, float32."""
+        with torch.autocast(z_BE.device.type, enabled=False):  # autocast would round them
+            scores_BK: Tensor = self.prototypes(z_BE)
+        return scores_BK
+
     @torch.no_grad()
     def _assign(self, view: int, scores_BK: Tensor) -> Tensor:
         B, config = len(scores_BK), self.config
         if self.full:
             # Every process holds the whole queue but contributes one chunk of it, so that every entry counts once.
             chunk_LE = self.queue_2LE[view].chunk(world_size())[rank()]
-            scores_BK = torch.cat([scores_BK, self.prototypes(chunk_LE).float()])
+            scores_BK = torch.cat([scores_BK, self._scores(chunk_LE)])
         return sinkhorn(scores_BK, config.epsilon, config.iterations, gather=config.gather)[:B]
 
     def after_backward(self, global_step: int) -> None:
