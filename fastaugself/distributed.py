@@ -75,11 +75,13 @@ def start(device: DeviceName) -> World:
         torch.cuda.set_device(chosen)
     if size > 1 and not dist.is_initialized():
         backend = "nccl" if cuda else "gloo"
+        # NCCL would guess the device from the rank, which is wrong where a node has more devices than processes.
+        named: dict[str, Any] = {"device_id": chosen} if cuda else {}
         if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
             store = _fresh_store(rank, size)
-            dist.init_process_group(backend, timeout=TIMEOUT, store=store, rank=rank, world_size=size)
+            dist.init_process_group(backend, timeout=TIMEOUT, store=store, rank=rank, world_size=size, **named)
         else:
-            dist.init_process_group(backend, timeout=TIMEOUT)
+            dist.init_process_group(backend, timeout=TIMEOUT, **named)
     return World(rank, size, chosen)
 
 
@@ -263,7 +265,9 @@ def _max(x: Tensor) -> Tensor:
 @torch.library.custom_op("fastaugself::gather", mutates_args=())
 def _gather(x: Tensor) -> Tensor:
     gathered = x.new_empty((world_size() * len(x), *x.shape[1:]))
-    dist.all_gather(list(gathered.chunk(world_size())), x.contiguous())  # no backend sends channels-last tensors
+    # Into one tensor: the form with a list copies once more for each rank. torch 2.13 renamed it.
+    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+    gather(gathered, x.contiguous())  # no backend sends channels-last tensors
     return gathered
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import statistics
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -130,9 +131,16 @@ def _idle(work: Any, device: torch.device) -> float:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         work()
         torch.cuda.synchronize(device)
-    return 1 - busy_fraction(
-        [(e.time_range.start, e.time_range.end) for e in profile.events() or () if e.device_type.name == "CUDA"]
-    )
+    return 1 - busy_fraction(kernel_intervals(profile.events() or ()))
+
+
+def kernel_intervals(events: Iterable[Any]) -> list[tuple[float, float]]:
+    """Start and end of every kernel of a CUDA device among profiled events, without copies and fills of memory."""
+    return [
+        (e.time_range.start, e.time_range.end)
+        for e in events
+        if e.device_type.name == "CUDA" and not e.name.startswith(("Memcpy", "Memset"))
+    ]
 
 
 def busy_fraction(intervals: list[tuple[float, float]]) -> float:

@@ -163,6 +163,16 @@ def _trainer_step(
 
 def check(rungs: list[Rung]) -> None:
     """Raises RunError if the losses of the first steps differ between rungs that should compute the same."""
+    # TF32 alone makes convolutions differ by half a percent.
+    convolutions, products = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        _compare(rungs)
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = convolutions, products
+
+
+def _compare(rungs: list[Rung]) -> None:
     first = [float(rungs[0].call()) for _ in range(2)]
     for rung in rungs[1:]:
         losses = [float(rung.call()) for _ in range(2)]

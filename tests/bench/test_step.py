@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+import types
 
 import pytest
 import torch
 
 from fastaugself.bench import step as bench
 from fastaugself.bench.breakdown import FORWARD, Stopwatch, breakdown, in_words
-from fastaugself.bench.e2e import busy_fraction, e2e_benchmark
+from fastaugself.bench.e2e import busy_fraction, e2e_benchmark, kernel_intervals
 from fastaugself.bench.scale import scale_benchmark
 from fastaugself.bench.setup import Setup, noise_batch
 from fastaugself.errors import RunError
@@ -107,3 +108,29 @@ def test_a_stopwatch_sums_sections_of_the_same_name(monkeypatch):
     for name in ("start", "a", "b", "a"):
         watch.mark(name)
     assert watch.read() == {"a": 1.5, "b": 2.0} and watch.read() == {}
+
+
+def test_copies_are_no_work_of_the_device():
+    def event(name, start, end, device="CUDA"):
+        where, when = types.SimpleNamespace(name=device), types.SimpleNamespace(start=start, end=end)
+        return types.SimpleNamespace(name=name, device_type=where, time_range=when)
+
+    events = [
+        event("Memcpy HtoD (Pinned -> Device)", 0, 9), event("_resize_kernel", 1, 2), event("Memset (Device)", 3, 4),
+        event("aten::add", 5, 8, device="CPU"), event("sm90_xmma_fprop", 6, 7),
+    ]  # fmt: skip
+    assert kernel_intervals(events) == [(1, 2), (6, 7)]
+
+
+def test_rungs_are_compared_without_tf32(monkeypatch):
+    seen = []
+
+    def call():
+        seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+        return torch.tensor(1.0)
+
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    before = torch.backends.cuda.matmul.allow_tf32
+    bench.check([bench.Rung("a", call), bench.Rung("b", call)])
+    assert seen == [(False, False)] * 4
+    assert torch.backends.cudnn.allow_tf32 and torch.backends.cuda.matmul.allow_tf32 == before
