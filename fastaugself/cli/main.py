@@ -12,6 +12,7 @@ from tyro.conf import Positional, arg
 from ..bench.cli import COMMANDS as benchmarks
 from ..errors import UsageError
 from ..evaluation.cli import COMMANDS as evaluations
+from ..evaluation.cli import features
 from ..runs.folder import configuration, read_config, read_config_file
 from ..training.console import open_streams
 from ..training.logs import start_logging
@@ -306,6 +307,7 @@ COMMANDS: dict[str, Command | Group] = {
     "report": report,
     "replay": replay,
     "eval": Group("Evaluate a frozen encoder (k-NN, linear probe, few-shot, ...).", evaluations),
+    "features": features,
     "bench": Group("Benchmark against other libraries on this machine.", benchmarks),
     "completion": completion,
 }

@@ -53,6 +53,11 @@ class Extractor:
 
         Raises UsageError for an empty split, RunError for an unreadable image and for NaN or Inf features.
         """
+        x_ND = torch.from_numpy(np.array(self.rows(encoder, split, where)))
+        return fusion.Representation(encoder.name, x_ND, split.images.digest(self.folder))
+
+    def rows(self, encoder: Encoder, split: Split, where: str) -> NDArray[np.float32]:
+        """The features [N, D] of a split as by calling, memory-mapped if they are cached."""
         if not len(split):
             raise UsageError(f"the {where} split is empty")
         identity, side = split.images.digest(self.folder), self.side(encoder)
@@ -64,11 +69,14 @@ class Extractor:
                 for x_BHWC in batches(split.images, prepared, batch_size=self.batch_size, workers=self.workers):
                     yield frozen(x_BHWC).numpy()
 
-        x_ND = self.cached(key, len(split), compute(), f"{encoder.name} on {where}")
-        return fusion.Representation(encoder.name, x_ND, identity)
+        return self.stored(key, len(split), compute(), f"{encoder.name} on {where}")
 
     def cached(self, key: str, count: int, batches: Iterable[NDArray[np.float32]], what: str) -> Tensor:
-        """The cached rows [count, D] of a key; computed from `batches` and stored if missing.
+        """The cached rows [count, D] of a key in memory, see `stored`."""
+        return torch.from_numpy(np.array(self.stored(key, count, batches, what)))
+
+    def stored(self, key: str, count: int, batches: Iterable[NDArray[np.float32]], what: str) -> NDArray[np.float32]:
+        """The cached rows [count, D] of a key, memory-mapped; computed from `batches` and stored if missing.
 
         what: description of the rows, for the error about NaN or Inf.
         """
@@ -76,7 +84,7 @@ class Extractor:
         if found is None:
             checked = _finite(batches, what)
             found = cache.write(self.folder, key, count, checked) if self.folder else np.concatenate(list(checked))
-        return torch.from_numpy(np.array(found))
+        return found
 
     def sizes(self, images: Images) -> NDArray[np.float64]:
         """(width, height) of every image in pixels, float64 [N, 2], cached."""
