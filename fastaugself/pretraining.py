@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from . import distributed
+from .config.batch_size import few_steps
 from .config.checks import check_processes
 from .config.schema import Pretrain
 from .config.serialize import to_dict
@@ -208,6 +209,8 @@ def _announce(trainer: Trainer) -> None:
         config.optim.lr,
         config.batch_size,
     )
+    if not trainer.global_step and (hint := few_steps(config, world.size, trainer.loader.num_samples)):
+        log.info("hint      %s", hint)
     if trainer.global_step:
         log.info("resume    at step %d of %d", trainer.global_step, trainer.last_step)
     baseline = "  ".join(f"{name} {value:.4f}" for name, value in trainer.baseline_losses().items())

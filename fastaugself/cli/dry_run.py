@@ -6,6 +6,7 @@ import time
 import torch
 
 from ..aware.learner import Learner
+from ..config.batch_size import few_steps
 from ..config.checks import check_photos, check_processes
 from ..config.schema import Photos, Pretrain
 from ..config.serialize import to_dict
@@ -70,6 +71,8 @@ def plan(config: Pretrain, *, processes: int = 1) -> tuple[str, int]:
         f"memory    {state / GIB:.2f} GiB of weights, queue and optimizer state per device, without activations",
         f"disk      {(config.checkpoint.keep + 1) * state / GIB:.2f} GiB of checkpoints in {config.run}",
     ]
+    if hint := few_steps(config, processes, samples):
+        lines.append(f"hint      {hint}")
     faults = [f for f in diagnose(config, NEEDS) if f.state == "fault"]
     lines += [f"fault     {f.found}; {f.remedy}" for f in faults]
     return "\n".join(lines), len(faults)

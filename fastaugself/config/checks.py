@@ -15,6 +15,7 @@ from ..aware.augself import HEADS as AUGSELF_HEADS
 from ..aware.base import AwareConfig, Setting
 from ..errors import UsageError
 from ..models.resnet import STAGES
+from .batch_size import batch_options
 
 if TYPE_CHECKING:
     from .schema import Pretrain
@@ -64,7 +65,7 @@ def check_processes(config: "Pretrain", processes: int) -> None:
     if config.batch_size % processes:
         raise UsageError(
             f"--batch-size {config.batch_size} must be a multiple of the number of processes {processes}; "
-            f"pass {_batch_options(config, processes)}"
+            f"pass {batch_options(config, processes)}"
         )
     if config.accumulate > 1:
         _check_accumulation(config, processes)
@@ -77,49 +78,9 @@ def check_photos(config: "Pretrain", processes: int, photos: int) -> None:
     """Raises UsageError where the global batch is larger than the training set of this many photos."""
     if config.batch_size <= photos:
         return
-    options = _batch_options(config, processes, photos=photos)
-    instead = f"pass {options}, or more photos" if options else "use more photos"
+    options = batch_options(config, processes, photos=photos)
+    instead = f"pass {options}, or more photos" if options else f"use more photos{' or fewer processes' if processes > 1 else ''}"
     raise UsageError(f"--batch-size {config.batch_size} is larger than the data set of {photos} photos; {instead}")
-
-
-def _batch_options(config: "Pretrain", processes: int, *, photos: int | None = None) -> str:
-    """Options with a batch size that works on this many processes, and the other options that have to change with it.
-
-    The batch size is the next above the configured one, or the largest possible with `photos` photos. One up to twice
-    (or half) as large is preferred if the method's queue can stay as it is. Returns "" if there are too few photos.
-    """
-    split = config.backbone.batch_norm == "split"
-    group = max(2, config.backbone.bn_group_size) if split else 1
-    # (accumulate, batch-norm group, options that change): gives up accumulation, then groups, if photos are too few.
-    attempts = [(config.accumulate, group, "")]
-    if config.accumulate > 1:
-        attempts.append((1, group, " --accumulate 1"))
-    if split:
-        attempts.append((1, 1, attempts[-1][2] + " --backbone.batch-norm plain"))
-    for accumulate, group_size, changed in attempts:
-        unit = processes * accumulate * group_size
-        smallest = unit * -(-2 // group_size)
-        if photos is None:
-            first = max(smallest, -(-config.batch_size // unit) * unit)
-            sizes = range(first, 2 * first, unit)
-        else:
-            first = photos // unit * unit
-            sizes = range(first, max(smallest, first // 2) - 1, -unit)
-        if sizes:
-            size = next((size for size in sizes if _method_accepts(config, size)), first)
-            queue: int | None = getattr(config.method, "queue", None)
-            if queue is not None and not _method_accepts(config, size):
-                changed = f" --method.queue {max(1, queue // size) * size}{changed}"
-            return f"--batch-size {size}{changed}"
-    return ""
-
-
-def _method_accepts(config: "Pretrain", batch_size: int) -> bool:
-    try:
-        config.method.check(batch_size)
-    except UsageError:
-        return False
-    return True
 
 
 def _check_accumulation(config: "Pretrain", processes: int) -> None:
@@ -147,7 +108,7 @@ def _check_accumulation(config: "Pretrain", processes: int) -> None:
     if config.batch_size % parts or config.batch_size < 2 * parts:
         raise UsageError(
             f"--batch-size {config.batch_size} must be a multiple of {parts} (processes x --accumulate {count}), "
-            f"and at least twice that; pass {_batch_options(config, processes)}"
+            f"and at least twice that; pass {batch_options(config, processes)}"
         )
 
 
@@ -162,7 +123,7 @@ def _check_split_batch_norm(config: "Pretrain", processes: int) -> None:
     if size < 2 or micro_batch % size:
         divisors = [d for d in range(2, micro_batch + 1) if micro_batch % d == 0]
         nearest = min(divisors, key=lambda d: abs(d - size), default=0)
-        instead = f"--backbone.bn-group-size {nearest}" if nearest else _batch_options(config, processes)
+        instead = f"--backbone.bn-group-size {nearest}" if nearest else batch_options(config, processes)
         raise UsageError(
             f"--backbone.bn-group-size {size} must be at least 2 and divide the {micro_batch} samples of a forward "
             f"pass; pass {instead}"

@@ -96,9 +96,10 @@ class Loader:
             self.batches = num_batches(self.num_samples, batch_size, rank=rank, world=world, drop_last=drop_last)
             if drop_last and not self.batches:
                 whole = f"{batch_size * world}" + (f" ({batch_size} on each of {world} ranks)" if world > 1 else "")
+                most = self.num_samples // world
                 raise BatchTooLarge(
-                    f"a batch of {whole} is larger than the {self.num_samples} photos of {self.name}: "
-                    f"pass --batch-size {self.num_samples // world * world or 1} or less, or more photos",
+                    f"a batch of {whole} is larger than the {self.num_samples} photos of {self.name}: pass "
+                    + (f"a batch size of {most} or less" if most else f"at least {world} photos, one for each rank"),
                     self.num_samples,
                 )
             self._faults = Faults(data, max_corrupt)

@@ -20,6 +20,7 @@ from .logs import RunLog
 log = logging.getLogger(__name__)
 
 COLLAPSED_RANK = 2.0  # an effective rank below it means at most one useful direction
+FEW_PHOTOS = 32  # the rank of the features of fewer photos is low whatever they are
 BANK = 20_000  # maximum number of training samples for k-NN and probes, a random subset
 
 
@@ -102,7 +103,7 @@ class OnlineEvaluation:
         record["seconds"] = time.perf_counter() - began
         parts = [f"{name} {value:.3f}" for name, value in record.items() if name not in ("step", "epoch", "seconds")]
         run_log.evaluation(record, f"evaluation at step {step}: " + "  ".join(parts))
-        if record["rankme"] < COLLAPSED_RANK:
+        if record["rankme"] < COLLAPSED_RANK and len(queries.labels_N) >= FEW_PHOTOS:
             log.warning(
                 "the features of %s have collapsed or nearly so (effective rank %.1f): try a lower "
                 "--optim.lr or a longer --optim.warmup-epochs",

@@ -117,3 +117,13 @@ def test_supervised_training_and_the_check_take_labels_of_any_size(beton, tmp_pa
     record = json.loads((tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()[-1])
     assert 0 <= record["knn"] <= 1 and 0 <= record["linear"] <= 1
     assert report_runs([tmp_path / "run"]).exists()
+
+
+def test_a_handful_of_photos_is_no_collapse(beton, tmp_path, monkeypatch):
+    """Features of n photos have a rank of at most n."""
+    warnings = []
+    monkeypatch.setattr("fastaugself.training.online.log.warning", lambda text, *values: warnings.append(text % values))
+    few = written(beton, tmp_path / "few.beton", [0], ("astronaut",))
+    checks(beton, few, tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()[-1])
+    assert record["rankme"] == pytest.approx(1.0) and not warnings
