@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..distributed import sum_with_gradient, world_size
 from ..errors import UsageError
-from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_one
+from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_one, mean_over_pairs
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class BarlowTwinsMethod(Method):
     def forward(self, views: Views) -> Output:
         features = self.encode_crops(views)
         z = [self.projector(f, views.condition(v)).float() for v, f in enumerate(features)]
-        # The loss is symmetric, so the pair of the global views counts twice.
-        pairs = [(0, 1), *crop_pairs(len(z))[1:]] if len(z) > 2 else [(0, 1)]
-        loss = torch.stack([redundancy_loss(z[a], z[b], self.config.redundancy) for a, b in pairs]).mean()
+        weight = self.config.redundancy
+        both = redundancy_loss(z[0], z[1], weight)  # symmetric, so computed once for both orders
+        loss = mean_over_pairs(lambda a, b: both if b < 2 else redundancy_loss(z[a], z[b], weight), len(z))
         return Output(loss, (features[0], features[1]))
 
 

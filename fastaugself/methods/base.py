@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
@@ -151,6 +152,11 @@ def crop_pairs(crops: int) -> list[tuple[int, int]]:
     return [(target, other) for target in (0, 1) for other in range(crops) if other != target]
 
 
+def mean_over_pairs(loss: Callable[[int, int], Tensor], crops: int) -> Tensor:
+    """Mean of `loss(target, other)` over `crop_pairs(crops)`."""
+    return torch.stack([loss(target, other) for target, other in crop_pairs(crops)]).mean()
+
+
 class Method(nn.Module):
     """Base class of the modules of all methods.
 
@@ -191,6 +197,10 @@ class Method(nn.Module):
         if views.inner is not None and maps:
             views.inner.maps[view] = maps
         return f_BD
+
+    def encode_crops(self, views: Views) -> list[Tensor]:
+        """Pooled features [B, D] of both global views, then of the local crops, by the trained encoder."""
+        return [*self.encode(self.backbone, views), *self.encode_local(self.backbone, views)]
 
     def encode_local(self, backbone: nn.Module, views: Views) -> list[Tensor]:
         """Pooled features [B, D] of each local crop, each with its own batch statistics; [] without local crops."""

@@ -7,7 +7,7 @@ from torch import nn
 
 from ..errors import UsageError
 from ..models.ema import cosine_momentum, ema_copy, ema_update
-from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_one
+from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_one, mean_over_pairs
 from .simsiam import negative_cosine_similarity
 
 
@@ -16,6 +16,7 @@ class BYOL(MethodConfig):
     """BYOL: an online network predicts the projections of a target network, its exponential moving average."""
 
     title = "BYOL"
+    multi_crop = True
     has_predictor = True
     per_sample_loss = True
 
@@ -52,15 +53,15 @@ class BYOLMethod(Method):
         self.target_projector = ema_copy(self.projector)
 
     def forward(self, views: Views) -> Output:
-        features = self.encode(self.backbone, views)
+        features = self.encode_crops(views)
         projections = [self.projector(f, views.condition(v)) for v, f in enumerate(features)]
-        p1, p2 = (self.predictor(z, views.params_VBP, views.sizes_B2, v) for v, z in enumerate(projections))
+        p = [self.predictor(z, views.params_VBP, views.sizes_B2, v) for v, z in enumerate(projections)]
         with torch.no_grad():
             targets = self.encode(self.target_backbone, views)
-            t1, t2 = (self.target_projector(f, views.condition(v)) for v, f in enumerate(targets))
-        # eq. 2, symmetrised: |p - t|^2 = 2 - 2 cos(p, t) for L2-normalised p and t.
-        loss = 4 + 2 * (negative_cosine_similarity(p1, t2) + negative_cosine_similarity(p2, t1))
-        return Output(loss, features)
+            t = [self.target_projector(f, views.condition(v)) for v, f in enumerate(targets)]
+        # eq. 2, symmetrised (the sum over two views): |p - t|^2 = 2 - 2 cos(p, t) for L2-normalised p and t.
+        loss = 4 + 4 * mean_over_pairs(lambda a, b: negative_cosine_similarity(p[b], t[a]), len(p))
+        return Output(loss, (features[0], features[1]))
 
     @property
     def momentum_backbone(self) -> nn.Module:

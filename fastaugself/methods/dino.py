@@ -14,7 +14,7 @@ from ..distributed import mean_over_processes
 from ..errors import UsageError
 from ..models.ema import cosine_momentum, ema_copy, ema_update
 from ..models.heads import Projector
-from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_one, crop_pairs
+from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_one, mean_over_pairs
 
 MOST_PROTOTYPES = 1 << 20
 
@@ -113,9 +113,8 @@ class DINOMethod(Method):
         return start + (config.teacher_temperature - start) * progress / config.teacher_warmup
 
     def forward(self, views: Views) -> Output:
-        features = self.encode(self.backbone, views)
-        every = [*features, *self.encode_local(self.backbone, views)]
-        embeddings = [self.projector(f, views.condition(v)) for v, f in enumerate(every)]
+        features = self.encode_crops(views)
+        embeddings = [self.projector(f, views.condition(v)) for v, f in enumerate(features)]
         # One product for all crops: each call keeps a normalised copy of the prototypes for the backward pass.
         student = self.prototypes(torch.cat(embeddings)).chunk(len(embeddings))
         with torch.no_grad():
@@ -124,7 +123,7 @@ class DINOMethod(Method):
             scores_SK = self.teacher_prototypes(torch.cat(projected))
         teacher = scores_SK.chunk(2)
         loss = self_distillation(student, teacher, self.center_K, self.config.temperature, self.teacher_temperature)
-        return Output(loss, features, (scores_SK.mean(0, keepdim=True),))
+        return Output(loss, (features[0], features[1]), (scores_SK.mean(0, keepdim=True),))
 
     @property
     def momentum_backbone(self) -> nn.Module:
@@ -172,4 +171,4 @@ def self_distillation(
     """
     targets = [F.softmax((t - center_K) / sharp, 1) for t in teacher]
     logs = [F.log_softmax(s / temperature, 1) for s in student]
-    return torch.stack([-(targets[a] * logs[b]).sum(1).mean() for a, b in crop_pairs(len(logs))]).mean()
+    return mean_over_pairs(lambda a, b: -(targets[a] * logs[b]).sum(1).mean(), len(logs))

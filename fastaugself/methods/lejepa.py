@@ -63,15 +63,15 @@ class LeJEPAMethod(Method):
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
     def forward(self, views: Views) -> Output:
-        features = self.encode(self.backbone, views)
-        every = [*features, *self.encode_local(self.backbone, views)]
-        z_VBE = torch.stack([self.projector(f, views.condition(v)).float() for v, f in enumerate(every)])
+        features = self.encode_crops(views)
+        z_VBE = torch.stack([self.projector(f, views.condition(v)).float() for v, f in enumerate(features)])
         config = self.config
         prediction = (z_VBE - z_VBE[:2].mean(0)).square().mean()
         directions_SE = F.normalize(normal(config.directions, config.dim, self.step), dim=1)
         regularization = sigreg(z_VBE, directions_SE, knots=config.knots, limit=config.limit)
         loss = (1 - config.weight) * prediction + config.weight * regularization
-        return Output(loss, features, metrics={"prediction": prediction, "sigreg": regularization})
+        metrics = {"prediction": prediction, "sigreg": regularization}
+        return Output(loss, (features[0], features[1]), metrics=metrics)
 
     @torch.no_grad()
     def update_queue(self, queue_update: tuple[Tensor, ...], progress: float) -> None:

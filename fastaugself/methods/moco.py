@@ -25,6 +25,7 @@ class MoCo(MethodConfig):
     """MoCo v2: InfoNCE of a query against its key from the momentum encoder and a queue of earlier keys."""
 
     title = "MoCo v2"
+    multi_crop = True
     per_sample_loss = True
 
     queue: int = 65_536
@@ -87,15 +88,19 @@ class MoCoMethod(Method):
 
     def forward(self, views: Views) -> Output:
         f1_BD = self.encode_view(self.backbone, views, 0)
-        q_BE = F.normalize(self.projector(f1_BD, views.condition(0)).float(), dim=1)
+        local = self.encode_local(self.backbone, views)
+        queried = {0: f1_BD} | dict(enumerate(local, 2))
+        queries = [F.normalize(self.projector(f, views.condition(v)).float(), dim=1) for v, f in queried.items()]
         with torch.no_grad():
             if self.config.shuffle:
                 f2_BD = self._encode_shuffled(views.x_VBCHW[1])
             else:
                 f2_BD = self.encode_view(self.key_backbone, views, 1)
             k_BE = F.normalize(self.key_projector(f2_BD, views.condition(1)).float(), dim=1)
-        loss = infonce(q_BE, k_BE, self.queue_KE, self.config.temperature).mean()
-        enqueued_BE = k_BE if self.config.queue_source == "key" else q_BE.detach()
+        # The key encoder sees view 2 only, so that is the target of view 1 and of every local crop.
+        keys_SE = k_BE.repeat(len(queries), 1)
+        loss = infonce(torch.cat(queries), keys_SE, self.queue_KE, self.config.temperature).mean()
+        enqueued_BE = k_BE if self.config.queue_source == "key" else queries[0].detach()
         return Output(loss, (f1_BD, f2_BD), (enqueued_BE,))
 
     def _encode_shuffled(self, x_BCHW: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..distributed import gather_with_gradient, rank
 from ..errors import UsageError
-from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_one
+from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_one, mean_over_pairs
 from .queue import check_queue, enqueue
 
 
@@ -20,6 +20,7 @@ class NNCLR(MethodConfig):
     """NNCLR: the positive of a view is the nearest neighbour of the other view among earlier embeddings."""
 
     title = "NNCLR"
+    multi_crop = True
     has_predictor = True
 
     queue: int = 98_304
@@ -65,13 +66,12 @@ class NNCLRMethod(Method):
         self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
 
     def forward(self, views: Views) -> Output:
-        features = self.encode(self.backbone, views)
-        z1, z2 = (self.projector(f, views.condition(v)) for v, f in enumerate(features))
-        p1, p2 = (self.predictor(z, views.params_VBP, views.sizes_B2, v) for v, z in enumerate((z1, z2)))
-        n1, n2 = (nearest(z, self.queue_KE) for z in (z1, z2))
-        temperature = self.config.temperature
-        loss = (neighbour_loss(n1, p2, temperature) + neighbour_loss(n2, p1, temperature)) / 2
-        return Output(loss, features, (F.normalize(z1.detach().float(), dim=1),))
+        features = self.encode_crops(views)
+        z = [self.projector(f, views.condition(v)) for v, f in enumerate(features)]
+        p = [self.predictor(z_BE, views.params_VBP, views.sizes_B2, v) for v, z_BE in enumerate(z)]
+        n = [nearest(z_BE, self.queue_KE) for z_BE in z[:2]]
+        loss = mean_over_pairs(lambda a, b: neighbour_loss(n[a], p[b], self.config.temperature), len(p))
+        return Output(loss, (features[0], features[1]), (F.normalize(z[0].detach().float(), dim=1),))
 
     def update_queue(self, queue_update: tuple[Tensor, ...], progress: float) -> None:
         """Enqueues the embeddings of the first view."""

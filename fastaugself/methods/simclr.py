@@ -3,6 +3,7 @@
 Shape suffixes: B batch of this process, G batch of all processes, E embedding.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,7 @@ class SimCLR(MethodConfig):
     """SimCLR: the two views of an image are a positive pair, all other views of the batch are negatives (NT-Xent)."""
 
     title = "SimCLR"
+    multi_crop = True
 
     dim: int = 128
     """Width of the embedding."""
@@ -57,25 +59,31 @@ class SimCLRMethod(Method):
         self.projector = context.projector(widths, last_norm="affine" if config.last_norm else "none")
 
     def forward(self, views: Views) -> Output:
-        features = self.encode(self.backbone, views)
-        z1, z2 = (F.normalize(self.projector(f, views.condition(v)).float(), dim=1) for v, f in enumerate(features))
-        loss = nt_xent(z1, z2, self.config.temperature, gather=self.config.gather)
-        return Output(loss, features)
+        features = self.encode_crops(views)
+        z1, z2, *local = (
+            F.normalize(self.projector(f, views.condition(v)).float(), dim=1) for v, f in enumerate(features)
+        )
+        loss = nt_xent(z1, z2, self.config.temperature, gather=self.config.gather, local=local)
+        return Output(loss, (features[0], features[1]))
 
 
-def nt_xent(z1_BE: Tensor, z2_BE: Tensor, temperature: float, *, gather: bool) -> Tensor:
-    """NT-Xent loss (eq. 1), mean over the 2B anchors of this process.
+def nt_xent(z1_BE: Tensor, z2_BE: Tensor, temperature: float, *, gather: bool, local: Sequence[Tensor] = ()) -> Tensor:
+    """NT-Xent loss (eq. 1), mean over the 2B anchors of this process and over the pairs of local crops.
 
     z1_BE, z2_BE: L2-normalised embeddings of both views. gather: use negatives from all processes; loss and gradients,
-    averaged over processes, are then those of the global batch.
+    averaged over processes, are then those of the global batch. local: those of the local crops, each of which is an
+    anchor twice, with either view as the positive; the other view of its image is not a negative then.
     """
     B = len(z1_BE)
     first = rank() * B if gather else 0
     keys = [gather_with_gradient(z) if gather else z for z in (z1_BE, z2_BE)]
     G = len(keys[0])
+    # Anchors: both views, then each local crop for the first view and for the second.
+    anchors = torch.cat([z1_BE, z2_BE, *(z_BE for z_BE in local for _ in (0, 1))])
     with torch.autocast(z1_BE.device.type, enabled=False):  # autocast would round the similarities
-        logits = torch.cat([z1_BE, z2_BE]) @ torch.cat(keys).T / temperature  # [2B, 2G]
+        logits = anchors @ torch.cat(keys).T / temperature  # [2B + 2LB, 2G]
     own = torch.arange(B, device=logits.device) + first
-    itself, other = torch.cat([own, own + G]), torch.cat([own + G, own])
-    logits = logits.scatter(1, itself[:, None], float("-inf"))
-    return F.cross_entropy(logits, other)
+    # A view's own column is left out; that of a local crop is the view which is not the positive.
+    without, positive = (torch.cat([a, b] * (1 + len(local))) for a, b in ((own, own + G), (own + G, own)))
+    logits = logits.scatter(1, without[:, None], float("-inf"))
+    return F.cross_entropy(logits, positive)

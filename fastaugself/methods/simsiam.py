@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UsageError
-from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_one
+from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_one, mean_over_pairs
 
 
 @dataclass(frozen=True)
@@ -14,6 +14,7 @@ class SimSiam(MethodConfig):
     """SimSiam: each view predicts the projection of the other, with a stop-gradient and without negatives or EMA."""
 
     title = "SimSiam"
+    multi_crop = True
     has_predictor = True
     per_sample_loss = True
 
@@ -51,11 +52,11 @@ class SimSiamMethod(Method):
         self.predictor = context.predictor([config.dim, config.predictor_hidden, config.dim])
 
     def forward(self, views: Views) -> Output:
-        features = self.encode(self.backbone, views)
-        z1, z2 = (self.projector(f, views.condition(v)) for v, f in enumerate(features))
-        p1, p2 = (self.predictor(z, views.params_VBP, views.sizes_B2, v) for v, z in enumerate((z1, z2)))
-        loss = 0.5 * (negative_cosine_similarity(p1, z2) + negative_cosine_similarity(p2, z1))
-        return Output(loss, features)
+        features = self.encode_crops(views)
+        z = [self.projector(f, views.condition(v)) for v, f in enumerate(features)]
+        p = [self.predictor(z_BE, views.params_VBP, views.sizes_B2, v) for v, z_BE in enumerate(z)]
+        loss = mean_over_pairs(lambda a, b: negative_cosine_similarity(p[b], z[a]), len(p))
+        return Output(loss, (features[0], features[1]))
 
 
 def negative_cosine_similarity(p_BE: Tensor, z_BE: Tensor) -> Tensor:

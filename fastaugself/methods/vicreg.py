@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..distributed import gather_with_gradient, rank, sum_with_gradient, world_size
 from ..errors import UsageError
-from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_one, crop_pairs
+from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_one, mean_over_pairs
 
 EPSILON = 1e-4  # added to variances (section 4.1)
 
@@ -60,14 +60,13 @@ class VICRegMethod(Method):
         self.projector = context.projector([context.num_features, *[config.dim] * 3])
 
     def forward(self, views: Views) -> Output:
-        features = self.encode(self.backbone, views)
-        every = [*features, *self.encode_local(self.backbone, views)]
-        z = [self.projector(f, views.condition(v)) for v, f in enumerate(every)]
+        features = self.encode_crops(views)
+        z = [self.projector(f, views.condition(v)) for v, f in enumerate(features)]
         invariance, variance, covariance = vicreg_terms(z)
         config = self.config
         loss = config.invariance * invariance + config.variance * variance + config.covariance * covariance
         metrics = {"invariance": invariance, "variance": variance, "covariance": covariance}
-        return Output(loss, features, metrics=metrics)
+        return Output(loss, (features[0], features[1]), metrics=metrics)
 
 
 def vicreg_terms(views_BE: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -81,8 +80,7 @@ def vicreg_terms(views_BE: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """
     with torch.autocast(views_BE[0].device.type, enabled=False):  # autocast would round the covariances
         z = [z_BE.float() for z_BE in views_BE]
-        pairs = crop_pairs(len(z))
-        invariance = torch.stack([F.mse_loss(z[a], z[b]) for a, b in pairs]).mean()
+        invariance = mean_over_pairs(lambda a, b: F.mse_loss(z[a], z[b]), len(z))
         variances, covariances = zip(*(variance_covariance(z_BE) for z_BE in z), strict=True)
         return invariance, torch.stack(variances).mean(), 2 * torch.stack(covariances).mean()
 

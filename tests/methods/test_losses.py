@@ -327,6 +327,9 @@ z1, z2 = torch.load(f"{folder}/inputs.pt")
 results = {}
 for name, loss in {
     "simclr": lambda a, b: nt_xent(F.normalize(a, dim=1), F.normalize(b, dim=1), 0.2, gather=True),
+    "simclr, local": lambda a, b: nt_xent(
+        F.normalize(a, dim=1), F.normalize(b, dim=1), 0.2, gather=True, local=[F.normalize(a * b, dim=1)]
+    ),
     "barlow": lambda a, b: redundancy_loss(a, b, 0.0051),
     "mocov3": lambda a, b: contrastive_loss(a, b, 0.2),
     "nnclr": lambda a, b: neighbour_loss(F.normalize(a, dim=1), b, 0.2),
@@ -380,7 +383,7 @@ def test_losses_over_processes_equal_the_loss_of_the_whole_batch(world, tmp_path
         processes = [subprocess.Popen([*command, str(rank), str(size)]) for rank in range(size)]
         assert [process.wait(timeout=120) for process in processes] == [0] * size
         results[size] = [torch.load(tmp_path / f"{size}-{rank}.pt") for rank in range(size)]
-    for name in ("simclr", "barlow", "mocov3", "nnclr", "lejepa", "vicreg", "vicreg, wide"):
+    for name in ("simclr", "simclr, local", "barlow", "mocov3", "nnclr", "lejepa", "vicreg", "vicreg, wide"):
         whole, parts = results[1][0][name], [part[name] for part in results[world]]
         torch.testing.assert_close(sum(part[0] for part in parts) / world, whole[0], atol=1e-5, rtol=1e-5)
         for i in (1, 2):
