@@ -146,6 +146,7 @@ def _run(config: Pretrain, world: World, callbacks: Sequence[Callback]) -> None:
     prepared = prepare_data(config, world)
     trainer = Trainer(prepared, world, identity=to_dict(config), callbacks=callbacks)
     try:
+        trainer.open_evaluation()  # before the folder's config.json is replaced
         if world.is_main:
             _open_folder(config)
             _announce(trainer)

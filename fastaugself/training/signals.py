@@ -17,12 +17,14 @@ class Stopped(KeyboardInterrupt):
 
 
 class StopRequest:
-    """Context manager in which the first SIGINT, SIGTERM or SIGUSR1 sets `requested`; a second one acts as usual.
+    """Context manager in which the first of SIGNALS sets `requested`; a second one acts as usual.
 
-    Slurm can send SIGUSR1 some time before the end of a job (`--signal`).
+    Slurm can send SIGUSR1 some time before the end of a job (`--signal`). SIGHUP says that the terminal was closed or
+    its connection lost. Where it is ignored (nohup), it stays ignored; a second one changes nothing, because the
+    terminal, the shell and torchrun may each send one.
     """
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
     def __init__(self) -> None:
         self.requested: int | None = None
@@ -31,19 +33,23 @@ class StopRequest:
     def __enter__(self) -> "StopRequest":
         try:
             for number in self.SIGNALS:
+                if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                    continue
                 self._before[number] = signal.signal(number, self._remember)
         except ValueError:
             pass  # not the main thread: signal handlers are left unchanged
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before.clear()
+        self._restore(*self._before)
+
+    def _restore(self, *numbers: int) -> None:
+        for number in numbers:
+            signal.signal(number, self._before.pop(number))
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        self.requested = number
-        self.__exit__()
+        self.requested = self.requested or number
+        self._restore(*self._before.keys() - {signal.SIGHUP})
 
 
 class StopConsensus:

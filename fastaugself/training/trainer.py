@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -179,17 +180,23 @@ class Trainer:
         check_same_step(self.global_step, config.run)
         self.loss_watch, self.collapse_alarm = LossWatch(world), CollapseAlarm()
         self._baseline_losses: dict[str, float] = {}
-        self.evaluation: OnlineEvaluation | None = None  # on rank 0, with --data.val
-        if config.data.val is not None:
-            self.evaluation = on_main(world, lambda: OnlineEvaluation(config, self.learner, self.loader, self.device))
+        self.evaluation: OnlineEvaluation | None = None
+
+    def open_evaluation(self) -> None:
+        """Opens `--data.val` on rank 0; before the first step, raises UsageError and RunError on all ranks."""
+        config = self.config
+        if config.data.val is not None and self.evaluation is None:
+            evaluation = partial(OnlineEvaluation, config, self.learner, self.loader, self.device)
+            self.evaluation = on_main(self.world, evaluation)
 
     def fit(self) -> None:
         """Trains to the last step, with logs, online evaluations and checkpoints.
 
-        SIGINT, SIGTERM or SIGUSR1 on any rank stops all ranks after the same step and saves a checkpoint. Raises
+        SIGINT, SIGTERM, SIGUSR1 or SIGHUP on any rank stops all ranks after the same step, with a checkpoint. Raises
         Stopped then, and RunError if a loss or the weights are NaN or Inf.
         """
         config, is_main = self.config, self.world.is_main
+        self.open_evaluation()
         if is_main:
             write_environment(config.run, self.device, self.world.size, self.baseline_losses())
         run_log = RunLog(
@@ -204,20 +211,20 @@ class Trainer:
         self._probe_compiler()
         profiled = is_main and config.log.profile > 0
         self.profiler = Profiler(config.run / "profile", config.log.profile) if profiled else None
-        try:
-            for callback in self.callbacks:
-                callback.on_start(self)
-            with StopRequest() as stop:
+        with StopRequest() as stop:
+            try:
+                for callback in self.callbacks:
+                    callback.on_start(self)
                 stopped_by = self.train(run_log, self.evaluation, stop, consensus)
-        finally:
-            run_log.close()
-            for used in (self.profiler, self.evaluation):
-                if used is not None:
-                    used.close()
-        if consensus is not None:
-            consensus.close()
-        self.check_losses()
-        self.save(last=True)
+            finally:
+                run_log.close()
+                for used in (self.profiler, self.evaluation):
+                    if used is not None:
+                        used.close()
+            if consensus is not None:
+                consensus.close()
+            self.check_losses()
+            self.save(last=True)
         for callback in self.callbacks:
             callback.on_end(self)
         if stopped_by not in (None, NONFINITE) and self.global_step < self.last_step:

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import tiny_runs
 import torch
-from tiny_runs import ALONE
 
 from fastaugself import Data, Pretrain, Supervised
 from fastaugself.cli.pretrain import main
@@ -15,11 +14,9 @@ from fastaugself.data.beton.format import Beton
 from fastaugself.data.beton.sidecar import Sidecar, read
 from fastaugself.data.beton.writer import BetonWriter
 from fastaugself.data.inputs.convert import write_beton
-from fastaugself.errors import UsageError
 from fastaugself.probes.knn import knn_accuracy, knn_predict
 from fastaugself.probes.ridge import ridge_accuracy
 from fastaugself.report.compare import report_runs
-from fastaugself.training.trainer import Trainer
 
 KEPT = ("chelsea", "coffee", "rocket")  # the first class of the training photos is missing
 
@@ -67,13 +64,15 @@ def test_a_class_that_is_missing_or_another_order_does_not_change_the_check(
     assert checks(beton, relabelled(alike, tmp_path / "permuted.beton", (2, 3, 0, 1)), tmp_path / "b") == expected
 
 
-def test_other_classes_are_refused_before_the_run_folder_is_opened(photo_folder, beton, tmp_path):
+def test_other_classes_are_refused_before_the_run_folder_is_opened(photo_folder, beton, tmp_path, capsys):
     shutil.copytree(photo_folder / "rocket", tmp_path / "photos" / "Rakete")
     write_beton(tmp_path / "photos", tmp_path / "val.beton", progress=False)
     data = Data(train=beton, val=tmp_path / "val.beton", source="native", workers=1)
-    with pytest.raises(UsageError, match=r"has photos of classes that --data.train .* lacks \(Rakete; "):
-        Trainer(tiny_runs.config(beton, tmp_path / "run", data=data), ALONE)
-    assert not (tmp_path / "run").exists()
+    configuration = tiny_runs.config(beton, tmp_path / "run", data=data)
+    assert main(lambda: configuration, {}, []) == 2
+    assert "has photos of classes that --data.train" in (said := capsys.readouterr().err) and "lacks (Rakete; " in said
+    assert not (tmp_path / "run" / "config.json").exists()
+    assert main(lambda: configuration, {}, ["--dry-run"]) == 2 and "Rakete" in capsys.readouterr().err
 
 
 def test_labels_may_be_any_numbers():

@@ -4,10 +4,13 @@ import dataclasses
 import json
 import logging
 import os
+import pty
 import resource
+import select
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -164,7 +167,7 @@ def test_nan_weights_end_the_run_even_if_the_losses_are_finite(beton, tmp_path, 
     assert saved_steps(tmp_path) == [] and not (tmp_path / "not-finite.json").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
 def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(beton, tmp_path, monkeypatch, number):
     run = tmp_path / "run"
     train_step = Trainer.train_step
@@ -180,6 +183,48 @@ def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(beton, tmp_path,
             train(config(beton, run, checkpoint=Checkpoint(minutes=60)))
     assert stopped.value.exit_code == 128 + number
     assert saved_steps(run) == [5]
+
+
+def test_further_hangups_do_not_cost_the_checkpoint_and_ignored_ones_stay_ignored(beton, tmp_path, monkeypatch):
+    """The terminal, the shell and torchrun may each send one; under nohup none counts."""
+    train_step, save = Trainer.train_step, Trainer.save
+
+    def signalled(self, *arguments, **options):
+        os.kill(os.getpid(), signal.SIGHUP)
+        return (save if options else train_step)(self, *arguments, **options)
+
+    monkeypatch.setattr(Trainer, "train_step", signalled)
+    monkeypatch.setattr(Trainer, "save", signalled)
+    with pytest.raises(Stopped, match="SIGHUP"):
+        train(config(beton, tmp_path / "a", checkpoint=Checkpoint(minutes=60)))
+    assert saved_steps(tmp_path / "a") == [1] and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        train(config(beton, tmp_path / "b", checkpoint=Checkpoint(minutes=60), max_steps=3))
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    assert saved_steps(tmp_path / "b") == [3]
+
+
+def test_a_closed_terminal_ends_the_run_with_a_checkpoint(beton, tmp_path):
+    """The run is the leader of a session whose terminal is closed while it trains."""
+    run, recipe = tmp_path / "run", Path(__file__).parents[2] / "recipes" / "imagenet_moco_augself.py"
+    options = ["--data.train", beton, "--batch-size", "8", "--view.size", "16", "--augment.blur-kernel", "5"]
+    options += ["--backbone.name", "resnet18", "--backbone.width", "8", "--epochs", "100000", "--device", "cpu"]
+    options += ["--method.queue", "64", "--log.no-tensorboard", "--log.every", "1", "--run", run]
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(sys.executable, [sys.executable, "-P", os.fspath(recipe), *map(os.fspath, options)])
+    end = time.monotonic() + 240
+    while not (run / "metrics.jsonl").exists() and time.monotonic() < end:
+        assert os.waitpid(child, os.WNOHANG) == (0, 0)
+        select.select([terminal], [], [], 0.1)[0] and os.read(terminal, 65536)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 128 + signal.SIGHUP
+    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert (
+        saved_steps(run)[-1] == steps[-1] and "run the same command again to resume" in (run / "train.log").read_text()
+    )
 
 
 def test_the_newest_checkpoints_and_the_milestones_stay(beton, tmp_path):
