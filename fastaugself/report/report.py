@@ -10,6 +10,7 @@ import numpy as np
 
 from ..config.schema import Photos
 from ..data.dataset import Dataset
+from ..errors import RunError, UsageError
 from ..export.backbone import WEIGHTS
 from ..files import replace_file, utf8
 from ..html.charts import Level, line_chart
@@ -109,7 +110,9 @@ class Report:
         for name in ("knn", "linear"):
             if ends := self.first_and_last(name):
                 before, last = ends
-                note = f"chance: {self._chance():.1%}" if before is None else f"from {before:.1%} before training"
+                chance = self._chance() if before is None else None
+                note = "" if before is None else f"from {before:.1%} before training"
+                note = f"chance: {chance:.1%}" if chance is not None else note
                 tiles.append((TILES[name], f"{last:.1%}", note))
         rates = [m["pairs_per_s"] for m in self.metrics if is_number(m.get("pairs_per_s"))]
         if rates:
@@ -228,14 +231,11 @@ class Report:
             )
         charts = []
         if any("knn" in e for e in self.evaluations):
-            chance = self._chance()
             note = "Accuracy of a 20-nearest-neighbour vote of training photos on the validation photos."
-            level = Level(chance, f"largest class {chance:.1%}".replace(".0%", "%"))
-            charts.append(self._chart("knn", PROBES["knn"], note, [level], low=0.0, high=1.0))
+            charts.append(self._chart("knn", PROBES["knn"], note, self._chance_level(), low=0.0, high=1.0))
         if any("linear" in e for e in self.evaluations):
             note = "Validation accuracy of a ridge regression classifier on the frozen features."
-            level = Level(self._chance(), f"largest class {self._chance():.1%}".replace(".0%", "%"))
-            charts.append(self._chart("linear", PROBES["linear"], note, [level], low=0.0, high=1.0))
+            charts.append(self._chart("linear", PROBES["linear"], note, self._chance_level(), low=0.0, high=1.0))
         note = "RankMe (Garrido 2023): effective dimension of the features; 1 means collapse."
         charts.append(self._chart("rankme", "Effective rank", note, low=1.0))
         for name in sorted({name for e in self.evaluations for name in e if name.startswith("r2_")}):
@@ -267,10 +267,22 @@ class Report:
             "it: the views may vary in it, so that the method learns to ignore it, or the run is short.</p>\n"
         )
 
-    def _chance(self) -> float:
-        """Accuracy of always predicting the most frequent class of the validation photos."""
-        assert self.config.data.val is not None
-        with Dataset(self.config.data.val) as data:
+    def _chance_level(self) -> list[Level]:
+        chance = self._chance()
+        return [] if chance is None else [Level(chance, f"largest class {chance:.1%}".replace(".0%", "%"))]
+
+    def _chance(self) -> float | None:
+        """Accuracy of always predicting the most frequent class of the validation photos.
+
+        None for checks of an earlier part of the run, which was resumed without `--data.val`, and for lost photos.
+        """
+        if self.config.data.val is None:
+            return None
+        try:
+            data = Dataset(self.config.data.val)
+        except (UsageError, RunError):
+            return None
+        with data:
             return float(np.bincount(data.labels_N[data.labels_N >= 0]).max() / len(data))
 
     # --- text ---------------------------------------------------------------------------------------------------------

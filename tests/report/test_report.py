@@ -111,6 +111,23 @@ def test_a_resumed_run_counts_each_step_once(beton, tmp_path):
     assert "is missing" not in written(trainer)
 
 
+@pytest.mark.parametrize("parts", [(True, False), (False, True), (True, True), (True, None)])
+def test_checks_of_a_part_with_validation_photos_are_shown(beton, tmp_path, parts, caplog):
+    """Resumed without --data.val, with it for the first time, or with photos that were lost since."""
+    copies = []
+    for i, val in enumerate(parts):
+        copies.append(tmp_path / f"val{i}.beton")
+        copies[-1].write_bytes(beton.read_bytes())
+        data = Data(train=beton, val=None if val is False else copies[-1], source="native", workers=1)
+        trainer = train(config(beton, tmp_path / "run", data=data, max_steps=3 * (i + 1)))
+        if val is None:
+            copies[-1].unlink()
+    page = text_of(written(trainer))
+    assert "Effective rank" in page and "k-NN accuracy" in page
+    assert ("largest class" in page) == bool(parts[-1])
+    assert 'The section "checks"' not in page and 'The section "head"' not in page
+
+
 @pytest.mark.parametrize("val", [False, True])
 def test_a_run_without_heads_shows_its_views(beton, tmp_path, val, caplog):
     data = Data(train=beton, val=beton if val else None, source="native", workers=1)
