@@ -179,6 +179,11 @@ def _check_predictor(config: "Pretrain", varying: set[str]) -> None:
     if not (config.base_loss and config.method.has_predictor):
         why = f"{config.method.title} has no predictor" if config.base_loss else "without a base loss there is none"
         raise UsageError(f"{option}: {why}; pass --predictor.conditioning none")
+    if config.num_local_crops:
+        raise UsageError(
+            f"{option}: the predictor reads the difference to the other global view, which local crops do not have; "
+            "pass --num-local-crops 0, or --predictor.conditioning none"
+        )
     constant = [name for name in config.predictor.include if _AUGMENTATIONS.get(name, name) not in varying]
     if constant:
         left = [name for name in config.predictor.include if name not in constant]
