@@ -262,6 +262,9 @@ class Pretrain:
         return (*self.policies, *[self.local_crop] * self.num_local_crops, *extra)
 
     @property
-    def other_sizes(self) -> tuple[int, ...]:
-        """Sizes in pixels of the views that are not as large as the global ones."""
-        return tuple(sorted({policy.size for policy in self.all_policies} - {self.view.size}))
+    def other_sizes(self) -> dict[str, int]:
+        """Sizes in pixels of the views that are not as large as the global ones, by their option."""
+        sizes = {"--local-crop.size": self.local_crop.size} if self.num_local_crops else {}
+        for name, wanted in self.requests.items():
+            sizes |= {f"--{name}.view.size": request.policy.size for request in wanted}
+        return {option: size for option, size in sizes.items() if size != self.view.size}

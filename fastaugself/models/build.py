@@ -1,8 +1,10 @@
 """Backbones by name: this project's ResNets and all models of timm."""
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -87,13 +89,17 @@ def _timm_models() -> list[str]:
 
 
 def build_backbone(
-    config: Backbone, *, image_size: int | None = None, other_sizes: tuple[int, ...] = (), bn_group_size: int = 0
+    config: Backbone,
+    *,
+    image_size: int | None = None,
+    other_sizes: Mapping[str, int] = MappingProxyType({}),
+    bn_group_size: int = 0,
 ) -> tuple[nn.Module, int]:
     """Builds a backbone without classifier. Returns it and the width of its pooled features.
 
     image_size: side of the images in pixels, for timm models with a fixed input size. other_sizes: sides of further
-    images that it must take (local crops). bn_group_size: number of consecutive samples per group of batch statistics
-    in ResNets (training only); 0 is the whole input.
+    images that it must take (local crops), by their option. bn_group_size: number of consecutive samples per group of
+    batch statistics in ResNets (training only); 0 is the whole input.
     Raises UsageError if timm is needed but missing, for an unknown model of timm, with the closest match, and for a
     model that does not take another size.
     """
@@ -114,14 +120,14 @@ def build_backbone(
     return model, model.num_features
 
 
-def _timm(config: Backbone, image_size: int | None, other_sizes: tuple[int, ...]) -> tuple[nn.Module, int]:
+def _timm(config: Backbone, image_size: int | None, other_sizes: Mapping[str, int]) -> tuple[nn.Module, int]:
     name = config.name.removeprefix("timm:")
     timm = timm_with(name)
     options: dict[str, Any] = dict(image_size_option(name, image_size))
-    others = [size for size in other_sizes if size != image_size]
-    if others and timm.get_pretrained_cfg(name).fixed_input_size:
+    pretrained = timm.get_pretrained_cfg(name)
+    if other_sizes and pretrained is not None and pretrained.fixed_input_size:
         options["dynamic_img_size"] = True  # a ViT then resizes its position embedding to the images
-        _check_sizes(timm, name, options, others)
+        _check_sizes(timm, name, image_size, options, other_sizes)
     model = timm.create_model(name, pretrained=False, num_classes=0, **options)
     if config.freeze_patch_embed:
         if not hasattr(model, "patch_embed"):
@@ -135,23 +141,28 @@ def _timm(config: Backbone, image_size: int | None, other_sizes: tuple[int, ...]
     return model, int(model.num_features)
 
 
-def _check_sizes(timm: Any, name: str, options: dict[str, Any], sizes: list[int]) -> None:
+def _check_sizes(
+    timm: Any, name: str, image_size: int | None, options: dict[str, Any], sizes: Mapping[str, int]
+) -> None:
     """Raises UsageError for an image size that a model of timm does not take; runs it on the meta device."""
+    option, size = next(iter(sizes.items()))
     try:
         with torch.device("meta"):
             model = timm.create_model(name, pretrained=False, num_classes=0, **options)
     except TypeError:
         raise UsageError(
-            f"timm:{name} takes images of one size; pass --num-local-crops 0, or --backbone.name "
+            f"{option} {size}: timm:{name} takes images of one size; pass {option} {image_size}, or --backbone.name "
             "timm:vit_small_patch16_224"
         ) from None
-    for size in sizes:
+    for option, size in sizes.items():
         try:
             model(torch.empty(2, 3, size, size, device="meta"))
         except (AssertionError, RuntimeError, ValueError) as error:
+            patch = int(getattr(getattr(model, "patch_embed", None), "patch_size", (size,))[0])
+            instead = size // patch * patch
             raise UsageError(
-                f"timm:{name} does not take images of {size} px beside its own size ({error}); pass "
-                f"--local-crop.size {max(1, size // 32) * 32}, or --num-local-crops 0"
+                f"{option} {size}: timm:{name} does not take images of {size} px ({error}); pass {option} "
+                f"{instead if 0 < instead < size else image_size}"
             ) from None
 
 

@@ -9,7 +9,7 @@ import torch
 from method_cases import build, views
 from tiny_aware import config_of, learner_of, views_of
 
-from fastaugself import DINO, AugSelf, Backbone, ViewPolicy
+from fastaugself import DINO, ESSL, AugSelf, Backbone, ViewPolicy
 from fastaugself.errors import UsageError
 from fastaugself.methods.base import BuildContext
 from fastaugself.methods.dino import self_distillation
@@ -190,7 +190,7 @@ def test_the_position_embedding_of_small_crops_is_resized(timm):
 
 @pytest.mark.parametrize(
     ("name", "size", "message"),
-    [("test_vit", 40, "40 px.*--local-crop.size 32"), ("cait_xxs24_224", 96, "one size.*--num-local-crops 0")],
+    [("test_vit", 40, "40 px.*--local-crop.size 32"), ("cait_xxs24_224", 96, "one size.*--local-crop.size 224")],
 )
 def test_models_that_do_not_take_the_local_crops_are_refused_before_data_is_opened(name, size, message, timm):
     view = ViewPolicy.moco_v2(48 if name == "test_vit" else 224)
@@ -207,3 +207,13 @@ def test_normalising_is_part_of_the_scores():
     torch.testing.assert_close(method.prototypes(z), method.prototypes(7 * z))
     assert float(method.prototypes(z).detach().abs().max()) <= 1 + 1e-5
     torch.testing.assert_close(method.prototypes(method.prototypes.weight).diagonal(), torch.ones(12))
+
+
+def test_the_small_view_of_an_objective_is_checked_too(timm):
+    essl = ESSL(weight=0.4, view=ViewPolicy(size=40, scale=(0.2, 0.8)), hidden=16, dim=8)
+    config = config_of(method=SMALL, backbone=Backbone(name="timm:test_vit"), aware=(essl,), view=ViewPolicy(size=48))
+    with pytest.raises(UsageError, match=r"pass --essl\.view\.size 32"):
+        check_installation(config, torch.device("cpu"))
+    fits = dataclasses.replace(config, aware=(dataclasses.replace(essl, view=ViewPolicy(size=32, scale=(0.2, 0.8))),))
+    check_installation(fits, torch.device("cpu"))
+    assert torch.isfinite(learner_of(fits)(views_of(fits)).loss)
