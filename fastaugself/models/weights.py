@@ -1,28 +1,44 @@
 """Loads backbone weights from exports and from checkpoints of this and other libraries (torchvision, timm, MoCo, ...).
 
-Parameter names are those of torchvision's ResNet (timm has the same) or of timm's ViT, with a library-specific prefix.
+Parameter names are those of torchvision's ResNet (timm has the same) or of timm's ViT, below any prefix and in any
+dictionary of the file: `{"state_dict": {"module._orig_mod.student.backbone.conv1.weight": ...}}`.
 """
 
+import argparse
 import json
-from collections.abc import Collection
+import pathlib
+import pickle
+import re
+import warnings
+from collections import Counter
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from ..errors import RunError, UsageError
 
-# Prefixes of the trained encoder's parameters, most specific first: MoCo, MoCo v3, SimSiam and SimCLR, solo-learn and
-# lightly, this project; the last ones are for state dicts of the backbone only.
-PREFIXES = (
-    "module.encoder_q.", "encoder_q.", "module.base_encoder.", "base_encoder.", "module.online_encoder.",
-    "online_encoder.", "method.backbone.", "module.backbone.", "backbone.", "module.encoder.", "encoder.",
-    "module.", "",
-)  # fmt: skip
 FIRST_LAYERS = ("conv1.weight", "patch_embed.proj.weight")  # of a ResNet and of a ViT
-CONTAINER_KEYS = ("backbone", "state_dict", "model", "student", "teacher", "net", "state", "learner")
 CLASSIFIERS = ("fc.", "head.", "classifier.")
+# Words of names and keys that belong to an EMA copy, or to MoCo's key encoder, such as `teacher`, `model_ema`,
+# `momentum_encoder` and `encoder_k`: of two encoders with equally many parameters the other one was trained.
+_COPY = re.compile(r"(^|_)(ema|momentum|teacher|target|key|k|averaged|swa)(_|$)")
+# Other words of prefixes; of equal candidates, the one with the fewest further words counts.
+_USUAL = {
+    "module", "_orig_mod", "model", "backbone", "encoder", "state_dict", "model_state_dict", "student", "net",
+    "network", "learner", "method", "state", "encoder_q", "base_encoder", "online_encoder",
+}  # fmt: skip
+_DEPTH = 8  # of nested dictionaries
+# Plain values that stand beside weights. None of them runs code when it is read.
+_SCALAR = np.float64(0).__reduce__()[0]
+_PLAIN: list[Any] = [
+    argparse.Namespace, pathlib.PosixPath, pathlib.PurePosixPath, np.dtype, _SCALAR,
+    (_SCALAR, "numpy.core.multiarray.scalar"), *(getattr(np.dtypes, name) for name in np.dtypes.__all__),
+]  # fmt: skip
 
 
 def read_weights(path: Path, names: Collection[str] = FIRST_LAYERS) -> dict[str, Tensor]:
@@ -30,32 +46,61 @@ def read_weights(path: Path, names: Collection[str] = FIRST_LAYERS) -> dict[str,
 
     Checkpoints are loaded with `weights_only=True`, so that untrusted files cannot run code. If a checkpoint holds
     several encoders, the trained one is returned, not its EMA copy. Names have no prefix; a classifier is left out.
-    names: parameters that identify the backbone, by default the first layer of a ResNet or ViT; of the known prefixes,
-    the one with most of them is used.
-    Raises UsageError if the file is missing or holds no backbone, RunError if it is damaged.
+    names: parameters that identify the backbone, by default the first layer of a ResNet or ViT; of all prefixes, the
+    one with most of them is used.
+    Raises UsageError if the file is missing or holds no backbone, RunError if it is damaged or holds objects.
     """
     if not path.is_file():
         raise UsageError(f"{path} is not a file; pass a .safetensors file or a torch.save checkpoint")
+    states = list(_states(_read(path)))
+    found = [place for state in states for place in _places(state, names)]
+    if not found:
+        kind = "ResNet or ViT" if names is FIRST_LAYERS else "weights of this model"
+        some = ", ".join(sorted(".".join((*s.keys, name)) for s in states for name in s.tensors)[:4]) or "no tensors"
+        raise UsageError(f"{path} holds no {kind}; its first names are {some}")
+    place = min(found, key=_Place.rank)
+    tensors = place.state.tensors.items()
+    encoder = {name.removeprefix(place.prefix): value for name, value in tensors if name.startswith(place.prefix)}
+    return {name: value for name, value in encoder.items() if name in names or not name.startswith(CLASSIFIERS)}
+
+
+def _read(path: Path) -> Any:
+    """The content of a file of weights, without running code."""
     try:
         if path.suffix == ".safetensors":
-            content: Any = read_safetensors(path)[0]
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            return read_safetensors(path)[0]
+        with safe_globals(_PLAIN), warnings.catch_warnings(action="ignore"):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        text = str(error).split(". In PyTorch 2.6")[0]  # the rest of torch's message suggests weights_only=False
-        reason = " ".join(text.split())[:300]
+        alone = "save the weights alone there, as with torch.save(model.state_dict(), FILE), and pass that file"
+        if classes := _classes_in_the_way(path, error):
+            more = f" and {len(classes) - 1} more" if len(classes) > 1 else ""
+            raise RunError(
+                f"{path} holds objects of {classes[0]}{more}, not only tensors and plain values, and reading them "
+                f"could run code: {alone}"
+            ) from None
+        if "TorchScript" in str(error):
+            raise RunError(f"{path} is a TorchScript program, which is not read as weights: {alone}") from None
+        # torch's colours, and its advice to read the file with weights_only=False, are left out.
+        reason = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).rpartition("WeightsUnpickler error:")[2].split())
+        reason = reason.partition(". ")[0][:300]
         raise RunError(
-            f"{path} cannot be read as weights ({type(error).__name__}: {reason}): pass a .safetensors file, or a "
-            f"torch.save checkpoint that holds only tensors and plain values"
+            f"{path} cannot be read as weights ({type(error).__name__}: {reason}): it is damaged, or no .safetensors "
+            "file and no torch.save checkpoint; copy it again"
         ) from None
-    state = _tensors(content)
-    prefix = max(PREFIXES, key=lambda prefix: sum(prefix + name in state for name in names))
-    if not any(prefix + name in state for name in names):
-        kind = "ResNet or ViT" if names is FIRST_LAYERS else "weights of this model"
-        some = ", ".join(sorted(state)[:4]) or "no tensors"
-        raise UsageError(f"{path} holds no {kind} under a known prefix; its first names are {some}")
-    encoder = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    return {name: value for name, value in encoder.items() if name in names or not name.startswith(CLASSIFIERS)}
+
+
+def _classes_in_the_way(path: Path, error: Exception) -> list[str]:
+    """The classes and functions, by module and name, that a checkpoint refers to and that are not read."""
+    if not isinstance(error, pickle.UnpicklingError):
+        return []
+    try:
+        with safe_globals(_PLAIN):
+            found = get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # torch's older format
+        found = []
+    named = re.search(r"GLOBAL ([\w.]*\w)", str(error))
+    return sorted(found) or ([named[1]] if named else [])
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -71,17 +116,47 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, json.loads(header).get("__metadata__") or {}
 
 
-def _tensors(content: Any) -> dict[str, Tensor]:
-    """The state dict inside a checkpoint: the innermost dictionary of tensors under one of `CONTAINER_KEYS`."""
-    if not isinstance(content, dict):
-        return {}
-    if any(isinstance(value, Tensor) and name.count(".") for name, value in content.items()):
-        return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-    for key in CONTAINER_KEYS:
-        found = _tensors(content.get(key))
-        if found:
-            return found
-    return {}
+class _State(NamedTuple):
+    """The tensors of one dictionary of a checkpoint, by name. keys: of the dictionaries around it."""
+
+    keys: tuple[str, ...]
+    tensors: dict[str, Tensor]
+
+
+class _Place(NamedTuple):
+    """A prefix in a state dict. hits: number of the wanted names below it."""
+
+    state: _State
+    prefix: str
+    hits: int
+
+    def rank(self) -> tuple[int, int, int]:
+        """Smaller is better: more of the wanted names, then no EMA copy, then usual words only."""
+        words = [word for key in self.state.keys for word in key.split(".")] + self.prefix.split(".")[:-1]
+        copies = sum(bool(_COPY.search(word)) for word in words)
+        return -self.hits, copies, sum(word not in _USUAL for word in words)
+
+
+def _states(content: Any, keys: tuple[str, ...] = ()) -> Iterator[_State]:
+    """All dictionaries with tensors in a checkpoint, at any depth."""
+    if not isinstance(content, dict) or len(keys) > _DEPTH:
+        return
+    tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    if tensors:
+        yield _State(keys, tensors)
+    for key, value in content.items():
+        yield from _states(value, (*keys, str(key)))
+
+
+def _places(state: _State, names: Collection[str]) -> list[_Place]:
+    """The prefixes below which there is one of `names`, without those inside of another one (`layer1.0.`)."""
+    hits: Counter[str] = Counter()
+    for full in state.tensors:
+        for start in [0, *(match.end() for match in re.finditer(r"\.", full))]:
+            if full[start:] in names:
+                hits[full[:start]] += 1
+    inner = {p for p in hits for other in hits if other != p and p.startswith(other) and hits[other] >= hits[p]}
+    return [_Place(state, prefix, count) for prefix, count in hits.items() if prefix not in inner]
 
 
 def load_weights(backbone: nn.Module, path: Path, *, strict: bool = True) -> None:
@@ -92,7 +167,7 @@ def load_weights(backbone: nn.Module, path: Path, *, strict: bool = True) -> Non
     Raises RunError, with the first mismatch, if names or shapes differ; the backbone is then unchanged.
     """
     expected = backbone.state_dict()
-    state = read_weights(path) if strict else read_weights(path, expected.keys())
+    state = read_weights(path, expected.keys())
     missing = [name for name in expected if name not in state and not name.endswith("num_batches_tracked")]
     extra = [name for name in state if name not in expected] if strict else []
     other = [name for name in expected if name in state and state[name].shape != expected[name].shape]

@@ -1,7 +1,10 @@
 """Weights of other libraries, model cards and ONNX exports."""
 
+import argparse
 import json
+from pathlib import PosixPath
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -50,16 +53,45 @@ LAYOUTS = {
     "augself": lambda a, b: {"backbone": a, "projector": {"0.weight": torch.ones(2, 2)}, "epoch": 500},
     "augself, parallel": lambda a, b: {"backbone": under("module.", a), "projector": {"0.weight": torch.ones(2)}},
     "lightning": lambda a, b: {"state_dict": under("momentum_backbone.", b) | under("backbone.", a), "global_step": 3},
+    "compiled": lambda a, b: {"model": under("_orig_mod.", a)},
+    "compiled inside DDP": lambda a, b: {"model_state_dict": under("module._orig_mod.", a), "epoch": 3},
+    "lightning's model": lambda a, b: {"state_dict": under("model.", a) | {"loss.weight": torch.ones(4)}},
+    "dino": lambda a, b: {
+        "teacher": under("backbone.", b) | {"head.mlp.0.weight": torch.ones(2, 2)},
+        "student": under("module.backbone.", a) | {"module.head.mlp.0.weight": torch.ones(2, 2)},
+        "args": argparse.Namespace(arch="resnet18", lr=0.1, out=PosixPath("/tmp/x")),
+        "best": np.float64(71.5),
+        "lowest": np.float32(71.5),
+    },
+    "dino, flat": lambda a, b: under("teacher.backbone.", b) | under("student.backbone.", a),
+    "the teacher alone": lambda a, b: under("teacher.backbone.", a),
+    "ema beside": lambda a, b: {
+        "state_dict_ema": b,
+        "state_dict": a,
+        "optimizer": {"state": {0: {"exp_avg": b["bn1.bias"]}}},
+    },
+    "model_ema": lambda a, b: {"model_ema": under("module.", b), "model": under("module.", a)},
+    "ema_model first": lambda a, b: under("ema_model.", b) | under("net.", a),
+    "ema alone": lambda a, b: {"epoch": 1, "model_ema": {"module": a}},
+    "byol": lambda a, b: under("target_encoder.net.", b) | under("online_encoder.net.", a),
+    "nested": lambda a, b: {"checkpoint": {"model": {"module": {"encoder": under("_orig_mod.trunk.", a)}}}},
+    "numbered": lambda a, b: {0: torch.ones(2), 1: {"net": under("0.", a) | {"1.weight": torch.ones(2, 2)}}},
+    "a name of its own": lambda a, b: under("my_lovely_wrapper.body.", a),
+    "swa": lambda a, b: {"n_averaged": torch.tensor(3)} | under("module.", a),
 }
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_trained_encoder_is_found_in_what_others_save(layout, states, tmp_path):
-    torch.save(LAYOUTS[layout](*states), tmp_path / "checkpoint.pth.tar")
+    path = tmp_path / "checkpoint.pth.tar"
+    torch.save(LAYOUTS[layout](*states), path)
     expected = {name: value for name, value in states[0].items() if not name.startswith("fc.")}
-    found = read_weights(tmp_path / "checkpoint.pth.tar")
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    for found in (read_weights(path), read_weights(path, expected.keys())):
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], value) for name, value in expected.items())
+    backbone, _ = build_backbone(Backbone(name="resnet18"))
+    load_weights(backbone, path)
+    assert torch.equal(backbone.conv1.weight, states[0]["conv1.weight"])
 
 
 def test_an_encoder_of_another_library_can_be_evaluated(states, tmp_path):
@@ -84,12 +116,52 @@ def test_files_that_hold_no_backbone_are_refused_by_name(states, tmp_path, capsy
     with pytest.raises(RunError, match=r"weights\.pth cannot be read as weights"):
         read_weights(path)
     torch.save({"state_dict": {"decoder.weight": torch.ones(2)}}, path)
-    with pytest.raises(UsageError, match=r"no ResNet or ViT under a known prefix; its first names are decoder\.w"):
+    with pytest.raises(UsageError, match=r"no ResNet or ViT; its first names are state_dict\.decoder\.w"):
         read_weights(path)
     torch.save({"state_dict": Evil()}, path)
-    with pytest.raises(RunError, match="cannot be read"):
+    with pytest.raises(RunError, match="could run code"):
         read_weights(path)
     assert "code from a checkpoint" not in capsys.readouterr().out
+
+
+class Config:
+    """Stands for a class of a training script."""
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    ("held", "message"),
+    [
+        (lambda: {"config": Config()}, r"holds objects of .*test_weights\.Config, not only tensors"),
+        (lambda: Evil(), r"holds objects of (builtins\.)?print, not only"),
+        (lambda: torch.nn.Linear(2, 2), r"holds objects of (__builtin__\.set|torch\.nn\.modules\.linear\.Linear)"),
+    ],
+)
+def test_what_is_in_the_way_is_named_without_advice_to_run_code(held, message, zipped, states, tmp_path, capsys):
+    path = tmp_path / "weights.pth"
+    torch.save({"state_dict": states[0], "beside": held()}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(RunError, match=message) as refusal:
+        read_weights(path)
+    said = str(refusal.value)
+    assert said.endswith(
+        "save the weights alone there, as with torch.save(model.state_dict(), FILE), and pass that file"
+    )
+    assert "weights_only" not in said and "safe_globals" not in said and "\x1b" not in said and "\n" not in said
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [{0: torch.ones(2)}, [torch.ones(2)], torch.ones(2), {}, {"a": {1: 2}}, None, 3])
+def test_contents_that_are_no_state_dict_are_refused(content, tmp_path):
+    torch.save(content, tmp_path / "weights.pth")
+    for read in (read_weights, lambda path: load_weights(build_backbone(Backbone(name="resnet18"))[0], path)):
+        with pytest.raises(UsageError, match=r"holds no (ResNet or ViT|weights of this model); its first names are no"):
+            read(tmp_path / "weights.pth")
+
+
+def test_a_torchscript_program_is_named(tmp_path):
+    torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "program.pt")
+    with pytest.raises(RunError, match=r"program\.pt is a TorchScript program, which is not read as weights: save"):
+        read_weights(tmp_path / "program.pt")
 
 
 @pytest.mark.parametrize(
