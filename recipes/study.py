@@ -3,19 +3,22 @@
     python recipes/study.py --preset simsiam-augself --data.train photos/train --data.val photos/val
 
 The presets differ in the method and its variant only: `--preset METHOD`, `METHOD-augself`, `METHOD-cassle` or
-`METHOD-augself-cassle`, for moco, mocov3, simsiam, simclr, byol, swav, barlow, supervised (which has no projector for
-CASSLE). Further variants of every method: `-augself-layer3` (AugSelf on inner features), `-essl`, `-equimod`, `-star`
-(EquiMod with STAR's options), `-stl`, `-care`, `-sen`, `-sie`, `-seqjepa`, `-predictor` (simsiam, byol, mocov3) and
-`-ser` (on a ViT-Ti/16 with AdamW; needs timm). `--preset seqjepa`, `--preset sen` and `--preset sie` train these alone.
+`METHOD-augself-cassle`, for moco, mocov3, simsiam, simclr, byol, swav, barlow, vicreg, nnclr, dino, lejepa, supervised
+(which has no projector for CASSLE). Further variants of every method: `-augself-layer3` (AugSelf on inner features),
+`-essl`, `-equimod`, `-star` (EquiMod with STAR's options), `-stl`, `-care`, `-sen`, `-sie`, `-seqjepa`, `-predictor`
+(simsiam, byol, mocov3, nnclr) and `-ser` (on a ViT-Ti/16 with AdamW; needs timm). `--preset seqjepa`, `--preset sen`
+and `--preset sie` train these alone. `--num-local-crops 4 --local-crop.size 32` adds multi-crop to any but supervised.
 Objectives have their published weights; E-SSL's small view and SER's share of photos are fitted to small views and
 batches. All variants of a method but `-ser` use its baseline's learning rate. For larger views, pass `--view.size 96
 --augment.blur-kernel 9`. Heads, weights and weight decay are those of AugSelf's STL10 setting (Lee 2021, arXiv
-2111.09613); queue, momentum and frozen prototypes are this project's choice for about forty steps per epoch. No result
-is published for it. The longest run is that of `studies/augself/study.py` with moco at 32 px, six epochs and three
-seeds of each variant (results/intel-xeon-2-cores/study.json, discussed in docs/evaluation.md). In 300 steps at 48 px
-with AugSelf, no method collapses (results/intel-xeon-2-cores/collapse.json, from `scripts/collapse_check.py`): the
-effective rank rose from 36 to between 84 and 118 of 256, except with Barlow Twins, where it stayed at 36 in the only
-one of four settings in which it did not fall.
+2111.09613), LeJEPA's learning rate is that of its authors' Imagenette example; queues, momentum, prototypes and frozen steps
+are this project's choice for about forty steps per epoch. No result is published for it. The longest run is that of
+`studies/augself/study.py` with moco at 32 px, six epochs and three seeds of each variant
+(results/intel-xeon-2-cores/study.json, discussed in docs/evaluation.md). In 300 steps at 48 px with AugSelf, no method
+collapses (results/intel-xeon-2-cores/collapse.json, from `scripts/collapse_check.py`): the effective rank rose from 36
+to between 84 and 118 of 256, except with Barlow Twins, where it stayed at 36 in the only one of four settings in which
+it did not fall. At 32 px it rose from 42 to between 79 and 111 with vicreg, nnclr, dino and lejepa
+(collapse_methods.json there).
 """
 
 from collections.abc import Callable
@@ -28,7 +31,9 @@ from fastaugself import (
     BYOL,
     CARE,
     CASSLE,
+    DINO,
     ESSL,
+    NNCLR,
     SEN,
     SER,
     SIE,
@@ -38,6 +43,7 @@ from fastaugself import (
     BarlowTwins,
     ConditionalPredictor,
     EquiMod,
+    LeJEPA,
     MoCo,
     MoCoV3,
     Optim,
@@ -47,6 +53,7 @@ from fastaugself import (
     SimSiam,
     Supervised,
     SwAV,
+    VICReg,
     ViewPolicy,
     run,
 )
@@ -62,6 +69,11 @@ METHODS: dict[str, tuple[AnyMethod, Optim]] = {
     "swav": (SwAV(prototypes=100, freeze_steps=40), SGD),
     # Its loss sums over 1,024 dimensions: in 300 steps at 0.4 the features lost rank, at 0.005 they did not.
     "barlow": (BarlowTwins(dim=1024), Optim(lr=0.005, weight_decay=1e-4, norm_bias_lr_scale=0.024, warmup_epochs=10)),
+    # At 0.005 its rank rose as far in 300 steps, its k-NN accuracy less.
+    "vicreg": (VICReg(dim=1024), Optim(lr=0.03, weight_decay=1e-4, warmup_epochs=10)),
+    "nnclr": (NNCLR(queue=4096), SGD),
+    "dino": (DINO(prototypes=1024, momentum=0.99, freeze_steps=40), SGD),
+    "lejepa": (LeJEPA(), Optim(name="adamw", lr=2e-3, weight_decay=5e-4, warmup_epochs=1)),
     "supervised": (Supervised(), SGD),
 }
 VIT = Backbone(name="timm:vit_tiny_patch16_224")
