@@ -11,9 +11,9 @@ and `--preset sie` train these alone. `--num-local-crops 4 --local-crop.size 32`
 Objectives have their published weights; E-SSL's small view and SER's share of photos are fitted to small views and
 batches. All variants of a method but `-ser` use its baseline's learning rate. For larger views, pass `--view.size 96
 --augment.blur-kernel 9`. Heads, weights and weight decay are those of AugSelf's STL10 setting (Lee 2021, arXiv
-2111.09613), LeJEPA's learning rate is that of its authors' Imagenette example; queues, momentum, prototypes and frozen steps
-are this project's choice for about forty steps per epoch. No result is published for it. The longest run is that of
-`studies/augself/study.py` with moco at 32 px, six epochs and three seeds of each variant
+2111.09613), LeJEPA's learning rate is that of its authors' Imagenette example; queues, momentum, prototypes and frozen
+steps are this project's choice for about forty steps per epoch. No result is published for it. The longest run is that
+of `studies/augself/study.py` with moco at 32 px, six epochs and three seeds of each variant
 (results/intel-xeon-2-cores/study.json, discussed in docs/evaluation.md). In 300 steps at 48 px with AugSelf, no method
 collapses (results/intel-xeon-2-cores/collapse.json, from `scripts/collapse_check.py`): the effective rank rose from 36
 to between 84 and 118 of 256, except with Barlow Twins, where it stayed at 36 in the only one of four settings in which
