@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import RunError, UsageError
+from ..elsewhere import instead_of_file, instead_of_folder, instead_of_photo, matches, write_it
 
 VERSION = 2
 HEADER = np.dtype(
@@ -46,6 +47,13 @@ _CHUNK = 1 << 15  # records per read
 _MAGIC = {
     b"\xff\xd8\xff": "a JPEG image",
     b"\x89PNG": "a PNG image",
+    b"GIF8": "a GIF image",
+    b"RIFF": "a WebP image",
+    b"II*\0": "a TIFF image",
+    b"MM\0*": "a TIFF image",
+    b"BM": "a BMP image",
+    b"PAR1": "a Parquet file",
+    b"ARROW1": "an Arrow file",
     b"PK\x03\x04": "a zip archive",
     b"\x1f\x8b": "a gzip archive",
     b"\x89HDF": "an HDF5 file",
@@ -216,10 +224,13 @@ class Beton:
 
 def _open(path: Path) -> int:
     if path.is_dir():
-        raise UsageError(f"{path} is a folder, not a .beton file: write one with `fastaugself write {path} OUT.beton`")
+        instead = instead_of_folder(path, training=False) or write_it(path)
+        raise UsageError(f"{path} is a folder, not a .beton file: {instead}")
     try:
         return os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
     except FileNotFoundError:
+        if match := matches(path):
+            raise UsageError(f"{path} is a pattern, and one file is expected: pass one, such as {match}") from None
         raise UsageError(f"{path}: no such file; `fastaugself write FOLDER {path}` creates it from photos") from None
     except OSError as error:
         raise UsageError(f"{path} cannot be opened: {error.strerror}") from error
@@ -229,11 +240,15 @@ def _read_header(fd: int, path: Path, size: int) -> np.void:
     start = os.pread(fd, HEADER.itemsize, 0)
     for magic, what in _MAGIC.items():
         if start.startswith(magic):
-            raise UsageError(f"{path} is not a .beton file but {what}: pass a folder of photos or a .beton file")
+            instead = instead_of_photo(path) if what.endswith("image") else instead_of_file(path)
+            raise UsageError(f"{path} is not a .beton file but {what}: {instead}")
     if size == 0:
         raise RunError(f"{path} is empty (0 bytes): write it again")
     if size < HEADER.itemsize:
-        raise UsageError(f"{path} is not a .beton file: {size} bytes are fewer than its header of {HEADER.itemsize}")
+        raise UsageError(
+            f"{path} is not a .beton file, {size} bytes are fewer than its header of {HEADER.itemsize}: "
+            f"{instead_of_file(path)}"
+        )
     header: np.void = np.frombuffer(start, HEADER)[0]
     version, fields = int(header["version"]), int(header["num_fields"])
     if version != VERSION and 1 <= version <= 9 and 1 <= fields <= 64:
@@ -243,8 +258,7 @@ def _read_header(fd: int, path: Path, size: int) -> np.void:
         )
     if version != VERSION or not 1 <= fields <= 64:
         raise UsageError(
-            f"{path} is not a .beton file (version field {version}, {fields} fields): pass a folder of "
-            f"photos or a .beton file"
+            f"{path} is not a .beton file (version field {version}, {fields} fields): {instead_of_file(path)}"
         )
     if int(header["alloc_table_ptr"]) == 0:
         raise RunError(f"{path} is incomplete: its writer was stopped before the end; write it again")

@@ -14,7 +14,8 @@ from .walk import EXTENSIONS
 # Tried in this order; open_folder accepts any folder.
 KINDS = (open_shards, open_tables, open_listing, open_stl10, open_folder)
 _KNOWN = (
-    "a folder of photos or of one folder per class, .tar shards, .parquet files, a .txt list of paths, stl10_binary"
+    "a folder of photos or of one folder per class, .tar shards, .parquet, .arrow or .feather files, a .txt list of "
+    "paths, stl10_binary"
 )
 
 
@@ -30,7 +31,8 @@ def open_samples(source: str | os.PathLike[str], columns: Columns | None = None)
         found = open_kind(source, columns or Columns())
         if found is not None:
             return found
-    raise UsageError(f"{source}: {_why_unknown(source)}; pass {_KNOWN}")
+    why = _why_unknown(source)
+    raise UsageError(f"{source}: {why}" + ("" if ":" in why else f"; pass {_KNOWN}"))
 
 
 def _why_unknown(source: str) -> str:
@@ -42,5 +44,5 @@ def _why_unknown(source: str) -> str:
     if suffix == ".zip":
         return "is a zip archive: unpack it first"
     if suffix in EXTENSIONS:
-        return "is a single photo"
+        return f"is a single photo: pass its folder, {os.path.dirname(source) or '.'}"
     return "unknown kind of collection"

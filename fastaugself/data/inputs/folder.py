@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import UsageError
+from ..elsewhere import instead_of_folder
 from .samples import Columns, Sample, Samples, fingerprint, read_file, some, unreadable
 from .walk import Walk, is_folder, is_visible
 
@@ -75,11 +76,11 @@ def list_photos(root: str | os.PathLike[str]) -> Folder:
         raise UsageError(f"{root} is a file: pass a folder of photos (its subfolders are the classes)")
     below = Walk(root)
     if not below.found:
-        raise UsageError(
-            f"{root} holds no photos ({below.ignored} other files): expected files such as .jpg, .png or .webp, "
-            f"in one folder or in one folder per class"
+        instead = instead_of_folder(root) or (
+            "expected files such as .jpg, .png or .webp, in one folder or in one folder per class"
             + (f"; convert or rename what is there: {some(below.left_out)}" if below.left_out else "")
         )
+        raise UsageError(f"{root} holds no photos ({below.ignored} other files): {instead}")
     below.found.sort()
     names = [name for name, _, _ in below.found]
     classes = _classes(root, names, below)

@@ -1,4 +1,4 @@
-"""Tables with a column of photos: Parquet files, and Arrow files written by Hugging Face's `save_to_disk`.
+"""Tables with a column of photos: Parquet, Arrow (as of Hugging Face's `save_to_disk`) and Feather files.
 
 A photo is a binary value, or Hugging Face's struct {bytes, path}. Class names come from Hugging Face's feature types,
 which are stored in the schema.
@@ -18,7 +18,7 @@ from .table_columns import Schema, class_names, describe, image_column, label_co
 
 log = logging.getLogger(__name__)
 
-_SUFFIXES = (".parquet", ".arrow")
+_SUFFIXES = (".parquet", ".arrow", ".feather")
 _ROWS = 32  # rows in memory at a time, in addition to those being converted
 _MAX_RATIO = 64  # maximum ratio of uncompressed to compressed size: photos are compressed already
 
@@ -88,7 +88,7 @@ class TableSamples(Samples):
 
 
 def open_tables(source: str, columns: Columns) -> Samples | None:
-    """Opens .parquet or .arrow files: a file, a pattern, or a folder with the files or with a `data` folder of them."""
+    """Opens .parquet, .arrow and .feather files: a file, a pattern, a folder with the files, or one with data/ of them."""
     files = find_files(source, _SUFFIXES, folders=("", "data"))
     return None if files is None else TableSamples(source, files, columns)
 
@@ -133,7 +133,17 @@ class _Arrow:
     def __init__(self, file: Path):
         import pyarrow
 
-        self._table = pyarrow.ipc.open_stream(pyarrow.memory_map(str(file))).read_all()  # memory-mapped, not read yet
+        mapped = pyarrow.memory_map(str(file))
+        start = mapped.read(6)
+        mapped.seek(0)
+        if start.startswith(b"FEA1"):
+            raise UsageError(
+                f"{file} is a Feather file of version 1: write it as version 2 with "
+                "pyarrow.feather.write_feather(pyarrow.feather.read_table(FILE), NEW)"
+            )
+        # A file with a footer (IPC file, Feather), or a stream, as of save_to_disk. Memory-mapped, not read yet.
+        reader = pyarrow.ipc.open_file(mapped) if start == b"ARROW1" else pyarrow.ipc.open_stream(mapped)
+        self._table = reader.read_all()
         self.schema, self.rows = describe(file, self._table.schema), self._table.num_rows
 
     def batches(self, start: int, columns: list[str]) -> Iterator[Any]:

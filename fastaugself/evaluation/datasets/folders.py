@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from ...data.beton.format import Beton
+from ...data.elsewhere import instead_of_file, is_source
 from ...data.inputs.folder import SPLITS, list_photos, split_of
 from ...data.inputs.samples import some
 from ...data.inputs.walk import EXTENSIONS, is_visible
@@ -36,7 +37,8 @@ SEED = 0  # of the random splits of data without splits
 def read(root: Path) -> Dataset:
     """Reads class folders at `root`. Raises UsageError for a file, and for a train or test folder without the other."""
     if not root.is_dir():
-        raise UsageError(f"{root} is a file: pass a folder of class folders, or name the --dataset")
+        other = f"; of this file, {instead_of_file(root)}" if is_source(root) else ""
+        raise UsageError(f"{root} is a file: pass a folder of class folders, or name the --dataset{other}")
     found = _split_folders(root)
     if "val" in found and "test" not in found and "train" in found:
         found["test"] = found.pop("val")

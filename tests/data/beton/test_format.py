@@ -229,7 +229,7 @@ def test_what_is_no_beton_is_wrong_use(kind, tmp_path):
 def test_missing_file_and_folder_say_how_to_make_one(tmp_path):
     with pytest.raises(UsageError, match=r"no such file; `fastaugself write FOLDER"):
         Beton(tmp_path / "none.beton")
-    with pytest.raises(UsageError, match=r"is a folder, not a .beton file: write one with"):
+    with pytest.raises(UsageError, match=r"is a folder, not a .beton file: run `fastaugself write"):
         Beton(tmp_path)
 
 

@@ -36,21 +36,30 @@ def save(table, path, **options):
     return path
 
 
-def arrow(table, path):
+def arrow(table, path, *, footer=False, compression=None):
+    """A stream as of save_to_disk; footer: an IPC file, which Feather is too."""
     import pyarrow as pa
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+    new, options = pa.ipc.new_file if footer else pa.ipc.new_stream, pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.OSFile(str(path), "wb") as sink, new(sink, table.schema, options=options) as writer:
         writer.write_table(table, max_chunksize=5)
     return path
 
 
-@pytest.mark.parametrize("kind", ["parquet", "arrow", "shards of a hub repository", "small row groups"])
+@pytest.mark.parametrize(
+    "kind", ["parquet", "arrow", "file", "lz4", "feather", "shards of a hub repository", "small row groups"]
+)
 def test_tables_of_hugging_face_bring_their_class_names(kind, table, photos, tmp_path):
     if kind == "parquet":
         source = save(table, tmp_path / "train.parquet")
     elif kind == "arrow":
         source = arrow(table, tmp_path / "set" / "data-00000-of-00001.arrow").parent
+    elif kind in ("file", "lz4"):
+        source = arrow(table, tmp_path / "a.arrow", footer=True, compression="lz4" if kind == "lz4" else None)
+    elif kind == "feather":
+        source = tmp_path / "a.feather"
+        pytest.importorskip("pyarrow.feather").write_feather(table, str(source))
     elif kind == "small row groups":
         source = save(table, tmp_path / "train.parquet", row_group_size=5)
     else:
@@ -125,9 +134,10 @@ def test_a_row_without_bytes_is_not_followed_elsewhere(table, tmp_path):
 def test_damaged_tables_are_named(table, tmp_path):
     whole = save(table, tmp_path / "a.parquet", compression="none").read_bytes()
     streamed = arrow(table, tmp_path / "a.arrow").read_bytes()
+    footed = arrow(table, tmp_path / "a.arrow", footer=True).read_bytes()
     damaged = {
         "a.parquet": [b"", b"words" * 9, whole[:-20], whole[:20] + whole[-2000:]],
-        "a.arrow": [b"words" * 9, streamed[: len(streamed) // 2]],
+        "a.arrow": [b"words" * 9, streamed[: len(streamed) // 2], footed[: len(footed) // 2], b"ARROW1", b""],
     }
     for name, versions in damaged.items():
         for data in versions:
@@ -137,11 +147,20 @@ def test_damaged_tables_are_named(table, tmp_path):
                     sample.read()
 
 
-@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_a_feather_file_of_version_1_is_named(tmp_path):
+    pytest.importorskip("pyarrow")
+    (tmp_path / "a.feather").write_bytes(b"FEA1" + bytes(40))
+    with pytest.raises(
+        UsageError, match=r"a\.feather is a Feather file of version 1: write it as version 2 with pyarrow"
+    ):
+        open_samples(tmp_path / "a.feather")
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "file"])
 def test_no_changed_byte_of_a_table_does_more_than_refuse_it(kind, table, tmp_path):
     """300 changed bytes in the metadata of tables: pyarrow never crashes, and no other exception occurs."""
-    path = tmp_path / f"a.{kind}"
-    whole = (save if kind == "parquet" else arrow)(table, path).read_bytes()
+    path = tmp_path / ("a.parquet" if kind == "parquet" else "a.arrow")
+    whole = (save(table, path) if kind == "parquet" else arrow(table, path, footer=kind == "file")).read_bytes()
     random = np.random.default_rng(0)
     refused = 0
     for _ in range(300):
