@@ -24,6 +24,8 @@ from .reopen import reopen
 
 log = logging.getLogger(__name__)
 
+_SHOWN_SAMPLES = 8
+
 
 @dataclass(frozen=True)
 class Culprit:
@@ -83,14 +85,22 @@ class Replayed:
             ),
             "loss     " + "  ".join(f"{name} {value:.4g}" for name, value in self.losses.items()),
             f"first    {self.culprit or 'none: all outputs of all modules are finite'}",
-            *(f"sample   {name}{'  <- NaN/Inf here' if i in rows else ''}" for i, (_, name) in self._ordered(rows)),
             *self._advice(),
+            *self._names(rows),
         ]
         return "\n".join(lines)
 
-    def _ordered(self, rows: tuple[int, ...]) -> list[tuple[int, tuple[int, str]]]:
-        """The samples with their positions, those of `rows` first."""
-        return sorted(enumerate(self.samples), key=lambda item: item[0] not in rows)
+    def _names(self, rows: tuple[int, ...]) -> list[str]:
+        """Lines with the first few samples, those of `rows` before the others, and the number of the rest."""
+        ordered = sorted(enumerate(self.samples), key=lambda item: item[0] not in rows)
+        lines = [
+            f"sample   {name}{'  <- NaN/Inf here' if i in rows else ''}" for i, (_, name) in ordered[:_SHOWN_SAMPLES]
+        ]
+        more, bad = len(ordered) - len(lines), max(0, len(rows) - len(lines))
+        if more:
+            marked = "" if not bad else ", all with NaN/Inf" if bad == more else f", {bad} of them with NaN/Inf"
+            lines.append(f"         and {more} more{marked}; the ids of all are in the record")
+        return lines
 
     def _advice(self) -> list[str]:
         if self.culprit is not None or not self.before:

@@ -1,5 +1,7 @@
 """`fastaugself replay`: the source of a NaN or Inf loss."""
 
+import dataclasses
+
 import pytest
 import torch
 from tiny_runs import config, train
@@ -46,7 +48,10 @@ def test_a_batch_is_finite_on_the_initial_weights_and_fails_after_the_steps_in_b
     assert set(found.losses) == {"loss", "loss_ssl", "loss_crop", "loss_color"} and all(
         value == value for value in found.losses.values()
     )
-    assert "--rerun" in str(found)
+    lines = str(found).splitlines()
+    assert "--rerun" in lines[-10] and lines[-11].startswith("first  ")  # the advice follows the finding
+    assert all(line.startswith("sample   ") for line in lines[-9:-1])
+    assert lines[-1] == "         and 8 more; the ids of all are in the record"
     again = replay(diverged, rerun=True)
     assert again.culprit is not None and again.before == 0 and "--rerun" not in str(again)
     assert again.losses["loss"] != again.losses["loss"]
@@ -85,7 +90,8 @@ def test_a_planted_weight_is_named(diverged, capsys):
     assert culprit.rows == tuple(range(16)) and 0 < culprit.bad < culprit.values
     cli(["replay", str(record)])
     out = capsys.readouterr().out
-    assert f"first    {MODULE} (Conv2d)" in out and out.count(".jpg)") == 16 and "step-000000001.pt" in out
+    assert f"first    {MODULE} (Conv2d)" in out and "step-000000001.pt" in out
+    assert out.count(".jpg)") == 8 and "and 8 more, all with NaN/Inf; the ids of all are in the record" in out
     healthy = replay(with_checkpoint(diverged, zero_weight))
     assert healthy.culprit is None and healthy.before == 0
 
@@ -104,6 +110,11 @@ def test_a_planted_pixel_is_named_with_its_sample(diverged, monkeypatch):
     assert (found.culprit.module, found.culprit.inputs, found.culprit.rows) == ("method.backbone.conv1", False, (3,))
     marked = [line for line in str(found).splitlines() if line.endswith("<- NaN/Inf here")]
     assert len(marked) == 1 and found.samples[3][1] in marked[0]
+    culprit, samples = found.culprit, found.samples
+    for rows, expected in ((range(16), "8 more, all with"), (range(3, 13), "8 more, 2 of them with"), ((), "8 more;")):
+        text = str(dataclasses.replace(found, culprit=dataclasses.replace(culprit, rows=tuple(rows))))
+        assert f"and {expected}" in text and text.count("sample   ") == 8
+    assert "more" not in str(dataclasses.replace(found, samples=samples[:8]))
 
 
 @pytest.mark.parametrize(
