@@ -88,7 +88,7 @@ class TableSamples(Samples):
 
 
 def open_tables(source: str, columns: Columns) -> Samples | None:
-    """Opens .parquet, .arrow and .feather files: a file, a pattern, a folder with the files, or one with data/ of them."""
+    """Opens .parquet, .arrow and .feather files: a file, a pattern, or a folder with the files or data/ with them."""
     files = find_files(source, _SUFFIXES, folders=("", "data"))
     return None if files is None else TableSamples(source, files, columns)
 
