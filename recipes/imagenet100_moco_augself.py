@@ -15,7 +15,9 @@ without AugSelf 84.60, 61.60, 59.67, 61.64, 70.08, 82.43, 77.25, 33.86, 41.21, 6
 48.20, 48.63, 65.11, 50.60. Their queue holds queries: `--method.queue-source query` repeats that. CASSLE's command is
 MoCo's at 0.03 with 13 columns of condition (arXiv 2306.06082); its final numbers are not in its code. The other methods
 are as in CASSLE's code, where BYOL's projectors are as wide as the features. For ViT-S/16, CASSLE takes learning rate
-and weight decay from the command line; those here are MoCo v3's.
+and weight decay from the command line; those here are MoCo v3's. As in both papers' code, saturation is kornia 0.4.1's,
+which scales S of HSV (`--augment.saturation blend` for torchvision's); each sample has its own order of the colour
+jitter, where theirs has one per batch.
 This recipe has not been run yet.
 """
 
@@ -25,6 +27,7 @@ from pathlib import Path
 from fastaugself import (
     BYOL,
     CASSLE,
+    Augment,
     AugSelf,
     Backbone,
     BarlowTwins,
@@ -77,6 +80,7 @@ def imagenet100_moco_augself(method: str = "moco", parts: str = "-augself") -> P
     name = f"imagenet100_{method}{parts}".replace("-", "_")
     return Pretrain(
         view=ViewPolicy.moco_v2(224),
+        augment=Augment(saturation="hsv"),
         backbone=backbone,
         method=options,
         augself=augself,

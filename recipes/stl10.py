@@ -17,10 +17,11 @@ Published (Lee 2021, arXiv 2111.09613; linear evaluation after pretraining on tr
 | moco            | 81.80 | 53.75 | 33.69 | 39.01 | 42.34 | 61.01 | 64.15 | 16.09 | 26.63 | 41.20 | 28.50 |
 | moco-augself    | 82.45 | 57.17 | 36.91 | 41.67 | 43.80 | 66.96 | 66.02 | 17.53 | 28.02 | 45.21 | 30.93 |
 
-As in their code: heads, schedule by epoch, weight decay on all parameters, batch size 256, blur of 9 taps. Different
-from their code: MoCo's queue holds keys (pass `--method.queue-source query` for theirs), each sample has its own order
-of the colour jitter, saturation is torchvision's, BYOL's projector has a hidden layer of 4096 (theirs: the width of the
-features), and BYOL's momentum changes at every step. Their 410 frozen steps of SwAV count from 1, so they are 409. No
+As in their code: heads, schedule by epoch, weight decay on all parameters, batch size 256, blur of 9 taps, and the
+saturation of kornia 0.4.1, which scales S of HSV (`--augment.saturation blend` for torchvision's). Different from their
+code: MoCo's queue holds keys (pass `--method.queue-source query` for theirs), each sample has its own order of the
+colour jitter, BYOL's projector has a hidden layer of 4096 (theirs: the width of the features), and BYOL's momentum
+changes at every step. Their 410 frozen steps of SwAV count from 1, so they are 409. No
 result is published for
 CASSLE on STL10; its projectors are those of its ImageNet-100 code.
 
@@ -82,7 +83,7 @@ def stl10(method: str = "simsiam", parts: str = "-augself") -> Pretrain:
         optim = Optim(lr=0.05, weight_decay=1e-4, warmup_epochs=10, norm_bias_lr_scale=0.024)
     return Pretrain(
         view=ViewPolicy.moco_v2(96),
-        augment=Augment(mean=(0.43, 0.42, 0.39), std=(0.27, 0.26, 0.27)),
+        augment=Augment(mean=(0.43, 0.42, 0.39), std=(0.27, 0.26, 0.27), saturation="hsv"),
         backbone=Backbone(name="resnet18", batch_norm="sync", zero_init_residual=True, init="torch"),
         method=METHODS[method],
         augself=augself,

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from fastaugself_kernels import ViewPolicy
-from fastaugself_kernels.backends import Backend, Rounding
+from fastaugself_kernels.backends import Backend, Rounding, Saturation
 from fastaugself_kernels.params import IMAGENET_MEAN, IMAGENET_STD, default_blur_kernel
 
 from ..aware import CASSLE, AugSelf, AwareConfig, ConditionalPredictor
@@ -91,6 +91,9 @@ class Augment:
     """Antialias the bilinear resize, as PIL does."""
     solarize_before_gray: bool = False
     """Solarize between jitter and gray instead of after the blur."""
+    saturation: Saturation = "blend"
+    """Saturation of the jitter: mixed with the luma as in torchvision (blend), or S of HSV as in kornia 0.4.1 and thus
+    in AugSelf's code (hsv)."""
     backend: Backend = "auto"
     """Augmentation backend: Triton (CUDA), numba (CPU), or the PyTorch reference; auto: by device."""
 

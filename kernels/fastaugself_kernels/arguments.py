@@ -26,6 +26,7 @@ def check_arguments(
     channels: int,
     rounding: str,
     blur_kernel: int,
+    saturation: str,
 ) -> None:
     """Checks of the arguments that read no value from the device."""
     for name, value in (
@@ -79,6 +80,8 @@ def check_arguments(
         raise ValueError(f"channels must be 3 (RGB) or 4 (RGB and zeros), got {channels!r}")
     if rounding not in ("uint8", "none"):
         raise ValueError(f'rounding must be "uint8" or "none", got {rounding!r}')
+    if saturation not in ("blend", "hsv"):
+        raise ValueError(f'saturation must be "blend" (torchvision) or "hsv" (kornia 0.4.1), got {saturation!r}')
     if blur_kernel < 1 or blur_kernel % 2 == 0 or blur_kernel // 2 >= min(height, width):
         raise ValueError(
             f"blur_kernel must be odd and below twice the output size {(height, width)} (its borders are reflected), "

@@ -16,7 +16,7 @@ from torch import Tensor
 from . import memory
 from ._ops import register
 from .arguments import check_arguments, check_rows
-from .backends import INSTALLED, Backend, Options, Rounding
+from .backends import INSTALLED, Backend, Options, Rounding, Saturation
 from .params import IMAGENET_MEAN, IMAGENET_STD
 from .reference import augment_reference
 
@@ -41,6 +41,7 @@ def augment(
     antialias: bool = ...,
     blur_kernel: int = ...,
     solarize_before_gray: bool = ...,
+    saturation: Saturation = ...,
     backend: Backend = ...,
 ) -> Tensor: ...
 @overload
@@ -60,6 +61,7 @@ def augment(
     antialias: bool = ...,
     blur_kernel: int = ...,
     solarize_before_gray: bool = ...,
+    saturation: Saturation = ...,
     backend: Backend = ...,
 ) -> tuple[Tensor, Tensor]: ...
 
@@ -80,6 +82,7 @@ def augment(
     antialias: bool = True,
     blur_kernel: int = 23,
     solarize_before_gray: bool = False,
+    saturation: Saturation = "blend",
     backend: Backend = "auto",
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Makes every view of every image from its parameter row.
@@ -103,6 +106,8 @@ def augment(
     antialias: whether the triangle filter widens when it shrinks the image, as PIL's does.
     blur_kernel: taps of the Gaussian, odd (23 in the published ImageNet recipes, 9 at 96 px).
     solarize_before_gray: solarize between jitter and gray (AugSelf's ablation) instead of after the blur (BYOL).
+    saturation: of the jitter. "blend" mixes with the luma, as torchvision and PIL do; "hsv" multiplies S of HSV and
+        clamps it to [0, 1], as kornia 0.4.1 does, and with it AugSelf's and CASSLE's code.
     backend: "triton" (CUDA), "numba" (CPU), "reference" (any device), or "auto".
 
     Returns views_VBCHW of `dtype`, each view channels-last contiguous, and with `color_shift` also shift_VB3 float32.
@@ -113,8 +118,9 @@ def augment(
     """
     height, width = (size, size) if isinstance(size, int) else size
     check_arguments(
-        pixels, offsets_B, sizes_B2, params_VBP, height, width, mean, std, dtype, channels, rounding, blur_kernel
-    )
+        pixels, offsets_B, sizes_B2, params_VBP, height, width, mean, std, dtype, channels, rounding, blur_kernel,
+        saturation,
+    )  # fmt: skip
     if offsets_B is None:
         B, rows, columns, _ = pixels.shape
         offsets_B = torch.arange(B, dtype=torch.int64, device=pixels.device) * (rows * columns * 3)
@@ -138,6 +144,7 @@ def augment(
         antialias,
         blur_kernel,
         solarize_before_gray,
+        saturation == "hsv",
         _resolve(backend, pixels.device),
     )
     views_VBCHW = views_VBHWC.permute(0, 1, 4, 2, 3)
@@ -161,6 +168,7 @@ def _augment(
     antialias: bool,
     blur_kernel: int,
     solarize_before_gray: bool,
+    hsv_saturation: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     """The registered operation: views [V, B, H, W, C] and colour shift [V, B, 3], or [0, B, 3] if not wanted.
@@ -183,7 +191,7 @@ def _augment(
         shift_VB3 if color_shift else None,
         mean=mean,
         std=std,
-        options=Options(antialias, rounding, blur_kernel, solarize_before_gray),
+        options=Options(antialias, rounding, blur_kernel, solarize_before_gray, hsv_saturation),
     )
     return views_VBHWC, shift_VB3
 
@@ -215,7 +223,7 @@ def _allocate(backend: str, *shape: int, dtype: torch.dtype, device: torch.devic
 
 def _fake(  # type: ignore[no-untyped-def]
     pixels, offsets_B, strides_B, sizes_B2, params_VBP, height, width, mean, std, dtype, channels, color_shift,
-    rounding, antialias, blur_kernel, solarize_before_gray, backend,
+    rounding, antialias, blur_kernel, solarize_before_gray, hsv_saturation, backend,
 ):  # fmt: skip
     V, B, _ = params_VBP.shape
     return (

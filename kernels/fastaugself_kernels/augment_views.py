@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import get_worker_info
 
 from .augment import augment
-from .backends import Backend, Rounding
+from .backends import Backend, Rounding, Saturation
 from .collate import collate_images
 from .params import IMAGENET_MEAN, IMAGENET_STD, ViewPolicy, default_blur_kernel
 from .ragged import RaggedBatch
@@ -31,8 +31,8 @@ class AugmentViews(nn.Module):
     policies: one `ViewPolicy` per view, or one for both of two views. size: side of the views in pixels, in place of
     that of the policies: sigma is in pixels of the output and does not change with it. seed: of the parameters.
     color_shift: also return CASSLE's colour shift. blur_kernel: taps of the Gaussian, default a tenth of the view's
-    size, as published. mean, std, dtype, channels, rounding, antialias, solarize_before_gray, backend: as `augment` has
-    them. `policies` is also an attribute, for `augself_targets` and `descriptors`.
+    size, as published. mean, std, dtype, channels, rounding, antialias, solarize_before_gray, saturation, backend: as
+    `augment` has them. `policies` is also an attribute, for `augself_targets` and `descriptors`.
 
     A view depends on (seed, epoch, id of the image, number of the view) alone. Where no ids are given or carried by the
     batch, images are numbered in the order in which they come, differently on each process and worker: a repeated
@@ -59,6 +59,7 @@ class AugmentViews(nn.Module):
         rounding: Rounding = "uint8",
         antialias: bool = True,
         solarize_before_gray: bool = False,
+        saturation: Saturation = "blend",
         backend: Backend = "auto",
     ) -> None:
         super().__init__()
@@ -72,7 +73,8 @@ class AugmentViews(nn.Module):
         self.policies, self.seed, self.color_shift, self.blur_kernel = given, seed, color_shift, blur_kernel
         self._options: dict[str, Any] = {
             "mean": tuple(mean), "std": tuple(std), "dtype": dtype, "channels": channels, "rounding": rounding,
-            "antialias": antialias, "solarize_before_gray": solarize_before_gray, "backend": backend,
+            "antialias": antialias, "solarize_before_gray": solarize_before_gray, "saturation": saturation,
+            "backend": backend,
         }  # fmt: skip
         self.epoch: int | None = None
         self._calls = self._images = 0

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 Backend = Literal["auto", "triton", "numba", "reference"]
 Rounding = Literal["uint8", "none"]
+Saturation = Literal["blend", "hsv"]
 INSTALLED = {name: importlib.util.find_spec(name) is not None for name in ("triton", "numba")}  # not imported yet
 
 
@@ -19,3 +20,5 @@ class Options(NamedTuple):
     """Taps of the Gaussian, odd."""
     solarize_before_gray: bool = False
     """Whether to solarize between jitter and gray instead of after the blur."""
+    hsv_saturation: bool = False
+    """Whether the jitter multiplies the saturation of HSV instead of blending with the luma."""

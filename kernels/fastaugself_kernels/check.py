@@ -122,6 +122,7 @@ def launches(
 def cases(shapes: Config) -> Iterator[Case]:
     """Every kernel, output dtype and option, at the sizes of the published recipes."""
     half, bfloat16, single = torch.float16, torch.bfloat16, torch.float32
+    hsv = {"options": Options(hsv_saturation=True), "shift": True}
     defaults = Options()._asdict()
     switched = [
         (f"{name.replace('_', ' ')} {'off' if default else 'on'}", Options(**defaults | {name: not default}))
@@ -147,6 +148,9 @@ def cases(shapes: Config) -> Iterator[Case]:
         ("32 fp32, shift", 32, single, {"shift": True}),
         ("32 fp16, 4 channels", 32, half, {"channels": 4}),
         ("32 bf16, not rounded", 32, bfloat16, {"options": Options(rounding=False)}),
+        ("224 fp32, hsv saturation, shift", 224, single, hsv),
+        ("64 bf16, hsv saturation, shift", 64, bfloat16, hsv),
+        ("32 fp32, hsv saturation, shift", 32, single, hsv),
     ]
     seen = set()
     for name, size, dtype, options in calls:

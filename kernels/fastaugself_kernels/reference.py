@@ -62,6 +62,18 @@ def adjust_saturation(x_CHW: Tensor, factor: float) -> Tensor:
     return (factor * x_CHW + (1 - factor) * grayscale(x_CHW)).clamp(0, 1)
 
 
+def adjust_saturation_hsv(x_CHW: Tensor, factor: float) -> Tensor:
+    """Multiplies S of HSV by the factor and clamps it to [0, 1], as kornia 0.4.1's `adjust_saturation`.
+
+    Hue and V = max stay, so each channel's distance from max is multiplied by one number, the factor or, where S would
+    exceed 1, 1 / S = max / (max - min): the closed form of RGB -> HSV -> RGB.
+    """
+    high, low = x_CHW.amax(0), x_CHW.amin(0)
+    # Where the chroma is 0 there is no distance to multiply.
+    scale = (high / (high - low).clamp(min=1e-30)).clamp(max=max(factor, 0))
+    return (x_CHW + (high - x_CHW) * (1 - scale)).clamp(0, 1)
+
+
 def adjust_hue(x_CHW: Tensor, turns: float) -> Tensor:
     """Rotates the hue of the HSV hexcone.
 
@@ -86,11 +98,13 @@ ADJUST: tuple[tuple[Callable[[Tensor, float], Tensor], int], ...] = (
 )
 
 
-def color_jitter(x_CHW: Tensor, row_P: Sequence[float]) -> Tensor:
+def color_jitter(x_CHW: Tensor, row_P: Sequence[float], options: Options) -> Tensor:
     """The four adjustments in the order that the row names."""
     order = int(row_P[ORDER])
     for position in range(4):
         adjust, column = ADJUST[(order >> (2 * position)) & 3]
+        if adjust is adjust_saturation and options.hsv_saturation:
+            adjust = adjust_saturation_hsv
         x_CHW = adjust(x_CHW, row_P[column])
     return x_CHW
 
@@ -142,7 +156,7 @@ def augment_view(
         x_CHW = x_CHW.flip(2)
     shift_3 = torch.zeros(3, device=x_CHW.device)
     if row_P[JITTER] > 0.5:
-        jittered_CHW = color_jitter(x_CHW, row_P)
+        jittered_CHW = color_jitter(x_CHW, row_P, options)
         shift_3 = x_CHW.mean((1, 2)) - jittered_CHW.mean((1, 2))
         x_CHW = jittered_CHW
     x_CHW = before_gray(x_CHW, row_P, options)

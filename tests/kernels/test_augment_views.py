@@ -94,7 +94,7 @@ def test_what_is_learned_from_the_parameters_comes_from_the_same_objects():
 def test_options_reach_the_kernel():
     options = {
         "mean": (0.1, 0.2, 0.3), "std": (0.5, 0.6, 0.7), "dtype": torch.bfloat16, "channels": 4, "rounding": "none",
-        "antialias": False, "solarize_before_gray": True, "backend": "reference",
+        "antialias": False, "solarize_before_gray": True, "saturation": "hsv", "backend": "reference",
     }  # fmt: skip
     batch = collate_images([WithIndex(arrays())[i] for i in range(4)])
     views, _ = AugmentViews(POLICIES, **options)(batch, epoch=0)

@@ -85,7 +85,7 @@ def test_every_kernel_and_option_is_among_the_cases(check, cuda):
     kernels = {"resize", "finish", "small", "shift", "sample", "targets", "descriptors"}
     assert {case.kernel for case in listed} == kernels
     finishes = [case.launch.constants for case in listed if case.kernel == "finish"]
-    for option in ("SHIFT", "BEFORE_GRAY", "ROUND"):
+    for option in ("SHIFT", "BEFORE_GRAY", "HSV", "ROUND"):
         assert {constants[option] for constants in finishes} == {True, False}, option
     named = {target for shapes in check.shipped().values() for target in shapes.targets}
     assert named == set(check.TARGETS)

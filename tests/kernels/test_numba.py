@@ -214,7 +214,7 @@ def test_the_operation_is_registered_as_pytorch_wants_it(batch):
     pixels, offsets, sizes, params = draw(batch, NOTHING)
     strides = sizes[:, 1] * 3
     arguments = (pixels, offsets, strides, sizes, params, 24, 24, [0.5] * 3, [0.5] * 3, torch.float32, 3, True, True,
-                 True, 5, False)  # fmt: skip
+                 True, 5, False, True)  # fmt: skip
     for backend in ("numba", "reference"):
         torch.library.opcheck(augment_op, (*arguments, backend))
 

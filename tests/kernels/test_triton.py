@@ -321,6 +321,28 @@ def test_jitter_in_every_order(size, count):
     assert (distances > 1e-3).float().mean() > 0.7  # some orders commute where nothing is clamped
 
 
+@interpreted
+@pytest.mark.parametrize("size", [(17, 29), (41, 37)], ids=["one launch", "two"])
+def test_saturation_of_hsv(size):
+    """Extreme factors before and after the other steps, on photos and on black, white, gray and pure colours."""
+    pixels, offsets, sizes = photos((36, 44), (20, 24))
+    colours = torch.tensor([[0, 0, 0], [255, 255, 255], [77, 77, 77], [255, 0, 0], [0, 9, 9], [254, 255, 255]])
+    pixels[-20 * 24 * 3 :] = colours.to(torch.uint8).repeat_interleave(80, 0).reshape(-1)
+    orders = (0b00_01_11_10, 0b10_11_00_01, 0b11_10_01_00)  # saturation first, last and in between
+    params = torch.cat(
+        [
+            rows(sizes, jitter=1, order=order, saturation=factor, brightness=1.2, contrast=0.7, hue=0.1)
+            for order, factor in zip((*orders, orders[0]), (0.0, 3.0, 1.4, 1.0), strict=True)
+        ]
+        + [rows(sizes, gray=1), rows(sizes, jitter=1, saturation=1.4, gray=1, sigma=0.8, solarize=0.6)]
+    )
+    options = {"blur_kernel": 5, "solarize_before_gray": size == (41, 37), **EXACT}
+    views = assert_exact(pixels, offsets, sizes, params, size, saturation="hsv", **options)
+    blend = augment(pixels, offsets, sizes, params, size=size, backend="reference", **options)
+    differs = (views - blend).abs().amax((1, 2, 3, 4)) > 0.02
+    assert differs.tolist() == [True, True, True, False, False, True]  # not with a factor of 1, nor in gray
+
+
 # ---- everything together
 
 

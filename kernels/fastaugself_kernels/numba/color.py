@@ -22,10 +22,11 @@ from .flags import EXACT, FAST
 from .simd import keep_apart, widest_vectors
 
 SOLARIZE_BEFORE_GRAY = Options._fields.index("solarize_before_gray")
+HSV_SATURATION = Options._fields.index("hsv_saturation")
 # Where the float64 scratch holds the sums of the three channels.
 BEFORE_JITTER, BEFORE_CONTRAST, AFTER_JITTER, NOWHERE = 0, 3, 6, -1
 
-_ZERO, _ONE = np.float32(0), np.float32(1)
+_ZERO, _ONE, _TINY = np.float32(0), np.float32(1), np.float32(1e-30)
 _RED, _GREEN, _BLUE = np.float32(0.2989), np.float32(0.587), np.float32(0.114)
 SUMMED = 2048  # values whose float32 sum goes to a float64 one
 
@@ -59,6 +60,20 @@ def saturation(r, g, b, factor):
         r[i] = min(max(r[i] * factor + offset, _ZERO), _ONE)
         g[i] = min(max(g[i] * factor + offset, _ZERO), _ONE)
         b[i] = min(max(b[i] * factor + offset, _ZERO), _ONE)
+
+
+@njit(**FAST)
+def saturation_hsv(r, g, b, factor):
+    """The oracle's closed form: each channel's distance from the highest, times the factor or 1 / S."""
+    widest_vectors()
+    factor = max(factor, _ZERO)
+    for i in range(r.size):
+        red, green, blue = r[i], g[i], b[i]
+        high, low = max(red, max(green, blue)), min(red, min(green, blue))
+        rest = _ONE - min(high / max(high - low, _TINY), factor)
+        r[i] = min(max(red + (high - red) * rest, _ZERO), _ONE)
+        g[i] = min(max(green + (high - green) * rest, _ZERO), _ONE)
+        b[i] = min(max(blue + (high - blue) * rest, _ZERO), _ONE)
 
 
 @njit(**FAST)
@@ -141,7 +156,7 @@ def next_contrast(order, position):
 
 
 @njit(**EXACT)
-def jitter(planes, start, plane, n, row, order, first, last, mean, sums, before, after):
+def jitter(planes, start, plane, n, row, order, first, last, mean, sums, before, after, options):
     """The jitter operations at positions first..last of the order, on n pixels of the three planes, in place.
 
     mean: the mean luma of the view that the contrast blends with.
@@ -159,6 +174,8 @@ def jitter(planes, start, plane, n, row, order, first, last, mean, sums, before,
             brightness(r, g, b, row[BRIGHTNESS])
         elif op == OP_CONTRAST:
             contrast(r, g, b, row[CONTRAST], mean)
+        elif op == OP_SATURATION and options[HSV_SATURATION]:
+            saturation_hsv(r, g, b, row[SATURATION])
         elif op == OP_SATURATION:
             saturation(r, g, b, row[SATURATION])
         else:

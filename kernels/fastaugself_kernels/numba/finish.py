@@ -52,7 +52,7 @@ def finish_view(row, jitter, order, done, mean, planes, strips, padded, gaussian
         rows, at = min(strip_rows, H - y), start + y * W
         n = rows * W
         if jitter:
-            color.jitter(planes, at, plane, n, row, order, done, 4, mean, sums, NOWHERE, after)
+            color.jitter(planes, at, plane, n, row, order, done, 4, mean, sums, NOWHERE, after, options)
         color.before_gray(planes, at, plane, n, row, options)
         if is_gray:
             color.to_gray(planes, at, plane, n)

@@ -68,7 +68,7 @@ def _stage_a(pixels, image, stride, row, planes, start, plane, H, W, strip_rows,
         ready = min(y + STRIP, rows_out)
         if contrast >= 0 and (ready == rows_out or (ready - done >= strip_rows and not transposed)):
             n = (ready - done) * W
-            color.jitter(planes, start + done * W, plane, n, row, order, 0, contrast, one, sums, before, after)
+            color.jitter(planes, start + done * W, plane, n, row, order, 0, contrast, one, sums, before, after, options)
             done = ready
 
 
@@ -96,7 +96,8 @@ def augment_view(pixels, image, stride, row, floats, halves, target, shift, shap
         # Only for an order that is no permutation and names the contrast again.
         for i in range(BEFORE_CONTRAST, AFTER_JITTER):
             sums[i] = 0
-        color.jitter(planes, start, plane, size, row, order, done, following, mean, sums, NOWHERE, BEFORE_CONTRAST)
+        color.jitter(planes, start, plane, size, row, order, done, following, mean, sums, NOWHERE, BEFORE_CONTRAST,
+                     options)  # fmt: skip
         done = following
 
     finish_view(row, jitter, order, done, mean, planes, strips, padded, gaussian, spare, sums, floats, halves, target,

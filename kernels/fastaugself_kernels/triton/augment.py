@@ -81,7 +81,7 @@ def augment_launches(
     V, B, C, H, W = views_VBCHW.shape
     VB, shift, radius = V * B, shift_VB3 is not None, options.blur_kernel // 2
     half = views_VBCHW.dtype != torch.float32
-    view = {"OH": H, "OW": W, "ROUND": options.rounding, "SHIFT": shift}
+    view = {"OH": H, "OW": W, "ROUND": options.rounding, "HSV": options.hsv_saturation, "SHIFT": shift}
     # float16 keeps what half outputs keep, at the tensor cores' full rate.
     dot = {"DOT": tl.float16 if half else tl.float32, "PRECISION": "ieee" if half else shapes.float32_products}
     color = {"CHANNELS": C, "RADIUS": radius, **color_constants(options), **dot}

@@ -71,6 +71,21 @@ def _shift_hue(r, g, b, turns):
 
 
 @triton.jit
+def _scale_saturation(r, g, b, factor):
+    """S of HSV times the factor, clamped to [0, 1].
+
+    It multiplies each channel's distance from the highest by the factor or 1 / S; where the chroma is 0, so are these.
+    """
+    high = tl.maximum(r, tl.maximum(g, b))
+    low = tl.minimum(r, tl.minimum(g, b))
+    rest = 1.0 - tl.minimum(high / tl.maximum(high - low, 1e-30), tl.maximum(factor, 0.0))
+    r = _clamp(r + (high - r) * rest)
+    g = _clamp(g + (high - g) * rest)
+    b = _clamp(b + (high - b) * rest)
+    return r, g, b
+
+
+@triton.jit
 def load_color(p_row):
     """What the steps of a row need: (first, last, order, brightness, contrast, saturation, hue).
 
@@ -90,18 +105,24 @@ def load_color(p_row):
 
 
 @triton.jit
-def _step(r, g, b, position, order, factors, mean):
-    """One step; `mean` is the mean luma that contrast blends with. The branches are taken by whole programs."""
+def _step(r, g, b, position, order, factors, mean, HSV: tl.constexpr):
+    """One step; `mean` is the mean luma that contrast blends with. The branches are taken by whole programs.
+
+    HSV: whether saturation is that of HSV; then the step must be of the jitter, because step 4 is a blend.
+    """
     brightness, contrast, saturation, hue = factors
     op = (order >> (2 * position)) & 3
     if op == OP_HUE:
         r, g, b = _shift_hue(r, g, b, hue)
     elif op == OP_SATURATION:
-        own = tl.where(position == 4, 0.0, saturation)
-        gray = (1.0 - own) * 0.2989 * r + (1.0 - own) * 0.587 * g + (1.0 - own) * 0.114 * b
-        r = _clamp(own * r + gray)
-        g = _clamp(own * g + gray)
-        b = _clamp(own * b + gray)
+        if HSV:
+            r, g, b = _scale_saturation(r, g, b, saturation)
+        else:
+            own = tl.where(position == 4, 0.0, saturation)
+            gray = (1.0 - own) * 0.2989 * r + (1.0 - own) * 0.587 * g + (1.0 - own) * 0.114 * b
+            r = _clamp(own * r + gray)
+            g = _clamp(own * g + gray)
+            b = _clamp(own * b + gray)
     else:
         factor = tl.where(op == OP_CONTRAST, contrast, brightness)
         offset = tl.where(op == OP_CONTRAST, (1.0 - contrast) * mean, 0.0)
@@ -112,10 +133,13 @@ def _step(r, g, b, position, order, factors, mean):
 
 
 @triton.jit
-def color_steps(r, g, b, first, last, order, factors, mean):
-    """The steps from `first` to before `last`, with the mean luma that the contrast step blends with."""
+def color_steps(r, g, b, first, last, order, factors, mean, HSV: tl.constexpr):
+    """The steps from `first` to before `last`, with the mean luma that the contrast step blends with.
+
+    HSV: as `_step` has it.
+    """
     for position in range(first, last):
-        r, g, b = _step(r, g, b, position, order, factors, mean)
+        r, g, b = _step(r, g, b, position, order, factors, mean, HSV)
     return r, g, b
 
 
@@ -129,13 +153,13 @@ def contrast_position(order):
 
 
 @triton.jit
-def jitter_whole_image(r, g, b, first, order, factors, inside, COUNT: tl.constexpr):
+def jitter_whole_image(r, g, b, first, order, factors, inside, COUNT: tl.constexpr, HSV: tl.constexpr):
     """The jitter of an image that one program holds whole; `inside` marks its COUNT pixels."""
     for position in range(first, 4):
         mean = 0.0
         if ((order >> (2 * position)) & 3) == OP_CONTRAST:
             mean = tl.sum(tl.where(inside, luma(r, g, b), 0.0)) * (1.0 / COUNT)
-        r, g, b = _step(r, g, b, position, order, factors, mean)
+        r, g, b = _step(r, g, b, position, order, factors, mean, HSV)
     return r, g, b
 
 

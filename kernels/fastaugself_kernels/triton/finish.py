@@ -89,6 +89,7 @@ def finish_kernel(
     TILES2: tl.constexpr,  # TILES rounded up to a power of 2
     ROUND: tl.constexpr,
     BEFORE_GRAY: tl.constexpr,  # see color_constants
+    HSV: tl.constexpr,  # whether the jitter's saturation is that of HSV
     SHIFT: tl.constexpr,
     DOT: tl.constexpr,  # dtype of the blur's products
     PRECISION: tl.constexpr,  # how float32 ones are taken
@@ -109,8 +110,9 @@ def finish_kernel(
     sigma = tl.load(p_row + SIGMA)
     points = load_points(p_row)
     first_step, last_step, order, factors = load_color(p_row)
-    # Whether something happens between jitter and gray, so that they are two calls of color_steps.
-    APART: tl.constexpr = SHIFT or BEFORE_GRAY
+    # Whether something happens between jitter and gray, or gray is another operation than the jitter's saturation, so
+    # that they are two calls of color_steps.
+    APART: tl.constexpr = SHIFT or BEFORE_GRAY or HSV
     split = 4 if APART else last_step
     mean = 0.0
     if first_step == 0:
@@ -131,7 +133,7 @@ def finish_kernel(
             pixel = first[:, None] + column[None, :]
             inside = pixel < PLANE
             r, g, b = _load(p_image + pixel, inside, PLANE, ROUND, PLANE % RUN == 0, PTX)
-            r, g, b = color_steps(r, g, b, first_step, split, order, factors, mean)
+            r, g, b = color_steps(r, g, b, first_step, split, order, factors, mean, HSV)
             if SHIFT:
                 sum_r += _by_thread(r, inside, RB, CB, PLANE % RUN == 0)
                 sum_g += _by_thread(g, inside, RB, CB, PLANE % RUN == 0)
@@ -139,7 +141,7 @@ def finish_kernel(
             if BEFORE_GRAY:
                 r, g, b = before_gray(r, g, b, points, BEFORE_GRAY)
             if APART:
-                r, g, b = color_steps(r, g, b, 4, last_step, order, factors, mean)
+                r, g, b = color_steps(r, g, b, 4, last_step, order, factors, mean, False)
             r, g, b = after_blur(r, g, b, points, BEFORE_GRAY)
             store_rgb(
                 p_view, first, PLANE - first, r, g, b, scale_r, scale_g, scale_b, bias_r, bias_g, bias_b,
@@ -176,7 +178,7 @@ def finish_kernel(
                         inside = (x < OW)[None, :] & (row >= 0)[:, None]
                         p = p_image + (y_in[:, None] * OW + x[None, :])
                         r, g, b = _load(p, inside, PLANE, ROUND, OW % CB == 0, PTX)
-                        r, g, b = color_steps(r, g, b, first_step, split, order, factors, mean)
+                        r, g, b = color_steps(r, g, b, first_step, split, order, factors, mean, HSV)
                         if SHIFT:
                             sum_r += _by_thread(r, inside, RB, CB, OW % CB == 0)
                             sum_g += _by_thread(g, inside, RB, CB, OW % CB == 0)
@@ -184,7 +186,7 @@ def finish_kernel(
                         if BEFORE_GRAY:
                             r, g, b = before_gray(r, g, b, points, BEFORE_GRAY)
                         if APART:
-                            r, g, b = color_steps(r, g, b, 4, last_step, order, factors, mean)
+                            r, g, b = color_steps(r, g, b, 4, last_step, order, factors, mean, False)
                         r_r = tl.dot(vertical, r.to(DOT), input_precision=PRECISION).to(DOT)
                         g_r = tl.dot(vertical, g.to(DOT), input_precision=PRECISION).to(DOT)
                         b_r = tl.dot(vertical, b.to(DOT), input_precision=PRECISION).to(DOT)

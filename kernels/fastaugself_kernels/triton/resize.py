@@ -34,6 +34,7 @@ def resize_kernel(
     ROUND: tl.constexpr,
     ANTIALIAS: tl.constexpr,
     PTX: tl.constexpr,  # whether PTX can be inlined: for NVIDIA, and not in the interpreter
+    HSV: tl.constexpr,  # whether the jitter's saturation is that of HSV
     SHIFT: tl.constexpr,  # whether to sum red, green and blue too
 ):
     vb = tl.program_id(0) // TILES
@@ -90,7 +91,7 @@ def resize_kernel(
                 sum_g += _by_thread(g, RB, CB, WARPS)
                 sum_b += _by_thread(b, RB, CB, WARPS)
             # Black stays black through brightness, saturation and hue, so what is outside adds nothing.
-            r, g, b = color_steps(r, g, b, 0, contrast, order, factors, 0.0)
+            r, g, b = color_steps(r, g, b, 0, contrast, order, factors, 0.0, HSV)
             sum_luma += _by_thread(luma(r, g, b), RB, CB, WARPS)
 
     if first == 0:

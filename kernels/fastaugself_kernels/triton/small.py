@@ -35,6 +35,7 @@ def small_kernel(
     ANTIALIAS: tl.constexpr,
     PTX: tl.constexpr,  # whether PTX can be inlined: for NVIDIA, and not in the interpreter
     BEFORE_GRAY: tl.constexpr,  # see color_constants
+    HSV: tl.constexpr,  # whether the jitter's saturation is that of HSV
     SHIFT: tl.constexpr,
     DOT: tl.constexpr,  # dtype of the blur's products
     PRECISION: tl.constexpr,  # how float32 ones are taken
@@ -62,7 +63,7 @@ def small_kernel(
         before_r = tl.sum(tl.where(inside, r, 0.0))
         before_g = tl.sum(tl.where(inside, g, 0.0))
         before_b = tl.sum(tl.where(inside, b, 0.0))
-    r, g, b = jitter_whole_image(r, g, b, first, order, factors, inside, COUNT)
+    r, g, b = jitter_whole_image(r, g, b, first, order, factors, inside, COUNT, HSV)
     if SHIFT:
         p = p_shift + vb.to(tl.int64) * 3
         once = tl.where(first == 0, 1.0 / COUNT, 0.0)
@@ -73,7 +74,7 @@ def small_kernel(
     points = load_points(p_row)
     if BEFORE_GRAY:
         r, g, b = before_gray(r, g, b, points, BEFORE_GRAY)
-    r, g, b = color_steps(r, g, b, 4, last, order, factors, 0.0)
+    r, g, b = color_steps(r, g, b, 4, last, order, factors, 0.0, False)
     if RADIUS > 0:
         sigma = tl.load(p_row + SIGMA)
         if sigma > 0.0:
