@@ -33,7 +33,7 @@ _fastaugself() {{
   if [[ -n $presets && $last == --preset ]]; then
     COMPREPLY=($(compgen -W "$presets" -- "$current"))
   elif [[ -n $presets && $current == -* ]]; then
-    COMPREPLY+=($(compgen -W "--preset --from --dry-run" -- "$current"))
+    COMPREPLY+=($(compgen -W "--preset --from --dry-run --print-config" -- "$current"))
   elif [[ $current != -* ]]; then
     local found=("${{COMPREPLY[@]}}") word
     COMPREPLY=()

@@ -1,39 +1,29 @@
-"""`--dry-run`: print configuration, schedule and estimates of a run, without writing anything."""
+"""`--dry-run`: print the schedule of a run and estimates of its time, memory and disk, without writing anything."""
 
-import json
-import time
-
-import torch
-
-from ..aware.learner import Learner
 from ..config.batch_size import few_steps
 from ..config.checks import check_photos, check_processes
 from ..config.schema import Photos, Pretrain
-from ..config.serialize import to_dict
 from ..data.classes import Classes, match_classes
 from ..data.dataset import Dataset, is_pattern
 from ..data.demo import DEMO_CLASSES, DEMO_COUNTS
 from ..data.inputs import open_samples
 from ..data.inputs.samples import some
-from ..data.ragged import RaggedBatch
 from ..distributed import resolve_device
 from ..errors import UsageError
-from ..runs.build import build_learner
-from ..training.batch import make_batch
+from ..models.build import build_backbone
+from ..models.weights import load_weights
 from ..training.optim import learning_rate
 from ..training.prepare import check_run_folder
 from ..training.setup import check_installation, check_labels
 from .doctor import GIB, NEEDS, diagnose, training_bytes
-
-TIMED_SAMPLES = 16  # maximum number of samples that are timed on a CPU
+from .estimate import count, estimate
 
 
 def plan(config: Pretrain, *, processes: int = 1) -> tuple[str, int]:
-    """The text of the plan (configuration, schedule, estimates of time, memory and disk) and its number of faults.
+    """The text of the plan (schedule, estimates of time, memory and disk) and its number of faults.
 
-    Photos are counted but not read; forward and backward are timed on random photos on this machine, without data
-    loading and compilation, so the time is an order of magnitude. processes: of the run. Raises UsageError as training
-    would.
+    Photos are counted but not read. The time is that of forward and backward, without data loading and compilation, see
+    `estimate`. processes: of the run. Raises UsageError as training would.
     """
     check_processes(config, processes)
     check_installation(config, resolve_device(config.device))
@@ -49,10 +39,11 @@ def plan(config: Pretrain, *, processes: int = 1) -> tuple[str, int]:
     total = config.epochs * steps
     end = min(total, config.max_steps or total)
     device = resolve_device(config.device)
-    learner = build_learner(config, num_classes=len(classes.names), init=config.init)
-    backbone = sum(p.numel() for p in learner.method.backbone.parameters())
-    trainable = sum(p.numel() for p in learner.parameters() if p.requires_grad)
-    seconds, count = _seconds_per_sample(config, learner, device)
+    if config.init is not None:  # raises if it does not fit
+        load_weights(build_backbone(config.backbone, image_size=config.view.size)[0], config.init)
+    batch_size = config.batch_size // processes // config.accumulate
+    built = count(config, num_classes=len(classes.names), batch_size=batch_size)
+    seconds, how = estimate(config, built, device, num_classes=len(classes.names), batch_size=batch_size)
     hours = seconds * config.batch_size * end / processes / 3600
     peak_lr = learning_rate(
         config.optim, int(config.optim.warmup_epochs * steps), steps_per_epoch=steps, epochs=config.epochs,
@@ -60,14 +51,13 @@ def plan(config: Pretrain, *, processes: int = 1) -> tuple[str, int]:
     )  # fmt: skip
     state = training_bytes(config)
     lines = [
-        json.dumps(to_dict(config), indent=2),
-        "",
         f"photos    {samples:,}, {about}",
-        f"model     {config.backbone.name}, {backbone / 1e6:.1f} M parameters; {trainable / 1e6:.1f} M trainable",
+        f"model     {config.backbone.name}, {built.backbone / 1e6:.1f} M parameters; "
+        f"{built.trainable / 1e6:.1f} M trainable",
         f"schedule  {end:,} of {total:,} steps: {config.epochs} epochs of {steps:,}, batch {config.batch_size}, "
         f"learning rate {peak_lr:g} after warm-up",
-        f"time      about {_duration(hours)} on {processes} x {device.type}, forward and backward only (timed on "
-        f"{count} photos, eager)",
+        f"time      about {_duration(hours)} on {processes} x {device.type}, forward and backward only",
+        f"          {how}",
         f"memory    {state / GIB:.2f} GiB of weights, queue and optimizer state per device, without activations",
         f"disk      {(config.checkpoint.keep + 1) * state / GIB:.2f} GiB of checkpoints in {config.run}",
     ]
@@ -98,34 +88,6 @@ def _photos(config: Pretrain, photos: Photos, *, val: bool = False) -> tuple[int
 
 def _all(names: list[str]) -> Classes:
     return Classes(names, list(range(len(names))))
-
-
-def _seconds_per_sample(config: Pretrain, learner: Learner, device: torch.device) -> tuple[float, int]:
-    """Seconds per sample of forward and backward on random photos, after a warm-up; and the number of samples timed."""
-    count = config.batch_size if device.type == "cuda" else max(2, min(TIMED_SAMPLES, config.batch_size))
-    count = -(-count // config.chunk) * config.chunk  # whole chunks of samples that share parameters
-    side = config.view.size
-    photos = RaggedBatch(
-        torch.randint(0, 256, (count * side * side * 3,), dtype=torch.uint8),
-        torch.arange(count) * (side * side * 3),
-        torch.full((count, 2), side, dtype=torch.int32),
-        torch.zeros(count, dtype=torch.int64),
-        torch.arange(count),
-    ).to(device)
-    learner.to(device)
-    half = device.type == "cuda" and config.precision != "fp32"
-    dtype = torch.bfloat16 if half else torch.float32
-    views = make_batch(config, photos, 0, dtype).views
-    elapsed = 0.0
-    for _ in range(2):
-        began = time.perf_counter()
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
-            loss = learner(views).loss
-        loss.backward()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        elapsed = time.perf_counter() - began
-    return elapsed / count, count
 
 
 def _duration(hours: float) -> str:

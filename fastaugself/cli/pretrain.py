@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import json
 import os
 import sys
 import warnings
@@ -56,10 +57,10 @@ def main(
 
     def command() -> int:
         nonlocal world
-        options = [argument for argument in arguments if argument != "--dry-run"]
+        options = [argument for argument in arguments if argument not in ("--dry-run", "--print-config")]
         config = parse(recipe, presets, options)
         if len(options) < len(arguments):
-            return _dry_run(config)
+            return _show(config, dry_run="--dry-run" in arguments, configuration="--print-config" in arguments)
         world = distributed.start(config.device)
         run_pretraining(config, world, callbacks=callbacks)
         return 0
@@ -70,14 +71,18 @@ def main(
         distributed.stop()
 
 
-def _dry_run(config: Pretrain) -> int:
-    """Prints the plan of a run on rank 0 and returns the exit code: 1 if the plan has faults."""
+def _show(config: Pretrain, *, dry_run: bool, configuration: bool) -> int:
+    """Prints the plan, the configuration as JSON, or both, on rank 0; returns 1 for a plan with faults, else 0."""
     if os.environ.get("RANK", "0") != "0":
         return 0
-    from .dry_run import plan
+    faults = 0
+    if dry_run:
+        from .dry_run import plan
 
-    text, faults = plan(config, processes=int(os.environ.get("WORLD_SIZE", "1")))
-    print(text)
+        text, faults = plan(config, processes=int(os.environ.get("WORLD_SIZE", "1")))
+        print(text)
+    if configuration:
+        print("\n" * dry_run + json.dumps(to_dict(config), indent=2))
     return 1 if faults else 0
 
 
@@ -118,7 +123,8 @@ def parse(recipe: Recipe, presets: dict[str, Recipe], arguments: Sequence[str]) 
     description = (getattr(recipe, "__globals__", {}).get("__doc__") or recipe.__doc__ or "").strip()
     description += (
         f"\n\n--preset {{{','.join(known)}}} selects a variant, --from FILE starts from the config.json of a run, "
-        "--dry-run prints the configuration, the schedule and the estimated time, memory and disk, and exits."
+        "--dry-run prints the schedule and the estimated time, memory and disk, and exits; --print-config prints the "
+        "configuration for --from, and exits."
     )
     complaint, form = io.StringIO(), with_objectives(default)
     try:

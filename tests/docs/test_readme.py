@@ -120,7 +120,14 @@ def help_of(*command, capsys):
 
 def test_every_option_named_in_the_text_exists(capsys):
     default, presets, _ = open_recipe(ROOT / "recipes" / "imagenet_moco_augself.py")
-    known = {*option_names(to_dict(with_objectives(default()))), "--preset", "--from", "--dry-run", "--help"}
+    known = {
+        *option_names(to_dict(with_objectives(default()))),
+        "--preset",
+        "--from",
+        "--dry-run",
+        "--print-config",
+        "--help",
+    }
     known |= {"--run-dir", "--nproc-per-node"}
     helped = "".join(help_of(name, capsys=capsys) for name in ("write", "info", "views", "export", "doctor"))
     known |= set(re.findall(r"--[a-z-]+", helped))
