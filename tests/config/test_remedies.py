@@ -198,6 +198,7 @@ REFUSED = [
     (MoCo(), "--cassle.include color elephant"),
     (MoCo(), "--cassle.include"),
     (MoCo(), "--cassle.conditioning add --cassle.condition-encoder raw"),
+    (MoCo(), "--cassle.conditioning hypernetwork-published --cassle.condition-encoder raw"),
     (MoCo(), "--cassle.depth 0 --cassle.width 0"),
     # models/build.py
     (MoCo(), "--backbone.name resnet5"),

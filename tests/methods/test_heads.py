@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from itertools import pairwise
 
 import pytest
 import torch
@@ -147,6 +148,51 @@ def test_conditioning_is_what_its_name_says(conditioning):
         ),
     }[conditioning]()
     torch.testing.assert_close(projector(f, condition), expected)
+
+
+@pytest.mark.parametrize(("widths", "activation"), [([6, 5, 4], "relu"), ([3, 7, 2, 5], "gelu"), ([4, 1], "relu")])
+def test_a_hypernetwork_generates_every_layer_of_each_sample(widths, activation):
+    """Against the formula, sample by sample: one linear layer makes the matrix and the bias of each layer."""
+    torch.manual_seed(0)
+    cassle = CASSLE(conditioning="hypernetwork-published", depth=2, width=3)
+    projector = projector_type(cassle)(widths, last_norm="affine", activation=activation).double()
+    own = nn.ModuleList([projector.hidden, projector.last])
+    assert not any(isinstance(m, nn.BatchNorm1d) for m in own.modules())
+    generated = sum(p.numel() for p in own.parameters())
+    assert generated == (cassle.width + 1) * sum(i * o + o for i, o in pairwise(widths))
+    f, condition = (torch.randn(9, n, dtype=torch.float64, requires_grad=True) for n in (widths[0], 13))
+    encoder = copy.deepcopy(projector.condition_encoder)
+    weights = [p.detach().clone().requires_grad_() for p in own.parameters()]
+    relu = torch.relu if activation == "relu" else nn.functional.gelu
+    expected = []
+    for x, c in zip(f, encoder(condition), strict=True):
+        for i, (a, (inputs, outputs)) in enumerate(zip(weights, pairwise(widths), strict=True)):
+            parts = a.view(outputs, inputs + 1, cassle.width + 1)
+            generated = parts[:, :, :-1] @ c + parts[:, :, -1]  # [outputs, inputs + 1]: the matrix and the bias
+            x = generated[:, :-1] @ x + generated[:, -1]
+            x = relu(x) if i < len(weights) - 1 else x
+        expected.append(x)
+    found, expected = projector(f, condition), torch.stack(expected)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    upstream = torch.randn_like(found)
+    ours = torch.autograd.grad(
+        found, [f, condition, *projector.condition_encoder.parameters(), *own.parameters()], upstream
+    )
+    theirs = torch.autograd.grad(expected, [f, condition, *encoder.parameters(), *weights], upstream)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+    with pytest.raises(ValueError, match="pass condition_Bn"):
+        projector(f)
+
+
+def test_a_generated_projector_begins_at_the_scale_of_its_input_and_has_the_stated_size():
+    projector = projector_type(CASSLE(conditioning="hypernetwork-published"))([512, 512, 128])
+    torch.manual_seed(0)
+    z = projector(torch.randn(64, 512), torch.randn(64, 13))
+    assert z.shape == (64, 128) and 0.3 < float(z.detach().std()) < 3
+    for config, parameters in ((MoCo(), 290e6), (BarlowTwins(), 9.8e9)):  # as the documentation says
+        method = on_meta(config, 2048, CASSLE(conditioning="hypernetwork-published"))
+        assert sum(p.numel() for p in method.projector.parameters()) == pytest.approx(parameters, rel=0.01)
 
 
 @pytest.mark.parametrize(("name", "config"), [("key_projector", MoCo(queue=8, dim=4, momentum=0.9)),

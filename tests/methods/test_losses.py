@@ -243,7 +243,7 @@ CONDITIONED = ["moco", "mocov3", "simsiam", "simclr", "byol", "swav", "barlow", 
 
 
 @pytest.mark.parametrize("name", CONDITIONED)
-@pytest.mark.parametrize("conditioning", ["concat", "add", "multiply", "hypernetwork"])
+@pytest.mark.parametrize("conditioning", ["concat", "add", "multiply", "hypernetwork", "hypernetwork-published"])
 def test_a_conditioned_projector_uses_its_own_views_condition(name, conditioning):
     cassle = CASSLE(conditioning=conditioning, depth=2, width=8)
     method = build(name, cassle)
