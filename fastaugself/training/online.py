@@ -59,6 +59,10 @@ class OnlineEvaluation:
         match = match_classes(train.known_classes, val.known_classes, names=(train.name, val.name))
         if match.assumed:
             log.warning("%s", match.assumed)
+        for loader in self.loaders if train.known_classes.used and val.known_classes.used else ():
+            if without := int((loader.labels_N < 0).sum()):
+                text = "%s: %d of %d photos have no label and are left out of k-NN and linear"
+                log.warning(text, loader.name, without, loader.num_samples)
         return torch.from_numpy(match.numbers_C)
 
     def close(self) -> None:
@@ -94,9 +98,10 @@ class OnlineEvaluation:
             for loader, limit in zip(self.loaders, (BANK, None), strict=True)
         )
         record: dict[str, Any] = {"step": step, "epoch": epoch, "rankme": rankme(queries.features_ND[:2048])}
-        if int(bank.labels_N.min()) >= 0 and int(queries.labels_N.min()) >= 0:
-            labels_N = self._class_numbers[queries.labels_N]
-            data = (bank.features_ND, bank.labels_N, queries.features_ND, labels_N)
+        voters_N, asked_N = bank.labels_N >= 0, queries.labels_N >= 0
+        if bool(voters_N.any()) and bool(asked_N.any()):
+            labels_N = self._class_numbers[queries.labels_N[asked_N]]
+            data = (bank.features_ND[voters_N], bank.labels_N[voters_N], queries.features_ND[asked_N], labels_N)
             record["knn"], record["linear"] = knn_accuracy(*data), ridge_accuracy(*data)
         for name, targets in factor_targets(self.loaders).items():
             record["r2_" + name] = _r2(bank, queries, *targets)

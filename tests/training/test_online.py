@@ -17,6 +17,7 @@ from fastaugself.data.inputs.convert import write_beton
 from fastaugself.probes.knn import knn_accuracy, knn_predict
 from fastaugself.probes.ridge import ridge_accuracy
 from fastaugself.report.compare import report_runs
+from fastaugself.training import online
 
 KEPT = ("chelsea", "coffee", "rocket")  # the first class of the training photos is missing
 
@@ -38,11 +39,11 @@ def relabelled(source, out, order):
     return out
 
 
-def checks(beton, val, run, **changes):
+def checks(beton, val, run, labelled=True, **changes):
     data = Data(train=beton, val=val, source="native", workers=1)
     tiny_runs.train(tiny_runs.config(beton, run, data=data, max_steps=1, **changes))
     lines = [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
-    return [(line["knn"], line["linear"]) for line in lines]
+    return [(line["knn"], line["linear"]) for line in lines if labelled or "knn" in line]
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +117,33 @@ def test_supervised_training_and_the_check_take_labels_of_any_size(beton, tmp_pa
     record = json.loads((tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()[-1])
     assert 0 <= record["knn"] <= 1 and 0 <= record["linear"] <= 1
     assert report_runs([tmp_path / "run"]).exists()
+
+
+def test_photos_without_a_label_are_left_out_of_the_check_and_counted(beton, tmp_path, monkeypatch):
+    warnings = []
+    monkeypatch.setattr("fastaugself.training.online.log.warning", lambda text, *values: warnings.append(text % values))
+    names = ("astronaut", "chelsea", "coffee", "rocket")
+    labels = [i // 16 for i in range(64)]
+    some = written(
+        beton, tmp_path / "some.beton", [-1 if i % 3 == 0 else label for i, label in enumerate(labels)], names
+    )
+    expected = []
+    extract = online.extract
+
+    def seen(*arguments, **options):
+        features = extract(*arguments, **options)
+        expected.append((features.features_ND, torch.tensor(labels)[features.ids_N], features.ids_N % 3 != 0))
+        return features
+
+    monkeypatch.setattr(online, "extract", seen)
+    found = checks(some, some, tmp_path / "run")
+    (x, y, known), (x2, y2, known2) = expected[-2:]
+    assert found[-1] == (
+        knn_accuracy(x[known], y[known], x2[known2], y2[known2]),
+        ridge_accuracy(x[known], y[known], x2[known2], y2[known2]),
+    )
+    assert warnings == [f"{some}: 22 of 64 photos have no label and are left out of k-NN and linear"] * 2
+    assert checks(some, written(beton, tmp_path / "none.beton", [-1] * 40), tmp_path / "none", labelled=False) == []
 
 
 def test_a_handful_of_photos_is_no_collapse(beton, tmp_path, monkeypatch):
