@@ -45,7 +45,12 @@ def locked(run: Path) -> Iterator[None]:
 def _acquire(run: Path) -> int:
     """The descriptor of the locked file."""
     while True:
-        run.mkdir(parents=True, exist_ok=True)
+        try:
+            run.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            if run.exists() and not run.is_dir():
+                raise
+            continue  # a folder that another process has removed in the meantime
         try:
             fd = os.open(run / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except FileNotFoundError:  # another process has removed the folder that it had made

@@ -26,6 +26,15 @@ from fastaugself.runs import checkpoint
 from fastaugself.training.signals import Stopped
 from fastaugself.training.trainer import Trainer, TrainStep
 
+
+@pytest.fixture(autouse=True)
+def hangups_as_in_a_terminal():
+    """A hangup ends processes, also where the tests themselves run under nohup, whose children ignore it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 KILLS = int(os.environ.get("FASTAUGSELF_KILLS", "3"))
 
 
