@@ -48,7 +48,7 @@ def _acquire(run: Path) -> int:
         try:
             run.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
-            if run.exists() and not run.is_dir():
+            if os.path.lexists(run) and not run.is_dir():  # a file, or a link that leads nowhere
                 raise
             continue  # a folder that another process has removed in the meantime
         try:
