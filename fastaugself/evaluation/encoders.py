@@ -27,12 +27,14 @@ from ..export.backbone import WEIGHTS
 from ..files import read_text
 from ..models.beside import import_torchvision
 from ..models.build import Backbone, build_backbone, image_size_option, timm_with
+from ..models.resnet import LAYERS
 from ..models.weights import load_weights, read_safetensors
 from ..runs.checkpoint import checkpoints
 from ..runs.folder import read_pretrain
 from ..runs.open import load_backbone, load_state
 from .pixels import Color, normalise, prepare
 
+SOURCES = ("timm", "torchvision", "random")
 KINDS = (
     "a run folder, an export folder or its model.safetensors, resnet50=CHECKPOINT of another library, timm:NAME, "
     "torchvision:NAME, or random:RUN_OR_NAME"
@@ -162,6 +164,10 @@ def load_encoder(
     label, marked, rest = spec.partition("@")
     if not (marked and label and "/" not in label and not Path(spec).exists()):
         label, rest = "", spec
+    kind, given, value = rest.partition("=") if "=" in rest else rest.partition(":")
+    if not rest or (given and not value and (kind.startswith("resnet") or kind.split(":")[0] in SOURCES)):
+        what = f"model {spec}: nothing follows {spec[-1:]}" if spec else "a model is empty"
+        raise UsageError(f"{what}; pass {KINDS}")
     if size is not None and size < 8:
         raise UsageError(f"--size must be at least 8 pixels, got {size}")
     random = rest.startswith("random:")
@@ -190,13 +196,21 @@ def _trained(spec: str, size: int | None) -> Parts:
         raise UsageError(f"model {spec}: no such file or folder; pass {KINDS}")
     if path.is_file():
         if path.suffix != ".safetensors":
-            raise UsageError(f"{spec} is not a .safetensors file; pass {KINDS}")
+            raise UsageError(f"{spec} is not a .safetensors file{_around(path)}; pass {KINDS}")
         return _exported(path, size)
     if (path / WEIGHTS).exists():
         return _exported(path / WEIGHTS, size)
     if (path / "config.json").exists():
         return _run(path, size)
-    raise UsageError(f"{path} holds neither a run (config.json) nor an export ({WEIGHTS}); pass {KINDS}")
+    raise UsageError(f"{path} holds neither a run (config.json) nor an export ({WEIGHTS}){_around(path)}; pass {KINDS}")
+
+
+def _around(path: Path) -> str:
+    """A hint at the run that a file or folder is a part of; empty if there is none."""
+    for folder in path.absolute().parents[:2]:
+        if (folder / "config.json").is_file() and ((folder / "checkpoints").is_dir() or (folder / WEIGHTS).is_file()):
+            return f" but a part of {os.path.relpath(folder)}: pass that folder"
+    return ""
 
 
 def _random(spec: str, seed: int, size: int | None) -> Parts:
@@ -208,6 +222,13 @@ def _random(spec: str, seed: int, size: int | None) -> Parts:
         torch.manual_seed(seed)
         return _torchvision(spec[12:], pretrained=False)
     config = read_pretrain(Path(spec)) if (Path(spec) / "config.json").exists() else None
+    if config is None and spec not in LAYERS:
+        near = difflib.get_close_matches(spec, LAYERS, n=1)
+        hint = f"did you mean random:{near[0]}? Or pass" if near else "pass"
+        raise UsageError(
+            f"random:{spec}: {spec} is neither a run folder nor an architecture; {hint} random:RUN, "
+            f"random:{', random:'.join(LAYERS)}, random:timm:NAME or random:torchvision:NAME"
+        )
     torch.manual_seed(config.seed if config else seed)
     module, _ = build_backbone(config.backbone if config else Backbone(name=spec), image_size=size)
     if config is None:
@@ -235,10 +256,16 @@ def _exported(path: Path, side: int | None) -> Parts:
         backbone, pretrained = described["fastaugself"], described["pretrained_cfg"]
         mean, std = cast(Color, tuple(pretrained["mean"])), cast(Color, tuple(pretrained["std"]))
         size = int(pretrained["input_size"][1])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except FileNotFoundError:
         raise UsageError(
-            f"{path.parent / 'config.json'} does not describe the model ({type(error).__name__}: {error}): keep the "
-            f"config.json that `fastaugself export` writes beside it"
+            f"{path.parent / 'config.json'} is missing: copy the config.json that `fastaugself export` wrote beside "
+            f"{path.name}, or export the run again"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        why = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise UsageError(
+            f"{path.parent / 'config.json'} does not describe the model ({why}): copy the config.json that "
+            f"`fastaugself export` wrote beside {path.name}, or export the run again"
         ) from None
     name = backbone["backbone"] if backbone["backbone"].startswith("resnet") else "timm:" + backbone["backbone"]
     config = Backbone(metadata.get("backbone", name), width=backbone["width"], stem=backbone["stem"])

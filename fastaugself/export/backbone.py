@@ -26,6 +26,11 @@ from .hub import check_can_publish, publish
 log = logging.getLogger("fastaugself")
 
 WEIGHTS, ONNX = "model.safetensors", "model.onnx"
+# Where timm expects a name. It says "Unknown model (...)", with what is before the first dot.
+NOT_IN_TIMM = (
+    "a {backbone} of width {width} with the {stem} stem, which timm does not have: load this folder with "
+    "`from fastaugself import load_encoder`"
+)
 
 
 def export_backbone(
@@ -127,8 +132,9 @@ def _timm_config(config: Pretrain) -> dict[str, Any]:
     standard = config.backbone.width == 64 and config.backbone.stem == "imagenet"
     name = config.backbone.name.removeprefix("timm:")
     size = config.view.size
+    described = {"backbone": name, "width": config.backbone.width, "stem": config.backbone.stem}
     return {
-        "architecture": name if standard else None,
+        "architecture": name if standard else NOT_IN_TIMM.format(**described),
         "num_classes": 0,
         "model_args": image_size_option(name, size) if name != config.backbone.name else {},
         "pretrained_cfg": {
@@ -140,5 +146,5 @@ def _timm_config(config: Pretrain) -> dict[str, Any]:
             "num_classes": 0,
             "tag": "fastaugself",
         },
-        "fastaugself": {"backbone": name, "width": config.backbone.width, "stem": config.backbone.stem},
+        "fastaugself": described,
     }

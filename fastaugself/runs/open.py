@@ -78,7 +78,10 @@ def load_state(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     except RuntimeError as error:
         lines = str(error).splitlines()
         why = lines[min(1, len(lines) - 1)].strip()
-        raise RunError(f"{path} does not fit the model that its config.json describes: {why}") from None
+        raise RunError(
+            f"{path} does not fit the model that its config.json describes: {why.rstrip('.')}; copy both again, from "
+            "one export or run"
+        ) from None
 
 
 def _newest(run: Path) -> tuple[Path, dict[str, Any]]:

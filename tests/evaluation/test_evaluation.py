@@ -52,15 +52,31 @@ def test_random_weights_are_a_runs_initial_ones_or_depend_on_the_seed(run):
     ("spec", "message"),
     [
         ("nowhere", "no such file or folder"),
-        ("random:resnet19", "pass --backbone.name resnet18"),
+        ("random:resnet19", r"neither a run folder nor an architecture; did you mean random:resnet18\?"),
+        ("random:nowhere", "neither a run folder nor an architecture; pass random:RUN, random:resnet18"),
         ("{tmp}", "holds neither a run"),
         ("{tmp}/cut.safetensors", "export it again"),
+        ("{run}/config.json", r"not a \.safetensors file but a part of .*tiny: pass that folder"),
+        ("{run}/checkpoints/step-000000003.pt", r"not a \.safetensors file but a part of .*tiny: pass that folder"),
+        ("{run}/checkpoints", "nor an export .* but a part of .*tiny: pass that folder"),
+        ("", "a model is empty; pass a run folder"),
+        ("label@", "model label@: nothing follows @; pass a run folder"),
+        ("resnet50=", "model resnet50=: nothing follows =; pass"),
+        ("timm:", "model timm:: nothing follows :; pass"),
+        ("torchvision:resnet18=", "nothing follows =; pass"),
+        ("random:", "nothing follows :; pass"),
+        ("{tmp}/bare/model.safetensors", r"config\.json is missing: copy the config\.json that `fastaugself export`"),
+        ("{tmp}/other/model.safetensors", r"does not describe the model \(it has no 'fastaugself'\): copy"),
     ],
 )
 def test_an_unknown_or_damaged_model_is_refused(spec, message, run, tmp_path):
+    for name in ("bare", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes((run / "export" / "model.safetensors").read_bytes())
+    (tmp_path / "other" / "config.json").write_text('{"model_type": "resnet"}')
     (tmp_path / "cut.safetensors").write_bytes((run / "export" / "model.safetensors").read_bytes()[:-9])
     with pytest.raises((UsageError, RunError), match=message):
-        load_encoder(spec.replace("{tmp}", str(tmp_path)))
+        load_encoder(spec.replace("{tmp}", str(tmp_path)).replace("{run}", str(run)))
 
 
 def test_a_torchvision_model_gives_its_pooled_features(torchvision, tmp_path):

@@ -71,6 +71,18 @@ def test_the_lines_that_load_an_export_give_the_features_of_the_run(libraries, n
     torch.testing.assert_close(features(encoder.module, size), expected)
 
 
+@pytest.mark.parametrize("options", [{"width": 16}, {"stem": "small"}], ids=["narrow", "small stem"])
+def test_timm_says_why_it_cannot_load_an_export_and_what_can(options, timm, tmp_path):
+    weights, _, backbone = exported(tmp_path, "resnet18", 32, **options)
+    with pytest.raises(RuntimeError) as refused:
+        timm.create_model(f"local-dir:{weights.parent}", pretrained=True)
+    said = str(refused.value)
+    words = ("resnet18", *map(str, options.values()), "timm does not have", "from fastaugself import load_encoder")
+    assert all(word in said for word in words)
+    encoder = load_encoder(weights.parent)  # as the message says
+    torch.testing.assert_close(features(encoder.module, 32), features(backbone, 32))
+
+
 def test_timm_loads_the_file_into_its_own_resnet(timm, tmp_path):
     weights, _, backbone = exported(tmp_path, "resnet18", 64)
     model = timm.create_model("resnet18", pretrained=True, pretrained_cfg_overlay={"file": str(weights)}, num_classes=0)
