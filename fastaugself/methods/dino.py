@@ -152,9 +152,13 @@ class DINOMethod(Method):
 
 
 def initialize(projector: Projector) -> None:
-    """Initial values of the original code: linear layers normal with a standard deviation of 0.02, biases 0."""
-    for part in (projector.hidden, projector.last):
-        for module in part.modules():
+    """Initial values of the original code: linear layers normal with a standard deviation of 0.02, biases 0.
+
+    What conditions the projector (CASSLE) and the routers of experts (STAR) keep their own.
+    """
+    for name in ("hidden", "last", "experts"):
+        part = getattr(projector, name, None)
+        for module in part.modules() if part is not None else ():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:

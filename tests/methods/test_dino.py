@@ -10,9 +10,10 @@ from method_cases import build, views
 from tiny_aware import config_of, learner_of, views_of
 
 from fastaugself import DINO, ESSL, AugSelf, Backbone, ViewPolicy
+from fastaugself.aware.equimod import RoutedProjector
 from fastaugself.errors import UsageError
 from fastaugself.methods.base import BuildContext
-from fastaugself.methods.dino import self_distillation
+from fastaugself.methods.dino import initialize, self_distillation
 from fastaugself.training.setup import check_installation
 
 OPTIONS = {"dim": 16, "hidden": 32, "prototypes": 12}
@@ -217,3 +218,14 @@ def test_the_small_view_of_an_objective_is_checked_too(timm):
     fits = dataclasses.replace(config, aware=(dataclasses.replace(essl, view=ViewPolicy(size=32, scale=(0.2, 0.8))),))
     check_installation(fits, torch.device("cpu"))
     assert torch.isfinite(learner_of(fits)(views_of(fits)).loss)
+
+
+def test_it_is_built_with_a_projector_of_experts():
+    """STAR's experts have neither hidden layers nor a last one of the projector's own; they start as DINO's layers."""
+    projector = RoutedProjector(3, [64, 32, 32, 16])
+    routers = [router.weight.clone() for router in (projector.invariant, projector.equivariant)]
+    initialize(projector)
+    for expert in projector.experts:
+        linear = [layer for layer in expert.modules() if isinstance(layer, torch.nn.Linear)]
+        assert linear and all(0.015 < layer.weight.std() < 0.025 for layer in linear)
+    assert all(a.equal(b.weight) for a, b in zip(routers, (projector.invariant, projector.equivariant), strict=True))
