@@ -1,22 +1,15 @@
 """The lock of a run folder: one training process at a time writes there."""
 
 import contextlib
-import errno
-import fcntl
-import logging
 import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import UsageError, of_the_system
-from ..files import tidy_folders
-
-log = logging.getLogger(__name__)
+from ..files import lock, tidy_folders
 
 LOCK = "run.lock"
-_ENOTSUPP = 524  # of the kernel, not in errno: some network file systems return it
-_WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, _ENOTSUPP}
 
 
 @contextlib.contextmanager
@@ -56,11 +49,13 @@ def _acquire(run: Path) -> int:
         except FileNotFoundError:  # another process has removed the folder that it had made
             continue
         try:
-            if not _lock(fd, run):
+            try:
+                lock(fd, run)
+            except BlockingIOError:
                 raise UsageError(
                     f"--run {run} is in use by another training process{_owner(fd)}; wait until it ends, or pass "
                     "another --run"
-                )
+                ) from None
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(fd), os.stat(run / LOCK)):
                     os.ftruncate(fd, 0)
@@ -70,23 +65,6 @@ def _acquire(run: Path) -> int:
             os.close(fd)
             raise
         os.close(fd)  # its owner ended, and removed the file, after it was opened here
-
-
-def _lock(fd: int, run: Path) -> bool:
-    """Locks a file; returns whether no other process has the lock. True, with a warning, where there are no locks."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in _WITHOUT_LOCKS:
-            raise
-        log.warning(
-            "the file system of %s has no locks (%s): make sure that no other process trains with this --run",
-            run,
-            error.strerror or f"error {error.errno}",
-        )
-    return True
 
 
 def _owner(fd: int) -> str:
