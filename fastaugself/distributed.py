@@ -20,7 +20,7 @@ from .errors import RunError, UsageError
 DeviceName = Literal["auto", "cuda", "cpu"]
 
 TIMEOUT = datetime.timedelta(minutes=10)  # of the process group and of rendezvous
-HEARTBEAT = 1.0  # seconds between signs of life of rank 0 in `main_first`
+HEARTBEAT = 1.0  # seconds between signs of life of rank 0 in `on_main`
 SILENCE = 60.0  # seconds without one, after which rank 0 is taken for dead
 
 T = TypeVar("T")
@@ -140,26 +140,27 @@ def barrier() -> None:
         dist.barrier()
 
 
-_waits = itertools.count()  # the same on all ranks, which call `main_first` in the same order
+_waits = itertools.count()  # the same on all ranks, which call `on_main` in the same order
 
 
-def main_first(work: Callable[[], T], *, what: str, tell: Callable[[str], None]) -> T:
-    """Calls `work` on rank 0, then on all other ranks, and returns its result; a collective call.
+def on_main(work: Callable[[], T], *, what: str, tell: Callable[[str], None] = lambda _: None) -> T | None:
+    """Calls `work` on rank 0 and returns its result there, None on the other ranks; a collective call.
 
     The others wait as long as rank 0 lives and works, which a collective's timeout would not allow. what: the work in
     words, "writing the photos". tell: called on the other ranks with a line about what they wait for, if they wait
-    long. An error of rank 0 is raised on all ranks, RunError on the others if rank 0 dies.
+    long. UsageError and RunError of rank 0 are raised on all ranks; for another error, or if rank 0 dies, the others
+    raise RunError.
     """
     if world_size() == 1:
         return work()
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]
     from torch.distributed.distributed_c10d import _get_default_store
 
-    store = PrefixStore(f"main_first/{next(_waits)}", _get_default_store())
+    store = PrefixStore(f"on_main/{next(_waits)}", _get_default_store())
     if rank() == 0:
         return _work_with_heartbeat(work, store)
     _wait_for_main(store, what, tell)
-    return work()
+    return None
 
 
 def _work_with_heartbeat(work: Callable[[], T], store: Any) -> T:
@@ -177,8 +178,8 @@ def _work_with_heartbeat(work: Callable[[], T], store: Any) -> T:
         result = work()
         outcome = "done"
         return result
-    except UsageError as error:
-        outcome = f"usage {error}"
+    except (UsageError, RunError) as error:
+        outcome = f"{'usage' if isinstance(error, UsageError) else 'run'} {error}"
         raise
     except BaseException as error:
         outcome = f"failed {type(error).__name__}: {error}"
@@ -207,14 +208,15 @@ def _wait_for_main(store: Any, what: str, tell: Callable[[str], None]) -> None:
         now = time.monotonic()
         if latest != beat:
             beat, heard = latest, now
-        if now - heard > SILENCE:
-            raise RunError(f"rank 0 gave no sign of life for {SILENCE:g} s while it was {what}; look at its log")
+        limit = SILENCE if beat else TIMEOUT.total_seconds()  # rank 0 may come later
+        if now - heard > limit:
+            raise RunError(f"rank 0 gave no sign of life for {limit:g} s while it was {what}; look at its log")
         if now - told > 30:
             told = now
             tell(f"waiting for rank 0, which is {what} ({(now - began) / 60:.1f} minutes)")
         time.sleep(0.1)
-    if kind == "usage":
-        raise UsageError(message)
+    if kind in ("usage", "run"):
+        raise (UsageError if kind == "usage" else RunError)(message)
     if kind == "failed":
         raise RunError(f"rank 0 failed while it was {what}: {message}")
 

@@ -112,7 +112,6 @@ def pretrain(config: Pretrain, *, resume: bool = True, callbacks: Sequence[Callb
         )
     with own_logging(), distributed.joined(config.device) as world:
         run_pretraining(config, world, resume=resume, callbacks=callbacks)
-        distributed.barrier()  # rank 0 writes the last checkpoint, the export and the report
     return Run(config.run)
 
 
@@ -133,7 +132,7 @@ def run_pretraining(config: Pretrain, world: World, *, resume: bool = True, call
             f"{config.run} holds a run ({found[-1].name}), and resume=False does not replace it: pass resume=True to "
             f"go on, or run={str(next_folder(config.run))!r}"
         )
-    with only_trainer(config.run, world):
+    with only_trainer(config.run):
         _run(config, world, callbacks)
 
 
@@ -153,15 +152,18 @@ def _run(config: Pretrain, world: World, callbacks: Sequence[Callback]) -> None:
         trainer.fit()
     finally:
         trainer.close()
-    if world.is_main:
-        samples = trainer.loader.num_samples
-        exported = export_backbone(
-            trainer.learner, config, config.run / "export", step=trainer.global_step, samples=samples
-        )
-        report = write_report(config.run, trainer)
-        log.info("backbone  %s", exported)
-        if report is not None:
-            log.info("report    %s", report)
+    distributed.on_main(lambda: _finish(trainer, config), what="writing the export and the report")
+
+
+def _finish(trainer: Trainer, config: Pretrain) -> None:
+    """Exports the backbone and writes the report."""
+    exported = export_backbone(
+        trainer.learner, config, config.run / "export", step=trainer.global_step, samples=trainer.loader.num_samples
+    )
+    report = write_report(config.run, trainer)
+    log.info("backbone  %s", exported)
+    if report is not None:
+        log.info("report    %s", report)
 
 
 def _open_folder(config: Pretrain) -> None:

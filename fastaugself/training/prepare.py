@@ -41,7 +41,7 @@ def prepare_data(config: Pretrain, world: World) -> Pretrain:
         if os.environ.get("LOCAL_RANK") == "0":  # the first process of another node: rank 0's console is elsewhere
             console.print(line)
 
-    return distributed.main_first(prepare, what="writing the photos to .beton files", tell=tell)
+    return distributed.on_main(prepare, what="writing the photos to .beton files", tell=tell) or prepare()
 
 
 def check_run_folder(config: Pretrain) -> None:

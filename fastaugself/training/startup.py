@@ -2,21 +2,19 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from ..config.serialize import differences
-from ..distributed import World, world_size
+from ..distributed import on_main, world_size
 from ..environment import environment
-from ..errors import RunError, UsageError
+from ..errors import UsageError
 from ..files import replace_file
 from ..runs.lock import locked
-
-T = TypeVar("T")
 
 
 def gathered(value: Any) -> list[Any]:
@@ -28,26 +26,11 @@ def gathered(value: Any) -> list[Any]:
 
 
 @contextlib.contextmanager
-def only_trainer(run: Path, world: World) -> Iterator[None]:
+def only_trainer(run: Path) -> Iterator[None]:
     """Context manager in which rank 0 has the lock of the run folder; UsageError on all ranks if it cannot have it."""
     with contextlib.ExitStack() as stack:
-        on_main(world, lambda: stack.enter_context(locked(run)))
+        on_main(lambda: stack.enter_context(locked(run)), what="locking the run folder")
         yield
-
-
-def on_main(world: World, action: Callable[[], T]) -> T | None:
-    """The result of `action` on rank 0, None on the others; if it raises UsageError or RunError, all ranks do."""
-    result, failed = None, None
-    if world.is_main:
-        try:
-            result = action()
-        except (UsageError, RunError) as error:
-            failed = (RunError if isinstance(error, RunError) else UsageError, str(error))
-    failed = gathered(failed)[0]
-    if failed is not None:
-        kind, message = failed
-        raise kind(message)
-    return result
 
 
 def check_same_start(identity: dict[str, Any], fingerprint: int, photos: str) -> None:

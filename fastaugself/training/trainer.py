@@ -19,7 +19,7 @@ from ..config.checks import check_processes
 from ..config.schema import Pretrain
 from ..config.serialize import to_dict
 from ..data.background import Background
-from ..distributed import World
+from ..distributed import World, on_main
 from ..errors import RunError, UsageError
 from ..methods.base import Views
 from ..runs import checkpoint
@@ -36,7 +36,7 @@ from .profile import Profiler
 from .schedule import Schedule, Segment, extended
 from .setup import activation_dtype, learner_on_device, open_loader
 from .signals import StopConsensus, Stopped, StopRequest
-from .startup import check_same_start, check_same_step, on_main, write_environment
+from .startup import check_same_start, check_same_step, write_environment
 from .tracker import make_tracker
 from .watch import CollapseAlarm, LossWatch, all_finite
 
@@ -187,7 +187,7 @@ class Trainer:
         config = self.config
         if config.data.val is not None and self.evaluation is None:
             evaluation = partial(OnlineEvaluation, config, self.learner, self.loader, self.device)
-            self.evaluation = on_main(self.world, evaluation)
+            self.evaluation = on_main(evaluation, what="opening the validation photos")
 
     def fit(self) -> None:
         """Trains to the last step, with logs, online evaluations and checkpoints.
