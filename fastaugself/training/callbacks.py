@@ -37,11 +37,34 @@ class Callback:
         """After the last step of this process and its checkpoint."""
 
 
-def checked(callbacks: Sequence[Callback]) -> tuple[Callback, ...]:
-    """The callbacks. Raises UsageError for something else, and for an `every` below 1."""
-    for callback in callbacks:
-        if not isinstance(callback, Callback):
-            raise UsageError(f"callbacks must be instances of fastaugself.Callback, got {callback!r}")
-        if callback.every < 1:
-            raise UsageError(f"{type(callback).__name__}.every must be at least 1 step, got {callback.every}")
-    return tuple(callbacks)
+class Callbacks(Callback):
+    """Several callbacks as one. Raises UsageError for what is no callback, and for an `every` below 1."""
+
+    def __init__(self, callbacks: Sequence[Callback]) -> None:
+        for callback in callbacks:
+            if not isinstance(callback, Callback):
+                raise UsageError(f"callbacks must be instances of fastaugself.Callback, got {callback!r}")
+            if callback.every < 1:
+                raise UsageError(f"{type(callback).__name__}.every must be at least 1 step, got {callback.every}")
+        self._each = tuple(callbacks)
+
+    def on_start(self, trainer: "Trainer") -> None:
+        for callback in self._each:
+            callback.on_start(trainer)
+
+    def on_step(self, trainer: "Trainer", output: StepOutput) -> None:
+        for callback in self._each:
+            if trainer.global_step % callback.every == 0:
+                callback.on_step(trainer, output._replace(loss=output.loss.detach()))
+
+    def on_checkpoint(self, trainer: "Trainer", path: Path) -> None:
+        for callback in self._each:
+            callback.on_checkpoint(trainer, path)
+
+    def on_check(self, trainer: "Trainer", record: dict[str, Any]) -> None:
+        for callback in self._each:
+            callback.on_check(trainer, record)
+
+    def on_end(self, trainer: "Trainer") -> None:
+        for callback in self._each:
+            callback.on_end(trainer)

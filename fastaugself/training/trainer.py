@@ -20,12 +20,11 @@ from ..config.schema import Pretrain
 from ..config.serialize import to_dict
 from ..data.background import Background
 from ..distributed import World, on_main
-from ..errors import RunError, UsageError
+from ..errors import RunError
 from ..methods.base import Views
-from ..runs import checkpoint
 from . import micro_batches
 from .batch import Batch, BatchMaker, Decoded, baseline_losses, decoded_photos, initialize
-from .callbacks import Callback, checked
+from .callbacks import Callback, Callbacks
 from .compile import Compile, compiles, keep_compiled_code, probe, wrap
 from .logs import RunLog
 from .metrics import Metrics, memory
@@ -33,12 +32,13 @@ from .online import OnlineEvaluation
 from .optim import load_state, make_optimizer, set_learning_rate
 from .prefetch import CudaStream, prefetch
 from .profile import Profiler
-from .schedule import Schedule, Segment, extended
+from .saving import Saver
+from .schedule import Schedule, Segment
 from .setup import activation_dtype, learner_on_device, open_loader
 from .signals import StopConsensus, Stopped, StopRequest
 from .startup import check_same_start, check_same_step, write_environment
 from .tracker import make_tracker
-from .watch import CollapseAlarm, LossWatch, all_finite
+from .watch import CollapseAlarm, LossWatch
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ class Trainer:
         """identity: the configuration stored in and compared with checkpoints; `config` by default."""
         check_processes(config, world.size)
         self.config, self.world, self.device = config, world, world.device
-        self.callbacks = checked(callbacks)
+        self.callbacks = Callbacks(callbacks)
         self._added_metrics: dict[str, float] = {}
         self.identity = to_dict(config) if identity is None else identity
         self.dtype = activation_dtype(config.precision, self.device)
@@ -158,8 +158,10 @@ class Trainer:
         self.steps_per_epoch = self.loader.batches
         self.total_steps = config.epochs * self.steps_per_epoch
         self.last_step = min(self.total_steps, config.max_steps or self.total_steps)
-        resumed = bool(checkpoint.checkpoints(config.run / "checkpoints"))
-        self.learner = learner_on_device(config, world, num_classes=len(self.loader.classes), resumed=resumed)
+        self.saver = Saver(config, world, self.identity, steps_per_epoch=self.steps_per_epoch)
+        self.learner = learner_on_device(
+            config, world, num_classes=len(self.loader.classes), resumed=self.saver.exist()
+        )
         self.optimizer = make_optimizer(self.learner, config.optim, constant_lr=self.learner.method.constant_lr)
         keep_compiled_code(config.run / "compiled")
         self.step_fn = TrainStep(
@@ -172,7 +174,7 @@ class Trainer:
             accumulate=config.accumulate,
             cuda_graphs=config.cuda_graphs,
         )
-        self.global_step, self.weights_nonfinite, self._corrupt = 0, False, 0
+        self.global_step, self._corrupt = 0, 0
         segments = self._resume()
         self.schedule = Schedule(
             config.optim, batch_size=config.batch_size, steps_per_epoch=self.steps_per_epoch, segments=segments
@@ -213,8 +215,7 @@ class Trainer:
         self.profiler = Profiler(config.run / "profile", config.log.profile) if profiled else None
         with StopRequest() as stop:
             try:
-                for callback in self.callbacks:
-                    callback.on_start(self)
+                self.callbacks.on_start(self)
                 stopped_by = self.train(run_log, self.evaluation, stop, consensus)
             finally:
                 run_log.close()
@@ -225,8 +226,7 @@ class Trainer:
                 consensus.close()
             self.check_losses()
             self.save(last=True)
-        for callback in self.callbacks:
-            callback.on_end(self)
+        self.callbacks.on_end(self)
         if stopped_by not in (None, NONFINITE) and self.global_step < self.last_step:
             log.warning("stopped at step %d; run the same command again to resume", self.global_step)
             raise Stopped(stopped_by)
@@ -245,19 +245,17 @@ class Trainer:
             metrics.update(output)
             if self.profiler is not None:
                 self.profiler.step_done()
-            for callback in self.callbacks:
-                if self.global_step % callback.every == 0:
-                    callback.on_step(self, output._replace(loss=output.loss.detach()))
+            self.callbacks.on_step(self, output)
             run_log.progress(self.global_step)
             if self.global_step % self.config.log.every == 0 or self.global_step == self.last_step:
                 self._log_metrics(metrics, run_log, lr)
-            stopped_by = NONFINITE if self.weights_nonfinite else stop.requested
+            stopped_by = NONFINITE if self.saver.weights_nonfinite else stop.requested
             if consensus is not None:
                 stopped_by = consensus.reached(stopped_by)
             if stopped_by is not None:
                 return stopped_by
             began = time.perf_counter()
-            if self._checkpoint_due():
+            if self.saver.due(self.global_step):
                 self.save()
             if evaluation is not None and evaluation.due(self.global_step, self.steps_per_epoch, self.last_step):
                 self._check(evaluation, run_log)
@@ -305,8 +303,7 @@ class Trainer:
 
     def _check(self, evaluation: OnlineEvaluation, run_log: RunLog) -> None:
         record = evaluation.run(self.global_step, self.global_step / self.steps_per_epoch, run_log)
-        for callback in self.callbacks:
-            callback.on_check(self, record)
+        self.callbacks.on_check(self, record)
 
     def _log_metrics(self, metrics: Metrics, run_log: RunLog, lr: float) -> None:
         means = metrics.read(self.global_step, self._corrupt)
@@ -330,7 +327,7 @@ class Trainer:
         context = {"epoch": (found.step - 1) // self.steps_per_epoch, "seed": self.config.seed}
         self.loss_watch.dump(path, found, **context, photos=str(self.config.data.train))
         what = f"the loss is NaN or Inf at step {found.step} on rank {found.rank}"
-        raise RunError(f"{self._with_remedy(what)}; run `fastaugself replay {path}` to find the cause")
+        raise RunError(f"{self.saver.with_remedy(what)}; run `fastaugself replay {path}` to find the cause")
 
     def baseline_losses(self) -> dict[str, float]:
         """Baseline losses of the objectives on this data set, by name: those of constant predictions."""
@@ -350,49 +347,16 @@ class Trainer:
         }
 
     def save(self, *, last: bool = False) -> None:
-        """Writes a checkpoint on rank 0. last: this is the last checkpoint of the run.
-
-        If writing fails, logs a warning and keeps older checkpoints. Does not write weights with NaN or Inf, but sets
-        `weights_nonfinite`. With `last`, raises RunError in both cases, for NaN or Inf on all ranks.
-        """
-        if not self.world.is_main and not last:
-            return
-        self._saved = time.perf_counter()
-        folder, options = self.config.run / "checkpoints", self.config.checkpoint
-        self.weights_nonfinite = not all_finite(list(self.learner.parameters()))
-        if self.weights_nonfinite and last:
-            raise RunError(self._with_remedy(f"the weights are NaN or Inf at step {self.global_step}"))
-        if self.weights_nonfinite or not self.world.is_main:
-            return
-        try:
-            path = checkpoint.save(
-                folder, self.global_step, self.state(), self.identity, keep=options.keep, milestone=self._milestone
-            )
-        except OSError as error:
-            kept = checkpoint.checkpoints(folder)
-            newest = f"the newest is {kept[-1].name}" if kept else "there is none yet"
-            message = f"no checkpoint of step {self.global_step} was written to {folder} ({error}); {newest}"
-            if last:
-                raise RunError(f"{message}; free disk space and run the same command again to resume") from None
-            log.warning("%s; training continues, the next attempt is in %g minutes", message, options.minutes)
-            return
-        for callback in self.callbacks:
-            callback.on_checkpoint(self, path)
+        """Writes a checkpoint on rank 0 (see `Saver.save`). last: this is the last checkpoint of the run."""
+        path = self.saver.save(self.global_step, self.learner, self.state, last=last)
+        if path is not None:
+            self.callbacks.on_checkpoint(self, path)
 
     def close(self) -> None:
         """Stops the threads of the loaders."""
         self.loader.close()
         if self.evaluation is not None:
             self.evaluation.close()
-
-    @property
-    def _milestone(self) -> int:
-        return round(self.config.checkpoint.milestone * self.steps_per_epoch)
-
-    def _checkpoint_due(self) -> bool:
-        minutes = (time.perf_counter() - self._saved) / 60
-        milestone = self._milestone
-        return minutes > self.config.checkpoint.minutes or bool(milestone and self.global_step % milestone == 0)
 
     def _probe_compiler(self) -> None:
         if self.step_fn.compiled and self.global_step < self.last_step:
@@ -401,39 +365,16 @@ class Trainer:
 
     def _resume(self) -> tuple[Segment, ...]:
         """Loads the newest checkpoint, if there is one; returns the segments of the learning rate's schedule."""
-        self._saved = time.perf_counter()
-        folder, config = self.config.run / "checkpoints", self.config
-        found, notes = checkpoint.latest(folder, self.identity, device=self.device, extend=config.extend != "no")
-        for note in notes:
-            log.warning("%s", note)
-        if found is None:
+        newest = self.saver.newest(self.loader, self.device)
+        if newest is None:
             initialize(self.config, self.loader.sizes_N2, self.learner)
-            return (Segment(config.epochs, "start"),)
-        state = found["state"]
-        if state["samples"] != self.loader.num_samples:
-            raise UsageError(
-                f"the run in {self.config.run} was trained on {state['samples']} photos, {self.loader.name} has "
-                f"{self.loader.num_samples}; pass the same photos, or another --run"
-            )
-        if state["fingerprint"] != self.loader.fingerprint:
-            raise UsageError(
-                f"the run in {self.config.run} was trained on other photos than {self.loader.name}, or on the same "
-                f"photos in another order; pass the same files in the same order, or another --run"
-            )
-        self.learner.load_state_dict(state["learner"])
-        load_state(self.optimizer, state["optimizer"])
-        self.step_fn.scaler.load_state_dict(state["scaler"])
+            return (Segment(self.config.epochs, "start"),)
+        found, segments = newest
+        self.learner.load_state_dict(found["state"]["learner"])
+        load_state(self.optimizer, found["state"]["optimizer"])
+        self.step_fn.scaler.load_state_dict(found["state"]["scaler"])
         self.global_step = found["step"]
-        saved = [Segment(*values) for values in state.get("segments", [(found["config"]["epochs"], "start")])]
-        segments = extended(saved, config.epochs, config.extend)
-        if len(segments) > len(saved):
-            log.info("extend    from %d to %d epochs (%s)", saved[-1].end, config.epochs, config.extend)
         return segments
-
-    def _with_remedy(self, what: str) -> str:
-        kept = checkpoint.checkpoints(self.config.run / "checkpoints")
-        newest = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
-        return f"{what}; {newest}; try a lower --optim.lr, a longer --optim.warmup-epochs or --precision bf16"
 
 
 def seed_step(seed: int, global_step: int, rank: int) -> None:
