@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .data.views import ViewLoader as ViewLoader
     from .errors import RunError as RunError
     from .errors import UsageError as UsageError
-    from .evaluation.encoders import Encoder as Encoder
+    from .evaluation.encoder import Encoder as Encoder
     from .evaluation.encoders import load_encoder as load_encoder
     from .methods.barlow import BarlowTwins as BarlowTwins
     from .methods.byol import BYOL as BYOL
@@ -74,7 +74,8 @@ _MODULES = {
     "write_beton": "fastaugself.data.inputs.convert",
     "ViewLoader": "fastaugself.data.views",
     **dict.fromkeys(("RunError", "UsageError"), "fastaugself.errors"),
-    **dict.fromkeys(("Encoder", "load_encoder"), "fastaugself.evaluation.encoders"),
+    "Encoder": "fastaugself.evaluation.encoder",
+    "load_encoder": "fastaugself.evaluation.encoders",
     **dict.fromkeys(("Run", "open_run", "pretrain"), "fastaugself.pretraining"),
     "Callback": "fastaugself.training.callbacks",
     "Optim": "fastaugself.config.optim",

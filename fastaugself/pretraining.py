@@ -15,7 +15,8 @@ from .config.schema import Pretrain
 from .config.serialize import to_dict
 from .distributed import World
 from .errors import UsageError
-from .evaluation.encoders import Encoder, load_encoder
+from .evaluation.encoder import Encoder
+from .evaluation.encoders import load_encoder
 from .export.backbone import export_backbone, export_run
 from .files import remove_leftovers, replace_file
 from .report.compare import report_runs

@@ -21,6 +21,7 @@ Shape suffixes: V views, B batch, D features, E embedding, K experts, n descript
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +31,7 @@ from fastaugself_kernels import ViewPolicy
 
 from ..errors import UsageError
 from ..methods.simclr import nt_xent
-from ..models.heads import Activation, LastNorm, Projector, mlp
+from ..models.heads import Projector, mlp
 from ..models.norm import batch_norm_1d
 from .base import (
     AwareConfig,
@@ -113,19 +114,9 @@ class EquiMod(AwareConfig):
 class RoutedProjector(Projector):
     """Experts that share the work of projector and embedding head. experts: their number. Others as for `Projector`."""
 
-    def __init__(
-        self,
-        experts: int,
-        widths: list[int],
-        *,
-        hidden_norm: bool = True,
-        last_norm: LastNorm = "none",
-        sync: bool = False,
-        activation: Activation = "relu",
-    ) -> None:
+    def __init__(self, experts: int, widths: list[int], **options: Any) -> None:
         nn.Module.__init__(self)
-        options = {"hidden_norm": hidden_norm, "last_norm": last_norm, "sync": sync, "activation": activation}
-        self.experts = nn.ModuleList(mlp(widths, **options) for _ in range(experts))  # type: ignore[arg-type]
+        self.experts = nn.ModuleList(mlp(widths, **options) for _ in range(experts))
         self.invariant, self.equivariant = nn.Linear(widths[0], experts), nn.Linear(widths[0], experts)
         self.dim = widths[-1]
 

@@ -18,7 +18,7 @@ from ..probes.intervals import mean_score
 from ..probes.localization import frame_boxes
 from ..probes.ridge import choose_ridge, r2
 from . import protocols
-from .encoders import Encoder
+from .encoder import Encoder
 from .features import Extractor
 from .fusion import Representation
 from .options import FeatureOptions

@@ -16,7 +16,7 @@ from fastaugself_kernels import ViewPolicy
 from ..errors import UsageError
 from ..files import check_outputs
 from . import equivariance
-from .encoders import Encoder
+from .encoder import Encoder
 from .equivariance import Measured, PhotoViews, Standard
 from .features import Extractor
 from .fusion import fuse

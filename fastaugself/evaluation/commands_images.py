@@ -16,7 +16,7 @@ from ..errors import UsageError
 from ..files import check_outputs
 from ..probes.intervals import mean_score
 from . import invariance, layers
-from .encoders import Encoder
+from .encoder import Encoder
 from .features import Extractor
 from .fusion import Representation, fuse
 from .invariance import Invariance

@@ -23,7 +23,8 @@ from ..files import check_outputs, partial_file, utf8
 from . import cache
 from .datasets import read_dataset
 from .datasets.folders import BetonImages
-from .encoders import Encoder, load_encoder
+from .encoder import Encoder
+from .encoders import load_encoder
 from .features import Extractor
 from .splits import Dataset, Files, Images, Subset
 

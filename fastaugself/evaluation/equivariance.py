@@ -25,7 +25,7 @@ from ..errors import UsageError
 from ..probes.equivariance import PhotoScores, ceiling, chance, score_photos
 from ..probes.intervals import Score, mean_score
 from . import cache
-from .encoders import Encoder
+from .encoder import Encoder
 from .features import Extractor, Frozen
 from .fusion import Representation
 from .splits import Split

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import RunError, UsageError
 from . import cache, fusion
-from .encoders import Encoder
+from .encoder import Encoder
 from .pixels import Filter, normalise, prepare
 from .prepare import batches, in_threads
 from .splits import Images, Split

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..errors import UsageError
 from ..probes.intervals import Score, mean_score
 from . import cache
-from .encoders import Encoder
+from .encoder import Encoder
 from .features import Extractor, Frozen
 from .prepare import in_threads
 from .splits import Split

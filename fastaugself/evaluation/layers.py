@@ -21,7 +21,7 @@ from fastaugself_kernels import ViewPolicy, descriptors
 from ..errors import UsageError
 from ..runs.checkpoint import checkpoints
 from ..runs.open import load_learner
-from .encoders import Encoder
+from .encoder import Encoder
 from .splits import Split
 from .views import Batch, view_batches
 

@@ -14,7 +14,8 @@ from ..distributed import DeviceName, resolve_device
 from ..errors import UsageError
 from .cache import default_folder
 from .datasets import read_dataset
-from .encoders import Encoder, load_encoder
+from .encoder import Encoder
+from .encoders import load_encoder
 from .features import Extractor
 from .fusion import Fusion, Representation
 from .protocols import Features, Protocol

@@ -14,7 +14,7 @@ from ..aware.equimod import EquiMod
 from ..errors import UsageError
 from ..runs.checkpoint import checkpoints
 from ..runs.open import load_learner
-from .encoders import Encoder
+from .encoder import Encoder
 
 
 class OwnPredictor:

@@ -18,7 +18,7 @@ from fastaugself_kernels import Targets, ViewPolicy, augself_targets
 
 from ..aware.augself import AugSelf, AugSelfLoss
 from . import cache
-from .encoders import Encoder
+from .encoder import Encoder
 from .features import Extractor, Frozen
 from .fusion import Representation
 from .splits import Split

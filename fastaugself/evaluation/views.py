@@ -14,7 +14,7 @@ from torch import Tensor
 from fastaugself_kernels import ViewPolicy, augment, sample_params
 from fastaugself_kernels.params import HEIGHT, LEFT, TOP, WIDTH
 
-from .encoders import Encoder
+from .encoder import Encoder
 from .prepare import in_threads
 from .splits import Split
 

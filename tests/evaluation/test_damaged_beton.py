@@ -12,7 +12,7 @@ from fastaugself.data.inputs.convert import write_beton
 from fastaugself.errors import RunError
 from fastaugself.evaluation import cache
 from fastaugself.evaluation.datasets import read_dataset
-from fastaugself.evaluation.encoders import Encoder
+from fastaugself.evaluation.encoder import Encoder
 from fastaugself.evaluation.features import Extractor
 
 

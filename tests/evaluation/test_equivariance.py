@@ -13,7 +13,8 @@ from fastaugself.errors import UsageError
 from fastaugself.evaluation import equivariance
 from fastaugself.evaluation.commands_equivariance import Equivariance
 from fastaugself.evaluation.datasets import read_dataset
-from fastaugself.evaluation.encoders import Encoder, load_encoder
+from fastaugself.evaluation.encoder import Encoder
+from fastaugself.evaluation.encoders import load_encoder
 from fastaugself.evaluation.equivariance import encode, policies
 from fastaugself.evaluation.features import Extractor
 from fastaugself.evaluation.fusion import fuse
