@@ -11,43 +11,20 @@ from pathlib import Path
 import pytest
 import tiny_runs
 import torch
+from method_cases import SMALL
 from syncs import counted_syncs
 from tiny_aware import BACKBONES, OBJECTIVES, OFF, config_of, learner_of, step_of, views_of
 
-from fastaugself import (
-    BYOL,
-    CASSLE,
-    DINO,
-    NNCLR,
-    BarlowTwins,
-    LeJEPA,
-    MoCo,
-    MoCoV3,
-    SimCLR,
-    SimSiam,
-    Supervised,
-    SwAV,
-    VICReg,
-    list_aware,
-)
+from fastaugself import CASSLE, SimSiam, list_aware
 from fastaugself.aware import AWARE, CONDITIONS
 from fastaugself.config.serialize import from_dict, to_dict
 from fastaugself.errors import UsageError
 from fastaugself.training import batch as batch_module
 
+# Prototypes are trained from the first step on, so that every parameter gets a gradient.
 METHODS = {
-    "moco": MoCo(queue=32, dim=8),
-    "mocov3": MoCoV3(dim=8, hidden=16),
-    "simsiam": SimSiam(dim=16, predictor_hidden=8),
-    "simclr": SimCLR(dim=8),
-    "byol": BYOL(dim=8, hidden=16, predictor_hidden=16),
-    "swav": SwAV(dim=8, hidden=16, prototypes=6, freeze_steps=0),
-    "barlow": BarlowTwins(dim=16),
-    "vicreg": VICReg(dim=16),
-    "dino": DINO(dim=8, hidden=16, prototypes=6, freeze_steps=0),
-    "lejepa": LeJEPA(dim=8, hidden=16, directions=8),
-    "nnclr": NNCLR(queue=32, dim=8, hidden=16, predictor_hidden=16),
-    "supervised": Supervised(),
+    name: dataclasses.replace(options, freeze_steps=0) if hasattr(options, "freeze_steps") else options
+    for name, options in SMALL.items()
 }
 
 

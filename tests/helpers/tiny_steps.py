@@ -1,24 +1,15 @@
 """Training steps of every method on random views."""
 
+import dataclasses
+
 import torch
+from method_cases import SMALL
 from torch import Tensor, nn
 
 from fastaugself import (
-    BYOL,
     CASSLE,
-    DINO,
-    NNCLR,
     AugSelf,
-    BarlowTwins,
-    LeJEPA,
-    MoCo,
-    MoCoV3,
     Optim,
-    SimCLR,
-    SimSiam,
-    Supervised,
-    SwAV,
-    VICReg,
 )
 from fastaugself.aware.augself import AugSelfLoss
 from fastaugself.aware.cassle import projector_type
@@ -30,19 +21,9 @@ from fastaugself_kernels import ViewPolicy, descriptors, sample_params
 
 B, D = 8, 12
 METHODS = {
-    "moco": MoCo(queue=32, dim=8),
-    "moco-shuffle": MoCo(queue=32, dim=8, shuffle=True),
-    "simsiam": SimSiam(dim=16, predictor_hidden=8),
-    "simclr": SimCLR(dim=8),
-    "byol": BYOL(dim=8, hidden=16),
-    "mocov3": MoCoV3(dim=8, hidden=16),
-    "barlow": BarlowTwins(dim=16),
-    "vicreg": VICReg(dim=16),
-    "dino": DINO(dim=8, hidden=16, prototypes=6, freeze_steps=2),
-    "lejepa": LeJEPA(dim=8, hidden=16, directions=8),
-    "nnclr": NNCLR(queue=32, dim=8, hidden=16, predictor_hidden=16),
-    "swav": SwAV(dim=8, hidden=16, prototypes=6, freeze_steps=2, queue=0),
-    "supervised": Supervised(),
+    **SMALL,
+    "moco-shuffle": dataclasses.replace(SMALL["moco"], shuffle=True),
+    "swav": dataclasses.replace(SMALL["swav"], queue=0),
 }
 POLICIES = (ViewPolicy.moco_v2(16),) * 2
 CPU = torch.device("cpu")

@@ -8,22 +8,12 @@ import types
 
 import pytest
 import torch
+from method_cases import SMALL
 from torch import nn
 
 from fastaugself import (
-    BYOL,
-    DINO,
-    NNCLR,
     Backbone,
-    BarlowTwins,
-    LeJEPA,
     MoCo,
-    MoCoV3,
-    SimCLR,
-    SimSiam,
-    Supervised,
-    SwAV,
-    VICReg,
 )
 from fastaugself.errors import UsageError
 from fastaugself.methods.base import BuildContext, Views
@@ -112,14 +102,7 @@ def test_one_norm_over_all_groups_is_compiled_as_the_norms_one_by_one():
     assert {t.dtype for t in saved if t.numel() >= x.numel()} == {torch.bfloat16, torch.bool}  # and the ReLU's mask
 
 
-METHODS = {
-    "simsiam": SimSiam(dim=16, predictor_hidden=8), "simclr": SimCLR(dim=8), "byol": BYOL(dim=8, hidden=16),
-    "mocov3": MoCoV3(dim=8, hidden=16), "barlow": BarlowTwins(dim=16), "vicreg": VICReg(dim=16),
-    "dino": DINO(dim=8, hidden=16, prototypes=6, freeze_steps=2),
-    "lejepa": LeJEPA(dim=8, hidden=16, directions=8),
-    "nnclr": NNCLR(queue=12, dim=8, hidden=16, predictor_hidden=16),
-    "supervised": Supervised(), "swav": SwAV(dim=8, hidden=16, prototypes=6, queue=0), "moco": MoCo(queue=16, dim=8),
-}  # fmt: skip
+METHODS = {**SMALL, "swav": dataclasses.replace(SMALL["swav"], queue=0)}
 
 
 @pytest.mark.parametrize("name", METHODS)
