@@ -1,4 +1,4 @@
-"""Data sets of small random images, which spawned workers can import."""
+"""Small images: data sets of random ones, which spawned workers can import, and files."""
 
 import dataclasses
 
@@ -68,3 +68,10 @@ class Repeated(torch.utils.data.Dataset):
 def two_threads(_):
     """For `worker_init_fn`: a worker has one thread otherwise."""
     torch.set_num_threads(2)
+
+
+def save(image, path, *args, **kwargs):
+    """Saves a PIL image in a folder that is made; returns the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, *args, **kwargs)
+    return path

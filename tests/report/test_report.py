@@ -1,29 +1,23 @@
 """The report of a run: correct numbers, one file, and never the reason why a finished training fails."""
 
-import functools
 import html
 import json
 import logging
 import math
 import re
-import shlex
 from pathlib import Path
 
 import pytest
-import tiny_runs
 import torch
+from tiny_reports import config, written
 from tiny_runs import train
 
 from fastaugself import AugSelf, Data, Log, ViewPolicy
 from fastaugself.aware.augself import REGRESSED
 from fastaugself.aware.cassle import CASSLE
-from fastaugself.cli.pretrain import parse
-from fastaugself.cli.recipe_file import open_recipe
-from fastaugself.html.charts import MAX_POINTS, Level, line_chart
 from fastaugself.methods.byol import BYOL
 from fastaugself.methods.simsiam import SimSiam
 from fastaugself.methods.supervised import Supervised
-from fastaugself.report import next_steps as next_steps_module
 from fastaugself.report import predictions, report
 from fastaugself.report.report import Report, write_report
 from fastaugself.report.text import compare
@@ -31,6 +25,7 @@ from fastaugself.report.words import OPERATIONS
 from fastaugself.runs.records import final_mean, read_lines, without_stub
 from fastaugself_kernels import augself_targets, sample_params
 
+pytestmark = pytest.mark.usefixtures("fewer_pairs")
 ROOT = Path(__file__).parents[2]
 ALL_HEADS = AugSelf(crop=1, color=1, flip=1, blur=1, rotation=1, solarize=1, hidden=16, mode="fixed")
 
@@ -41,27 +36,10 @@ def warnings_arrive(monkeypatch, caplog):
     caplog.set_level(logging.WARNING)
 
 
-@pytest.fixture(autouse=True)
-def fewer_pairs(monkeypatch):
-    monkeypatch.setattr(report, "evaluate_heads", functools.partial(predictions.evaluate_heads, count=32))
-
-
-def config(beton, run, **changes):
-    """Evaluates every epoch, on the training photos."""
-    data, log = Data(train=beton, val=beton, source="native", workers=1), Log(every=1, tensorboard=False, knn_epochs=1)
-    return tiny_runs.config(beton, run, **{"data": data, "log": log, **changes})
-
-
 @pytest.fixture(scope="module")
 def finished(beton, tmp_path_factory):
     """A finished run with evaluations."""
     return train(config(beton, tmp_path_factory.mktemp("runs") / "finished"))
-
-
-def written(trainer):
-    path = write_report(trainer.config.run, trainer)
-    assert path == trainer.config.run / "report.html"
-    return path.read_text()
 
 
 def text_of(page):
@@ -372,131 +350,3 @@ def test_a_last_line_over_few_steps_is_left_out_of_curves():
     assert without_stub(lines) == lines[:-1]
     assert without_stub(lines[:-1]) == lines[:-1]
     assert without_stub(lines[:1]) == lines[:1] and without_stub([]) == []
-
-
-# --- charts -----------------------------------------------------------------------------------------------------------
-
-
-def curve(svg):
-    return [tuple(map(float, p.split(","))) for p in re.search(r'points="([^"]+)"', svg)[1].split()]
-
-
-def level_of(svg):
-    return float(re.search(r'class="reference"[^>]* y1="([\d.]+)"', svg)[1])
-
-
-def test_a_curve_and_its_level_share_one_scale():
-    svg = line_chart([0, 1, 2], [0.0, 0.5, 1.0], name="n", x_label="epoch", levels=[Level(0.5, "half")])
-    (x0, y0), (x1, y1), (x2, y2) = curve(svg)
-    assert y1 == pytest.approx((y0 + y2) / 2, abs=0.1) and x1 == pytest.approx((x0 + x2) / 2, abs=0.1)
-    assert y0 > y1 > y2 and level_of(svg) == pytest.approx(y1, abs=0.1)
-    assert ">half<" in svg and ">1.00<" in svg
-
-
-@pytest.mark.parametrize(
-    "values",
-    [[3.0], [2.0, 2.0, 2.0], [0.0, 0.0], [-1.0, -5.0], [1e-7, 2e-7], [1e6, 3e6], [1.0, math.nan, math.inf, 0.5]],
-    ids=["one", "constant", "zero", "negative", "tiny", "huge", "nan and inf"],
-)
-def test_charts_of_odd_curves_are_finite_and_inside(values):
-    svg = line_chart(range(len(values)), values, name="n", x_label="step", levels=[Level(values[0], "<level>")])
-    assert "nan" not in svg and "inf" not in svg and "&lt;level&gt;" in svg
-    for x, y in curve(svg):
-        assert 0 <= x <= 340 and 0 <= y <= 214
-
-
-def test_a_curve_without_a_finite_point_is_refused():
-    with pytest.raises(ValueError, match="no finite point"):
-        line_chart([1.0], [math.nan], name="n", x_label="step")
-
-
-def test_a_long_curve_is_averaged_and_ends_at_its_last_step():
-    n = 10_001
-    svg = line_chart(range(n), [float(i % 2) for i in range(n)], name="n", x_label="step", low=0.0, high=1.0)
-    points = curve(svg)
-    assert len(points) <= MAX_POINTS
-    top, bottom = curve(line_chart([0, 1], [1.0, 0.0], name="n", x_label="s", low=0.0, high=1.0))
-    middle = (top[1] + bottom[1]) / 2
-    assert all(abs(y - middle) < 0.05 * (bottom[1] - top[1]) for _, y in points[:-1])
-    assert points[-1][0] == pytest.approx(top[0] + (bottom[0] - top[0]), abs=0.5)
-
-
-# --- what it tells the reader to do -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "commands", [next_steps_module.OWN_PHOTOS, next_steps_module.IMAGENET], ids=["own", "imagenet"]
-)
-def test_the_commands_it_gives_are_accepted(commands):
-    lines = [shlex.split(line, comments=True) for line in commands.replace("\\\n", " ").splitlines()]
-    script = "recipes/imagenet_moco_augself.py"
-    recipe, presets, _ = open_recipe(ROOT / script)
-    runs = [line[line.index(script) + 1 :] for line in lines if script in line]
-    assert len(runs) == 1
-    assert parse(recipe, presets, runs[0]).data.train is not None
-
-
-def commands_of(page, heading):
-    """The command lines in the block below a heading, as words; continued lines are joined."""
-    block = html.unescape(re.search(rf"<h3>{heading}</h3>.*?<pre><code>(.*?)</code>", page, re.DOTALL)[1])
-    return [shlex.split(line) for line in block.replace("\\\n", " ").splitlines()]
-
-
-def test_the_report_says_how_to_evaluate_and_compare_and_the_commands_work(beton, tmp_path, monkeypatch, capsys):
-    """A run with an odd name: evaluated on its photos, trained without objectives, and compared on one page."""
-    import fastaugself.cli.main as command_line
-
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "cache").mkdir()
-    monkeypatch.setenv("FASTAUGSELF_CACHE", str(tmp_path / "cache"))
-    run = Path("my runs/first")
-    page = written(train(config(beton, run, max_steps=2)))
-    (evaluate,) = commands_of(page, "Evaluate the features")
-    assert evaluate[:3] == ["fastaugself", "eval", "knn"] and str(beton) in evaluate
-    command_line.main([*evaluate[1:], "--device", "cpu"])
-    printed = capsys.readouterr().out
-    assert "first  " in printed and "random-first" in printed
-    pretrain, report_both = commands_of(page, "Compare with another run")
-    assert pretrain[:3] == ["fastaugself", "pretrain", "imagenet_moco_augself"]
-    assert command_line.pretrain_command(pretrain[2:]) == 0
-    baseline = json.loads(Path("my runs/first-baseline/config.json").read_text())
-    assert (baseline["augself"]["crop"], baseline["augself"]["color"], baseline["max_steps"]) == (0, 0, 2)
-    command_line.main(report_both[1:])
-    assert "2 runs compared" in Path("comparison.html").read_text()
-    assert "--data.val" not in page.split('id="next"')[1].split("Configuration and")[0]
-
-
-def test_data_val_is_named_where_there_was_none(beton, tmp_path):
-    plain = Data(train=beton, source="native", workers=1)
-    page = written(train(config(beton, tmp_path / "run", data=plain, max_steps=1)))
-    (command,) = commands_of(page, "Check the features during training")
-    assert command[command.index("--data.val") + 1] == "path/to/val"
-    options = command[command.index("--from") :]
-    options[options.index("path/to/val")] = str(beton)
-    recipe, presets, _ = open_recipe(ROOT / "recipes/imagenet_moco_augself.py")
-    assert parse(recipe, presets, options).data.val == beton
-
-
-def test_validation_photos_beside_the_training_photos_are_proposed(tmp_path):
-    for name in ("train", "val"):
-        (tmp_path / name).mkdir()
-    made = config(tmp_path / "train", tmp_path / "run", data=Data(train=tmp_path / "train"))
-    assert str(tmp_path / "val") in next_steps_module.validate(made, tmp_path / "run")
-    identity = {"data": {"train": str(tmp_path / "train"), "val": str(tmp_path / "val")}}
-    assert next_steps_module.evaluated_photos(made, identity) == tmp_path
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"augself": AugSelf(crop=0.5, color=0, flip=0.2)}, ["--augself.crop", "0", "--augself.flip", "0"]),
-        ({"augself": AugSelf(crop=0, color=0)}, []),
-        ({"augself": AugSelf(crop=1, color=0, only=True)}, []),
-    ],
-    ids=["two heads", "none", "only"],
-)
-def test_the_baseline_of_a_run_is_without_its_objectives(beton, tmp_path, changes, expected):
-    made = config(beton, tmp_path / "run", **changes)
-    assert next_steps_module.baseline_options(made) == expected
-    said = next_steps_module.compare(made, tmp_path / "run")
-    assert ("--seed 1" in said) == (not expected)
