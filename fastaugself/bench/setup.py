@@ -22,7 +22,7 @@ from ..models.build import Backbone
 from ..runs.build import build_learner
 from ..training.batch import make_batch
 from ..training.optim import make_optimizer, set_learning_rate
-from ..training.trainer import TrainStep
+from ..training.step import TrainStep
 
 LR = 0.01
 METHODS = {"moco": MoCo, "simsiam": SimSiam, "simclr": SimCLR, "byol": BYOL}

@@ -1,7 +1,7 @@
-"""Optimizer and learning-rate schedule."""
+"""Optimizer, its schedules, and gradient clipping."""
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,8 @@ from ..errors import UsageError
 from .apex import apex_optimizers
 from .lamb import Lamb
 from .lars import Lars
+
+EPS = 1e-6  # added to norms, as in torch.nn.utils.clip_grad_norm_
 
 
 def learning_rate(
@@ -27,11 +29,27 @@ def learning_rate(
     if config.schedule == "constant":
         return peak
     progress = (epoch - warmup_epochs) / max(epochs - warmup_epochs, 1e-9)
-    return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return cosine(peak, config.min_lr * batch_size / 256, progress)
+
+
+def weight_decay(config: Optim, progress: float) -> float:
+    """The weight decay of a step (Caron 2021, arXiv 2104.14294, appendix C).
+
+    progress: fraction of the run that is done before it.
+    """
+    if config.weight_decay_end is None:
+        return config.weight_decay
+    return cosine(config.weight_decay, config.weight_decay_end, progress)
+
+
+def cosine(start: float, end: float, progress: float) -> float:
+    """A value that moves from `start` to `end` along half a cosine. progress: in [0, 1]; above 1 it stays at `end`."""
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
 def make_optimizer(model: nn.Module, config: Optim, *, constant_lr: tuple[str, ...] = ()) -> torch.optim.Optimizer:
-    """Builds the optimizer over all parameters that require gradients. Call `set_learning_rate` before each step.
+    """Builds the optimizer over all parameters that require gradients. Call `set_learning_rate` before each step, and
+    `set_weight_decay` if it has a schedule.
 
     constant_lr: names of submodules of the method whose learning rate stays constant at its peak.
     Raises UsageError if apex is requested but NVIDIA's apex or CUDA is missing.
@@ -47,6 +65,7 @@ def make_optimizer(model: nn.Module, config: Optim, *, constant_lr: tuple[str, .
             "constant": constant,
             "scale": config.norm_bias_lr_scale if vector else 1.0,
             "weight_decay": config.weight_decay if config.decay_norm_bias or not vector else 0.0,
+            "decays": config.decay_norm_bias or not vector,
             "adapt": not vector or config.adapt_norm_bias,
         }
         for (constant, vector), group in groups.items()
@@ -55,7 +74,13 @@ def make_optimizer(model: nn.Module, config: Optim, *, constant_lr: tuple[str, .
     if config.implementation == "apex":
         return _apex(parameters, config, cuda)
     if config.name == "lars":
-        return Lars(parameters, lr=0.0, momentum=config.momentum, trust_coefficient=config.trust_coefficient)
+        return Lars(
+            parameters,
+            lr=0.0,
+            momentum=config.momentum,
+            trust_coefficient=config.trust_coefficient,
+            lr_in_velocity=config.lr_in_velocity,
+        )
     if config.name == "lamb":
         return Lamb(parameters, lr=0.0, betas=config.betas)
     if config.name == "sgd":
@@ -73,7 +98,10 @@ def load_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
 
     Fused CPU optimizers assume equal strides without a check.
     """
+    decays = [group["decays"] for group in optimizer.param_groups]
     optimizer.load_state_dict(state)
+    for group, decay in zip(optimizer.param_groups, decays, strict=True):
+        group["decays"] = decay  # missing from older checkpoints
     for parameter, values in optimizer.state.items():
         for name, value in values.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
@@ -95,3 +123,27 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float, peak: float) 
     """Sets the learning rate of each group: `lr`, or `peak` if the group is constant, times the group's scale."""
     for group in optimizer.param_groups:
         group["lr"] = (peak if group["constant"] else lr) * group["scale"]
+
+
+def set_weight_decay(optimizer: torch.optim.Optimizer, value: float) -> None:
+    """Sets the weight decay of all groups but norms and biases that have none."""
+    for group in optimizer.param_groups:
+        if group["decays"]:
+            group["weight_decay"] = value
+
+
+@torch.no_grad()
+def clip_gradients(optimizer: torch.optim.Optimizer, most: float, by: Literal["global", "parameter"]) -> Tensor:
+    """Scales gradients down to a norm of at most `most`, on the device without host sync. Returns the norm of them all.
+
+    by: the norm of all gradients together, or that of each parameter. Gradients of frozen parameters (None) do not
+    count. With loss scaling, unscale the gradients first (`GradScaler.unscale_`); NaN and Inf stay what they are.
+    """
+    grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    norms = torch._foreach_norm(grads)
+    total = torch.linalg.vector_norm(torch.stack([norm.float() for norm in norms]))
+    if by == "global":
+        torch._foreach_mul_(grads, (most / (total + EPS)).clamp(max=1.0))
+    else:
+        torch._foreach_mul_(grads, [(most / (norm + EPS)).clamp(max=1.0) for norm in norms])
+    return total

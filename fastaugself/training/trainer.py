@@ -6,30 +6,27 @@ Shape suffixes: V views, B batch, C channels, H W, P parameter columns.
 import logging
 import time
 from collections.abc import Generator, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.parallel import DistributedDataParallel
 
-from ..aware.learner import Learner, StepOutput
+from ..aware.learner import StepOutput
 from ..config.checks import check_processes
 from ..config.schema import Pretrain
 from ..config.serialize import to_dict
 from ..data.background import Background
 from ..distributed import World, on_main
 from ..errors import RunError
-from ..methods.base import Views
-from . import micro_batches
 from .batch import Batch, BatchMaker, Decoded, baseline_losses, decoded_photos, initialize
 from .callbacks import Callback, Callbacks
-from .compile import Compile, compiles, keep_compiled_code, probe, wrap
+from .compile import keep_compiled_code
 from .logs import RunLog
 from .metrics import Metrics, memory
 from .online import OnlineEvaluation
-from .optim import load_state, make_optimizer, set_learning_rate
+from .optim import load_state, make_optimizer, set_learning_rate, set_weight_decay, weight_decay
 from .prefetch import CudaStream, prefetch
 from .profile import Profiler
 from .saving import Saver
@@ -37,99 +34,13 @@ from .schedule import Schedule, Segment
 from .setup import activation_dtype, learner_on_device, open_loader
 from .signals import StopConsensus, Stopped, StopRequest
 from .startup import check_same_start, check_same_step, write_environment
+from .step import TrainStep
 from .tracker import make_tracker
 from .watch import CollapseAlarm, LossWatch
 
 log = logging.getLogger(__name__)
 
 NONFINITE = 255  # stands for "weights are NaN or Inf" in place of a signal number
-
-
-class TrainStep:
-    """One optimizer step on a batch of views, without host sync.
-
-    learner: on its device. dtype: of the activations. processes: number of processes for DDP. compile: "auto"
-    compiles on CUDA. accumulate: gradient accumulation steps. cuda_graphs: use CUDA graphs if compiled.
-    """
-
-    def __init__(
-        self,
-        learner: Learner,
-        optimizer: torch.optim.Optimizer,
-        *,
-        device: torch.device,
-        dtype: torch.dtype = torch.float32,
-        processes: int = 1,
-        compile: Compile = "auto",
-        accumulate: int = 1,
-        cuda_graphs: bool = False,
-    ) -> None:
-        self.learner, self.optimizer = learner, optimizer
-        self.device, self.dtype, self.accumulate = device, dtype, accumulate
-        self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-        self.compiled = compiles(compile, device)
-        """Whether steps run compiled code."""
-        self.cuda_graphs = cuda_graphs and self.compiled and device.type == "cuda"
-        self.must_compile, self._distributed = compile == "on", processes > 1
-        self.model = self._wrap()
-
-    def __call__(self, views: Views, *, global_step: int, progress: float) -> StepOutput:
-        """One optimizer step. global_step: counted from 0. progress: fraction of the run done after it, in [0, 1]."""
-        method = self.learner.method
-        output = self.forward_backward(views)
-        method.after_backward(global_step)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        method.after_optimizer_step()
-        self.learner.update_ema(progress)
-        method.update_queue(output.queue_update, progress)
-        return output
-
-    def forward_backward(self, views: Views) -> StepOutput:
-        """Forward and backward pass with gradient accumulation; DDP averages gradients over processes."""
-        self.optimizer.zero_grad()
-        if self.accumulate == 1:
-            output = self.forward(views)
-            self.scaler.scale(output.loss).backward()
-            return output
-        outputs: list[StepOutput] = []
-        for part in micro_batches.split(views, self.accumulate):
-            with self.gradient_sync(last=len(outputs) == self.accumulate - 1):
-                output = self.forward(part)
-                self.scaler.scale(output.loss / self.accumulate).backward()
-            outputs.append(output._replace(loss=output.loss.detach()))
-        return micro_batches.merge(outputs)
-
-    def forward(self, views: Views) -> StepOutput:
-        """Forward pass of a micro-batch in mixed precision."""
-        if self.cuda_graphs:
-            torch.compiler.cudagraph_mark_step_begin()
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            output: StepOutput = self.model(views)
-        return output
-
-    def gradient_sync(self, *, last: bool) -> AbstractContextManager[Any]:
-        """Context in which DDP synchronises gradients only in the backward pass of the last micro-batch."""
-        if last or not isinstance(self.model, DistributedDataParallel):
-            return nullcontext()
-        return self.model.no_sync()
-
-    def probe(self, views: Views) -> None:
-        """Compiles on a first batch; falls back to eager mode if that fails, unless compile is "on"."""
-        if not self.compiled or self.must_compile or probe(self.learner, lambda: self.forward_backward(views)):
-            return
-        self.compiled, self.cuda_graphs = False, False
-        del self.model
-        self.model = self._wrap()
-
-    def _wrap(self) -> torch.nn.Module:
-        return wrap(
-            self.learner,
-            self.device,
-            compiled=self.compiled,
-            distributed=self._distributed,
-            cuda_graphs=self.cuda_graphs,
-        )
 
 
 class Trainer:
@@ -173,6 +84,8 @@ class Trainer:
             compile=config.compile,
             accumulate=config.accumulate,
             cuda_graphs=config.cuda_graphs,
+            clip_grad=config.optim.clip_grad,
+            clip_by=config.optim.clip_by,
         )
         self.global_step, self._corrupt = 0, 0
         segments = self._resume()
@@ -265,6 +178,8 @@ class Trainer:
     def train_step(self, batch: Batch) -> StepOutput:
         """One optimizer step on a batch: forward, backward, optimizer, EMA and queue (TrainStep)."""
         set_learning_rate(self.optimizer, self.learning_rate(), self.peak_lr)
+        if self.config.optim.weight_decay_end is not None:
+            set_weight_decay(self.optimizer, weight_decay(self.config.optim, self.global_step / self.total_steps))
         seed_step(self.config.seed, self.global_step, self.world.rank)
         progress = (self.global_step + 1) / self.total_steps
         output = self.step_fn(batch.views, global_step=self.global_step, progress=progress)

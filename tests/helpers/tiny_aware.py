@@ -29,7 +29,7 @@ from fastaugself.data.ragged import RaggedBatch
 from fastaugself.runs.build import build_learner
 from fastaugself.training.batch import initialize, make_batch
 from fastaugself.training.optim import make_optimizer
-from fastaugself.training.trainer import TrainStep
+from fastaugself.training.step import TrainStep
 
 SIZE = 16
 CPU = torch.device("cpu")

@@ -16,7 +16,7 @@ from fastaugself.aware.cassle import projector_type
 from fastaugself.aware.learner import Learner
 from fastaugself.methods.base import BuildContext, Views
 from fastaugself.training.optim import make_optimizer, set_learning_rate
-from fastaugself.training.trainer import TrainStep
+from fastaugself.training.step import TrainStep
 from fastaugself_kernels import ViewPolicy, descriptors, sample_params
 
 B, D = 8, 12

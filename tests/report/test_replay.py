@@ -12,7 +12,7 @@ from fastaugself.errors import RunError, UsageError
 from fastaugself.report import replay as replay_module
 from fastaugself.report.replay import replay
 from fastaugself.runs import checkpoint
-from fastaugself.training.trainer import TrainStep
+from fastaugself.training.step import TrainStep
 
 MODULE = "method.backbone.layer2.0.conv1"
 

@@ -15,8 +15,15 @@ from fastaugself.config.optim import Optim
 from fastaugself.errors import UsageError
 from fastaugself.training.lamb import Lamb
 from fastaugself.training.lars import Lars
-from fastaugself.training.optim import load_state, make_optimizer, set_learning_rate
-from fastaugself.training.trainer import TrainStep
+from fastaugself.training.optim import (
+    clip_gradients,
+    load_state,
+    make_optimizer,
+    set_learning_rate,
+    set_weight_decay,
+    weight_decay,
+)
+from fastaugself.training.step import TrainStep
 
 SHAPES = [(3, 5), (4, 3, 3, 3), (7, 1), (2, 2)]
 
@@ -61,6 +68,25 @@ def test_lars_is_its_formula():
     assert_close(
         trained(lambda p: Lars(p, lr, momentum=momentum, weight_decay=decay, trust_coefficient=trust)), expected
     )
+
+
+def test_a_velocity_with_the_learning_rate_in_it_is_its_formula_and_equal_at_a_constant_rate():
+    """v = momentum * v + lr * ratio * u;  w = w - v (SimCLR's LARS), with a learning rate that rises."""
+    expected, velocity = weights(), [torch.zeros(s, dtype=torch.float64) for s in SHAPES]
+    parameters = [nn.Parameter(w) for w in weights()]
+    optimizer = Lars(parameters, 0.0, weight_decay=0.02, trust_coefficient=0.01, lr_in_velocity=True)
+    for step in range(4):
+        optimizer.param_groups[0]["lr"] = lr = 0.1 * (step + 1)
+        for i, g in enumerate(gradients(step)):
+            parameters[i].grad, w = g.clone(), expected[i]
+            u = g + 0.02 * w
+            ratio = 0.01 * w.norm() / u.norm() if w.norm() > 0 else 1.0
+            velocity[i] = 0.9 * velocity[i] + lr * ratio * u
+            expected[i] = w - velocity[i]
+        optimizer.step()
+    assert_close([p.detach() for p in parameters], expected)
+    inside, outside = (trained(lambda p, i=i: Lars(p, 0.3, weight_decay=0.02, lr_in_velocity=i)) for i in (True, False))
+    assert_close(inside, outside)
 
 
 def norms_and_weights(**options):
@@ -234,6 +260,113 @@ def test_unsupported_options_of_apex_are_refused_before_it_is_imported():
     for options in ({}, {"decay_norm_bias": False, "weight_decay": 0.0}):
         with pytest.raises(UsageError, match=r"pass --optim\.no-decay-norm-bias( --optim\.weight-decay 0\.0001)?, or"):
             Optim(name="lamb", implementation="apex", **options)
+
+
+# --- schedules and clipping -------------------------------------------------------------------------------------------
+
+
+def test_weight_decay_follows_half_a_cosine_and_spares_norms_and_biases():
+    """DINO's: 0.04 to 0.4; in the middle their mean."""
+    dino = Optim(name="adamw", weight_decay=0.04, weight_decay_end=0.4, decay_norm_bias=False)
+    assert [weight_decay(dino, p) for p in (0, 0.5, 1)] == pytest.approx([0.04, 0.22, 0.4])
+    assert weight_decay(dino, 0.25) == pytest.approx(0.4 - 0.36 * 0.5 * (1 + math.cos(math.pi / 4)))
+    assert weight_decay(Optim(weight_decay=0.3), 0.7) == 0.3
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    for start in (0.04, 0.0):
+        optimizer = make_optimizer(model, dataclasses.replace(dino, weight_decay=start))
+        load_state(optimizer, optimizer.state_dict())
+        for value in (0.0, 0.1):
+            set_weight_decay(optimizer, value)
+            found = {p: g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
+            assert found[model[0].weight] == value and found[model[1].weight] == found[model[0].bias] == 0
+
+
+def test_a_state_from_before_there_were_schedules_of_weight_decay_is_loaded():
+    model = nn.Linear(3, 4)
+    optimizer = make_optimizer(model, Optim(weight_decay=0.1, decay_norm_bias=False))
+    state = copy.deepcopy(optimizer.state_dict())
+    for group in state["param_groups"]:
+        del group["decays"]
+    load_state(optimizer, state)
+    set_weight_decay(optimizer, 0.2)
+    assert sorted(group["weight_decay"] for group in optimizer.param_groups) == [0.0, 0.2]
+
+
+@pytest.mark.parametrize("by", ["global", "parameter"])
+@pytest.mark.parametrize("most", [0.5, 1e3])
+def test_clipping_is_that_of_torch(by, most):
+    clipped, expected = ([nn.Parameter(w) for w in weights()] for _ in range(2))
+    clipped.append(nn.Parameter(torch.ones(3, dtype=torch.float64)))  # without a gradient, as if frozen
+    for parameters in (clipped, expected):
+        for p, g in zip(parameters, gradients(0), strict=False):
+            p.grad = g.clone()
+    total = clip_gradients(torch.optim.SGD(clipped, 0.1), most, by)
+    norms = [torch.nn.utils.clip_grad_norm_(p, most) for p in (expected if by == "parameter" else [expected])]
+    assert float(total) == pytest.approx(math.hypot(*map(float, norms)))
+    for p, q in zip(clipped, expected, strict=False):
+        torch.testing.assert_close(p.grad, q.grad, rtol=1e-6, atol=1e-9)
+    assert clipped[-1].grad is None
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lars"])
+def test_a_clipped_step_with_loss_scaling_is_the_step_without_and_overflows_are_skipped(name):
+    from tiny_steps import METHODS, assert_same, batch, learner_of, tensors
+
+    def steps(*, scaled):
+        learner = learner_of(METHODS["simclr"])
+        optimizer = make_optimizer(learner, Optim(name=name, lr=0.1))
+        step = TrainStep(learner, optimizer, device=torch.device("cpu"), clip_grad=0.3)
+        step.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, enabled=scaled)
+        norms, kept = [], learner.state_dict()
+        for i in range(3):
+            set_learning_rate(optimizer, 0.1, 0.1)
+            views = batch(i)
+            if i == 1 and scaled:  # an overflow: Inf in the gradients
+                step.learner.method.after_backward = lambda _: next(learner.parameters()).grad.fill_(math.inf)
+                before = copy.deepcopy([p.detach() for p in learner.parameters()])
+                step(batch(7), global_step=9, progress=0.2)
+                assert all(torch.equal(a, b) for a, b in zip(before, learner.parameters(), strict=True))
+                assert step.scaler.get_scale() == 2.0**9
+                del step.learner.method.after_backward
+                learner.load_state_dict(kept)
+            norms.append(float(step(views, global_step=i, progress=0.1).metrics["grad_norm"]))
+            kept = copy.deepcopy(learner.state_dict())
+        return norms, tensors(step)
+
+    (norms, plain), (scaled_norms, scaled) = steps(scaled=False), steps(scaled=True)
+    assert min(norms) > 0.3  # all are clipped
+    assert scaled_norms == pytest.approx(norms, rel=1e-4)
+    assert_same(plain, scaled, rtol=1e-3, atol=1e-4)
+
+
+def test_micro_batches_are_clipped_once_together():
+    from tiny_steps import METHODS, assert_same, learner_of, take, tensors
+
+    def steps(accumulate):
+        learner = learner_of(METHODS["moco"], norm=False, weights={"crop": 0.0, "color": 0.0})  # no batch norm
+        optimizer = make_optimizer(learner, Optim(lr=0.1))
+        step = TrainStep(
+            learner, optimizer, device=torch.device("cpu"), accumulate=accumulate, clip_grad=0.2, clip_by="parameter"
+        )
+        take(step, 2)
+        return tensors(step)
+
+    assert_same(steps(1), steps(2), rtol=1e-4, atol=1e-6)
+
+
+def test_floors_and_clipping_that_cannot_be_are_refused():
+    for options, remedy in (
+        ({"lr": 0.1, "min_lr": 0.2}, "above --optim.lr 0.1, the peak; pass --optim.min-lr 0.0001"),
+        ({"min_lr": 0.01, "schedule": "constant"}, "pass --optim.min-lr 0, or --optim.schedule cosine"),
+        ({"min_lr": -1.0}, "--optim.min-lr must be at least 0"),
+        ({"weight_decay_end": math.nan}, "--optim.weight-decay-end must be at least 0"),
+        ({"clip_grad": 3.0, "implementation": "apex"}, "pass --optim.implementation torch, or --optim.clip-grad 0"),
+        ({"clip_grad": -3.0}, "--optim.clip-grad must be at least 0"),
+        ({"lr_in_velocity": True}, "pass --optim.no-lr-in-velocity"),
+    ):
+        with pytest.raises(UsageError) as error:
+            Optim(**options)
+        assert remedy in str(error.value)
 
 
 class ApexOptimizer(torch.optim.Optimizer):

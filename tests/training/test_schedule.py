@@ -27,6 +27,16 @@ def test_one_segment_is_the_schedule_of_the_options():
     assert [rate(s) for s in (10, 25, 39)] == pytest.approx([cosine(0.4, s, 30) for s in (0, 15, 29)])
 
 
+def test_the_cosine_ends_at_the_floor_which_is_scaled_like_the_peak():
+    """Barlow Twins' formula: end * (1 - q) + peak * q with q half a cosine."""
+    rate = schedule((4, "start"), min_lr=0.01, warmup_epochs=1)
+    for step in (10, 17, 39):
+        q = 0.5 * (1 + math.cos(math.pi * (step - 10) / 30))
+        assert rate(step) == pytest.approx(0.02 * (1 - q) + 0.4 * q)
+    assert rate(40) == pytest.approx(0.02) and rate(9) == pytest.approx(0.4)
+    assert schedule((4, "start"), (6, "tail"), min_lr=0.01)(50) == pytest.approx(0.02, rel=0.05)
+
+
 def test_a_restart_begins_at_the_peak_without_warm_up_and_spans_the_added_epochs():
     rate = schedule((4, "start"), (10, "restart"), warmup_epochs=1)
     assert rate(39) == pytest.approx(cosine(0.4, 29, 30))

@@ -13,9 +13,10 @@ from fastaugself import CASSLE, Backbone, SwAV
 from fastaugself.config.optim import Optim
 from fastaugself.methods.base import Views
 from fastaugself.models.build import build_backbone
+from fastaugself.training.compile import keep_compiled_code
 from fastaugself.training.optim import make_optimizer, set_learning_rate
 from fastaugself.training.prefetch import prefetch
-from fastaugself.training.trainer import TrainStep, keep_compiled_code
+from fastaugself.training.step import TrainStep
 
 
 def test_the_counter_of_syncs_counts(monkeypatch):
@@ -48,10 +49,16 @@ def test_a_step_with_loss_scaling_has_no_host_sync(optimizer, monkeypatch):
     assert_no_host_sync(METHODS["moco"], optimizer, torch.float16, monkeypatch)
 
 
-def assert_no_host_sync(method, optimizer, dtype, monkeypatch):
+@pytest.mark.parametrize("by", ["global", "parameter"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_clipped_step_has_no_host_sync(by, dtype, monkeypatch):
+    assert_no_host_sync(METHODS["moco"], "lars", dtype, monkeypatch, clip_grad=0.1, clip_by=by)
+
+
+def assert_no_host_sync(method, optimizer, dtype, monkeypatch, **options):
     """Runs three steps, the last of which must have no host sync."""
     learner = learner_of(method)
-    step = TrainStep(learner, make_optimizer(learner, Optim(name=optimizer)), device=CPU, dtype=dtype)
+    step = TrainStep(learner, make_optimizer(learner, Optim(name=optimizer)), device=CPU, dtype=dtype, **options)
     take(step, 2)
     made = batch(2)
     with counted_syncs(monkeypatch) as found:

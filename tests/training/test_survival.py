@@ -24,7 +24,8 @@ from fastaugself.errors import RunError, UsageError
 from fastaugself.pretraining import run_pretraining
 from fastaugself.runs import checkpoint
 from fastaugself.training.signals import Stopped
-from fastaugself.training.trainer import Trainer, TrainStep
+from fastaugself.training.step import TrainStep
+from fastaugself.training.trainer import Trainer
 
 
 @pytest.fixture(autouse=True)
