@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..config.serialize import differences
+from ..config.schema import Pretrain
+from ..config.serialize import differences, from_dict, to_dict
 from ..environment import versions
 from ..errors import RunError, UsageError
 from ..files import partial_file, remove_leftovers
@@ -114,7 +115,7 @@ def latest(
     if found is None:
         return None, []
     warnings = found.warnings()
-    changed = differences(found.content["config"], config)
+    changed = differences(_with_defaults(found.content["config"]), config)
     longer = [(option, old, new) for option, old, new in changed if option == "epochs" and int(new) > int(old)]
     if changed and changed == longer and not extend:
         _, old, new = longer[0]
@@ -137,3 +138,12 @@ def latest(
     if there and other:
         warnings.append(f"{found.path} was written with {', '.join(other)}; training resumes, equal up to rounding")
     return found.content, warnings
+
+
+def _with_defaults(config: dict[str, Any]) -> dict[str, Any]:
+    """A stored configuration with the default of every option that is newer than it."""
+    try:
+        completed: dict[str, Any] = to_dict(from_dict(Pretrain, config))
+    except UsageError:  # of a version whose options are gone: `differences` names them
+        return config
+    return completed

@@ -1,13 +1,16 @@
 """The learning rate over a run and its extensions; runs that are trained for longer than they were started for."""
 
 import dataclasses
+import json
 import math
 
 import pytest
+import torch
 from tiny_runs import config, metrics, saved_weights, train
 
 from fastaugself import Optim
 from fastaugself.errors import UsageError
+from fastaugself.runs import checkpoint
 from fastaugself.training.schedule import Schedule, Segment, extended
 
 
@@ -88,3 +91,30 @@ def test_a_run_that_is_interrupted_while_it_is_extended_ends_with_the_same_weigh
             train(config(beton, tmp_path / name, epochs=4, extend="restart", max_steps=stop))
     whole, parts = (saved_weights(tmp_path / name) for name in ("whole", "parts"))
     assert all(value.equal(parts[name]) for name, value in whole.items())
+
+
+def test_a_run_with_every_schedule_and_clipping_resumes_bit_equal(beton, tmp_path):
+    optim = Optim(
+        name="adamw", lr=0.01, min_lr=1e-4, weight_decay=0.04, weight_decay_end=0.4, clip_grad=0.5, warmup_epochs=0.5
+    )
+    for name, stops in (("whole", (None,)), ("parts", (3, 6, None))):
+        for stop in stops:
+            train(config(beton, tmp_path / name, optim=optim, max_steps=stop))
+    whole, parts = (saved_weights(tmp_path / name) for name in ("whole", "parts"))
+    assert all(value.equal(parts[name]) for name, value in whole.items())
+    lines = metrics(tmp_path / "parts")
+    assert [line["grad_norm"] for line in lines] == [line["grad_norm"] for line in metrics(tmp_path / "whole")]
+    assert lines[-1]["lr"] == pytest.approx((1e-4 + 0.0099 * 0.5 * (1 + math.cos(math.pi * 5 / 6))) * 16 / 256)
+
+
+def test_a_run_from_before_an_option_existed_resumes_with_its_default(beton, tmp_path):
+    train(config(beton, tmp_path, max_steps=3))
+    (path,) = checkpoint.checkpoints(tmp_path / "checkpoints")
+    content = torch.load(path, weights_only=True)
+    stored = json.loads(content["config"])
+    del stored["optim"]["min_lr"], stored["optim"]["clip_grad"]
+    torch.save({**content, "config": json.dumps(stored)}, path)
+    clipped = config(beton, tmp_path, optim=Optim(lr=0.1, clip_grad=1.0))
+    with pytest.raises(UsageError, match=r"--optim.clip-grad 0.0, this command has 1.0"):
+        train(clipped)
+    assert train(config(beton, tmp_path)).global_step == 8
