@@ -263,6 +263,11 @@ def _check_layers(config: "Pretrain") -> None:
     for name, options in config.objectives.items():
         if not options.layers:
             continue
+        if config.backbone.patch_drop:
+            raise UsageError(
+                f"--{name}.layer {options.layers[0]} needs the tokens of the whole image, got --backbone.patch-drop "
+                f"{config.backbone.patch_drop}; pass --backbone.patch-drop 0"
+            )
         if not config.backbone.name.startswith("timm:"):
             known = STAGES
             for layer in options.layers:

@@ -135,6 +135,15 @@ class MethodConfig:
         raise NotImplementedError
 
 
+def in_unit_interval(options: MethodConfig, *names: str) -> None:
+    """Raises UsageError if one of the named options is not in [0, 1]."""
+    for name in names:
+        value = getattr(options, name)
+        if not 0 <= value <= 1:
+            option = f"--method.{name.replace('_', '-')}"
+            raise UsageError(f"{option} must be in [0, 1], got {value}; pass {option} {getattr(type(options), name)}")
+
+
 def at_least_one(options: MethodConfig, *names: str) -> None:
     """Raises UsageError if one of the named options is below 1."""
     for name in names:

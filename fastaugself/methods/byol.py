@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..errors import UsageError
-from ..models.ema import cosine_momentum, ema_copy, ema_update
-from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_one, mean_over_pairs
+from ..models.ema import ema_copy, ema_update, scheduled_momentum
+from ..models.heads import LastNorm
+from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_one, in_unit_interval, mean_over_pairs
 from .simsiam import negative_cosine_similarity
 
 
@@ -26,15 +26,18 @@ class BYOL(MethodConfig):
     """Width of the projector's hidden layer; CASSLE's code uses the width of the features."""
     predictor_hidden: int = 4096
     """Width of the predictor's hidden layer."""
+    last_bias: bool = True
+    """Bias in the last layers of projector and predictor; BYOL's own code has none."""
     momentum: float = 0.996
-    """Initial EMA momentum of the target network; cosine schedule to 1."""
+    """Initial EMA momentum of the target network."""
+    momentum_schedule: bool = True
+    """Move the momentum to --method.momentum-end with a cosine schedule; off: constant momentum."""
+    momentum_end: float = 1.0
+    """EMA momentum at the end of training, with --method.momentum-schedule."""
 
     def __post_init__(self) -> None:
         at_least_one(self, "dim", "hidden", "predictor_hidden")
-        if not 0 <= self.momentum <= 1:
-            raise UsageError(
-                f"--method.momentum must be in [0, 1], got {self.momentum}; pass --method.momentum {BYOL.momentum}"
-            )
+        in_unit_interval(self, "momentum", "momentum_end")
 
     def build(self, context: BuildContext) -> "BYOLMethod":
         return BYOLMethod(self, context)
@@ -47,8 +50,10 @@ class BYOLMethod(Method):
         super().__init__(context)
         self.config = config
         widths = [context.num_features, config.hidden, config.dim]
-        self.projector = context.projector(widths)
-        self.predictor = context.predictor([config.dim, config.predictor_hidden, config.dim], sync=context.sync)
+        last: LastNorm = "none" if config.last_bias else "bare"
+        self.projector = context.projector(widths, last_norm=last)
+        widths = [config.dim, config.predictor_hidden, config.dim]
+        self.predictor = context.predictor(widths, last_norm=last, sync=context.sync)
         self.target_backbone = ema_copy(self.backbone)
         self.target_projector = ema_copy(self.projector)
 
@@ -70,5 +75,5 @@ class BYOLMethod(Method):
 
     def update_ema(self, progress: float) -> None:
         """Updates the target network."""
-        momentum = cosine_momentum(self.config.momentum, progress)
+        momentum = scheduled_momentum(self.config, progress)
         ema_update([self.target_backbone, self.target_projector], [self.backbone, self.projector], momentum)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..distributed import mean_over_processes
 from ..errors import UsageError
-from ..models.ema import cosine_momentum, ema_copy, ema_update
+from ..models.ema import ema_copy, ema_update, scheduled_momentum
 from ..models.heads import Projector
 from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_one, mean_over_pairs
 
@@ -48,7 +48,11 @@ class DINO(MethodConfig):
     center_momentum: float = 0.9
     """EMA momentum of the centre of the teacher's scores."""
     momentum: float = 0.996
-    """Initial EMA momentum of the teacher; cosine schedule to 1. The authors advise 0.9995 for a batch size of 256."""
+    """Initial EMA momentum of the teacher. The authors advise 0.9995 for a batch size of 256."""
+    momentum_schedule: bool = True
+    """Move the momentum to --method.momentum-end with a cosine schedule; off: constant momentum."""
+    momentum_end: float = 1.0
+    """EMA momentum at the end of training, with --method.momentum-schedule."""
     freeze_steps: int = 1251
     """Number of initial steps with frozen prototypes: in the paper the first epoch, 1251 steps at batch size 1024."""
 
@@ -56,7 +60,7 @@ class DINO(MethodConfig):
         at_least_one(self, "dim", "hidden")
         for name in ("temperature", "teacher_temperature", "teacher_temperature_start"):
             self._require(getattr(self, name) > 0, name, "above 0")
-        for name in ("teacher_warmup", "center_momentum", "momentum"):
+        for name in ("teacher_warmup", "center_momentum", "momentum", "momentum_end"):
             self._require(0 <= getattr(self, name) <= 1, name, "in [0, 1]")
         self._require(self.freeze_steps >= 0, "freeze_steps", "at least 0")
         self._require(2 <= self.prototypes <= MOST_PROTOTYPES, "prototypes", f"from 2 to {MOST_PROTOTYPES}")
@@ -141,7 +145,7 @@ class DINOMethod(Method):
         """Updates the teacher and its temperature."""
         teacher = [self.teacher_backbone, self.teacher_projector, self.teacher_prototypes]
         student = [self.backbone, self.projector, self.prototypes]
-        ema_update(teacher, student, cosine_momentum(self.config.momentum, progress))
+        ema_update(teacher, student, scheduled_momentum(self.config, progress))
         self.teacher_temperature.fill_(self.temperature_at(progress))
 
     @torch.no_grad()

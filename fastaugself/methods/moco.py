@@ -14,8 +14,8 @@ from fastaugself_kernels import infonce
 
 from ..distributed import all_gather, rank, world_size
 from ..errors import UsageError
-from ..models.ema import ema_copy, ema_update
-from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_one
+from ..models.ema import ema_copy, ema_update, scheduled_momentum
+from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_one, in_unit_interval
 from .hashing import permutation
 from .queue import check_queue, enqueue
 
@@ -34,6 +34,10 @@ class MoCo(MethodConfig):
     """Width of the embedding."""
     momentum: float = 0.999
     """EMA momentum of the key encoder."""
+    momentum_schedule: bool = False
+    """Move the momentum to --method.momentum-end with a cosine schedule; off: constant momentum."""
+    momentum_end: float = 1.0
+    """EMA momentum at the end of training, with --method.momentum-schedule."""
     temperature: float = 0.2
     """Temperature of the InfoNCE loss."""
     projector_norm: bool = False
@@ -46,10 +50,7 @@ class MoCo(MethodConfig):
 
     def __post_init__(self) -> None:
         at_least_one(self, "queue", "dim")
-        if not 0 <= self.momentum <= 1:
-            raise UsageError(
-                f"--method.momentum must be in [0, 1], got {self.momentum}; pass --method.momentum {MoCo.momentum}"
-            )
+        in_unit_interval(self, "momentum", "momentum_end")
         if self.temperature <= 0:
             raise UsageError(
                 f"--method.temperature must be above 0, got {self.temperature}; pass "
@@ -120,7 +121,8 @@ class MoCoMethod(Method):
 
     def update_ema(self, progress: float) -> None:
         """Updates the key encoder."""
-        ema_update([self.key_backbone, self.key_projector], [self.backbone, self.projector], self.config.momentum)
+        momentum = scheduled_momentum(self.config, progress)
+        ema_update([self.key_backbone, self.key_projector], [self.backbone, self.projector], momentum)
 
     @torch.no_grad()
     def update_queue(self, queue_update: tuple[Tensor, ...], progress: float) -> None:

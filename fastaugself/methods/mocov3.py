@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from ..distributed import all_gather, rank
 from ..errors import UsageError
-from ..models.ema import cosine_momentum, ema_copy, ema_update
+from ..models.ema import ema_copy, ema_update, scheduled_momentum
 from ..models.heads import LastNorm
-from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_one, mean_over_pairs
+from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_one, in_unit_interval, mean_over_pairs
 
 
 @dataclass(frozen=True)
@@ -32,19 +32,20 @@ class MoCoV3(MethodConfig):
     """Number of layers of the projector: 2 for ResNets, 3 for ViTs."""
     predictor_norm: bool = False
     """Batch norm after the last layer of the predictor: on for ViTs, off for ResNets."""
+    predictor_bias: bool = True
+    """Bias in the last layer of a predictor without --method.predictor-norm; MoCo v3's own code has none."""
     temperature: float = 0.2
     """Temperature of the loss."""
     momentum: float = 0.99
     """Initial EMA momentum of the momentum encoder."""
     momentum_schedule: bool = True
-    """Increase the momentum to 1 with a cosine schedule; off: constant momentum (0.999 in CASSLE)."""
+    """Move the momentum to --method.momentum-end with a cosine schedule; off: constant momentum (0.999 in CASSLE)."""
+    momentum_end: float = 1.0
+    """EMA momentum at the end of training, with --method.momentum-schedule."""
 
     def __post_init__(self) -> None:
         at_least_one(self, "dim", "hidden")
-        if not 0 <= self.momentum <= 1:
-            raise UsageError(
-                f"--method.momentum must be in [0, 1], got {self.momentum}; pass --method.momentum {MoCoV3.momentum}"
-            )
+        in_unit_interval(self, "momentum", "momentum_end")
         if self.temperature <= 0:
             raise UsageError(
                 f"--method.temperature must be above 0, got {self.temperature}; pass "
@@ -68,7 +69,7 @@ class MoCoV3Method(Method):
         self.config = config
         hidden = [config.hidden] * (config.projector_layers - 1)
         self.projector = context.projector([context.num_features, *hidden, config.dim], last_norm="plain")
-        last: LastNorm = "plain" if config.predictor_norm else "none"
+        last: LastNorm = "plain" if config.predictor_norm else "none" if config.predictor_bias else "bare"
         self.predictor = context.predictor([config.dim, config.hidden, config.dim], last_norm=last)
         self.key_backbone = ema_copy(self.backbone)
         self.key_projector = ema_copy(self.projector)
@@ -91,9 +92,7 @@ class MoCoV3Method(Method):
 
     def update_ema(self, progress: float) -> None:
         """Updates the momentum encoder."""
-        momentum = self.config.momentum
-        if self.config.momentum_schedule:
-            momentum = cosine_momentum(momentum, progress)
+        momentum = scheduled_momentum(self.config, progress)
         ema_update([self.key_backbone, self.key_projector], [self.backbone, self.projector], momentum)
 
 

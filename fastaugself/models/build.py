@@ -41,8 +41,22 @@ class Backbone:
     """Initialisation of convolutions: Kaiming normal, fan-out (torchvision), or PyTorch's default (AugSelf's code)."""
     freeze_patch_embed: bool = False
     """Freeze the patch embedding of a ViT at its random initialisation, as in MoCo v3 (timm models only)."""
+    drop_path: float = 0.0
+    """Stochastic depth: maximum probability that a residual branch is skipped, which rises linearly with the depth
+    (timm models only; not in EMA copies)."""
+    patch_drop: float = 0.0
+    """Token dropout: fraction of a ViT's patch tokens that are left out of every forward pass in training, which saves
+    time and memory in proportion (timm models only; not in EMA copies)."""
 
     def __post_init__(self) -> None:
+        for name in ("drop_path", "patch_drop"):
+            option, rate = "--backbone." + name.replace("_", "-"), getattr(self, name)
+            if not 0 <= rate < 1:
+                raise UsageError(f"{option} must be at least 0 and below 1, got {rate}; pass {option} 0")
+            if rate and not self.name.startswith("timm:"):
+                raise UsageError(
+                    f"{option} {rate} needs a model of timm, got --backbone.name {self.name}; pass {option} 0"
+                )
         if self.name.startswith("timm:"):
             changed = [f for f in fields(self) if f.name in _RESNET and getattr(self, f.name) != f.default]
             if changed:
@@ -128,7 +142,16 @@ def _timm(config: Backbone, image_size: int | None, other_sizes: Mapping[str, in
     if other_sizes and pretrained is not None and pretrained.fixed_input_size:
         options["dynamic_img_size"] = True  # a ViT then resizes its position embedding to the images
         _check_sizes(timm, name, image_size, options, other_sizes)
-    model = timm.create_model(name, pretrained=False, num_classes=0, **options)
+    for option, rate in (("drop_path", config.drop_path), ("patch_drop", config.patch_drop)):
+        options |= {f"{option}_rate": rate} if rate else {}
+    try:
+        model = timm.create_model(name, pretrained=False, num_classes=0, **options)
+    except TypeError as error:
+        for option in ("drop_path", "patch_drop"):
+            if f"{option}_rate" in str(error):
+                given = "--backbone." + option.replace("_", "-")
+                raise UsageError(f"{given}: timm:{name} has no such dropout; pass {given} 0") from None
+        raise
     if config.freeze_patch_embed:
         if not hasattr(model, "patch_embed"):
             raise UsageError(

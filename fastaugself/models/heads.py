@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .norm import batch_norm_1d
 
-LastNorm = Literal["none", "affine", "plain"]
+LastNorm = Literal["none", "affine", "plain", "bare"]
 Activation = Literal["relu", "gelu"]
 
 
@@ -29,15 +29,16 @@ def mlp(
     """An MLP of linear layers; each hidden layer is followed by (batch norm and) ReLU or GELU.
 
     widths: input, hidden and output widths. hidden_norm: batch norm after hidden layers; linear layers before a batch
-    norm have no bias. last_norm: no batch norm after the last layer, one with affine parameters, or one without
-    ("plain"). last_relu: the last layer is a hidden layer too. sync: synchronised batch norm.
+    norm have no bias. last_norm: no batch norm after the last layer, one with affine parameters, one without ("plain"),
+    or neither batch norm nor bias ("bare"). last_relu: the last layer is a hidden layer too. sync: synchronised batch
+    norm.
     """
     layers: list[nn.Module] = []
     for i, (inputs, outputs) in enumerate(pairwise(widths)):
         hidden = last_relu or i < len(widths) - 2
         norm = ("affine" if hidden_norm else "none") if hidden else last_norm
         layers.append(nn.Linear(inputs, outputs, bias=norm == "none"))
-        if norm != "none":
+        if norm in ("affine", "plain"):
             layers.append(batch_norm_1d(outputs, affine=norm == "affine", sync=sync))
         if hidden:
             layers.append(nn.ReLU(inplace=True) if activation == "relu" else nn.GELU())

@@ -65,6 +65,13 @@ REFUSED = [
         for options in (
             "--optim.lr -1",
             "--optim.lr nan",
+            "--optim.min-lr -1",
+            "--optim.min-lr 0.5",
+            "--optim.min-lr 0.001 --optim.schedule constant",
+            "--optim.weight-decay-end -1",
+            "--optim.clip-grad -1",
+            "--optim.clip-grad 1 --optim.implementation apex",
+            "--optim.lr-in-velocity",
             "--optim.momentum -1",
             "--optim.weight-decay -1",
             "--optim.warmup-epochs -1",
@@ -121,10 +128,13 @@ REFUSED = [
     (MoCo(), "--augself-only --cassle.conditioning concat"),
     (SwAV(), "--augself-only --num-local-crops 2"),
     # methods
-    *[(MoCo(), f"--method.{option}") for option in ("momentum 2", "temperature 0", "dim 0", "queue 0")],
+    *[
+        (MoCo(), f"--method.{option}")
+        for option in ("momentum 2", "momentum-end 2", "temperature 0", "dim 0", "queue 0")
+    ],
     *[
         (MoCoV3(), f"--method.{option}")
-        for option in ("momentum -1", "temperature 0", "hidden 0", "projector-layers 1")
+        for option in ("momentum -1", "momentum-end -1", "temperature 0", "hidden 0", "projector-layers 1")
     ],
     *[(SimSiam(), f"--method.{option}") for option in ("layers 1", "dim 0")],
     *[(SimCLR(), f"--method.{option}") for option in ("temperature -1", "dim 0", "layers 1")],
@@ -157,6 +167,7 @@ REFUSED = [
             "teacher-warmup 2",
             "center-momentum -1",
             "momentum 2",
+            "momentum-end 2",
             "freeze-steps -1",
         )
     ],
@@ -205,6 +216,11 @@ REFUSED = [
     (MoCo(), "--backbone.name elephant"),
     (MoCo(), "--backbone.width 0"),
     (MoCo(), "--backbone.freeze-patch-embed"),
+    (MoCo(), "--backbone.drop-path 0.1"),
+    (MoCo(), "--backbone.patch-drop 0.5"),
+    (MoCo(), f"{VIT} --backbone.drop-path 1"),
+    (MoCo(), f"{VIT} --backbone.patch-drop -0.1"),
+    (MoCo(), f"{VIT} --backbone.patch-drop 0.5 --augself.layer block3"),
     (MoCo(), f"{VIT} --backbone.width 32 --backbone.stem small"),
     (MoCo(), f"{VIT} --backbone.zero-init-residual --backbone.init torch"),
     # cli/pretrain.py
@@ -347,6 +363,7 @@ def test_command_runs_with_the_remedy(end, beton, tmp_path, capsys):
     [
         "--backbone.name timm:vit_tiny_patch16_22",
         "--backbone.name timm:resnet18 --backbone.freeze-patch-embed",
+        "--backbone.name timm:resnet18 --backbone.patch-drop 0.5",
         "--optim.implementation apex",
     ],
 )
@@ -359,6 +376,8 @@ def test_packages_are_asked_before_data_is_opened(options, command, timm, tmp_pa
         assert remedies(said.strip()) == [["--optim.implementation", "torch"]]
     elif "freeze" in options:
         assert remedies(said.strip()) == [["--backbone.no-freeze-patch-embed"]]
+    elif "patch-drop" in options:
+        assert remedies(said.strip()) == [["--backbone.patch-drop", "0"]]
     else:
         assert "did you mean timm:vit_tiny_patch16_224?" in said
 

@@ -2,10 +2,13 @@
 
 import copy
 import dataclasses
+import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
+from method_cases import SMALL
+from torch import nn
 
 from fastaugself.aware.augself import HEADS, AugSelf, AugSelfLoss
 from fastaugself.config.schema import Augment, Pretrain
@@ -109,6 +112,32 @@ def test_the_key_encoder_is_an_ema_of_parameters_but_not_of_buffers():
         torch.testing.assert_close(key, 0.9 * key_before[name] + 0.1 * query, atol=1e-6, rtol=1e-5)
     for name, buffer in method.key_backbone.named_buffers():
         assert torch.equal(buffer, buffers_before[name])
+
+
+@pytest.mark.parametrize("name", ["moco", "mocov3", "byol", "dino"])
+@pytest.mark.parametrize(("schedule", "expected"), [(True, 0.92), (False, 0.9)])
+def test_the_ema_momentum_moves_to_its_end_with_half_a_cosine_or_stays(name, schedule, expected, monkeypatch):
+    """From 0.9 to 0.94: in the middle of training 0.92."""
+    used = []
+    module = sys.modules[type(SMALL[name]).__module__]
+    monkeypatch.setattr(module, "ema_update", lambda *_: used.append(_[2]))
+    options = dataclasses.replace(SMALL[name], momentum=0.9, momentum_schedule=schedule, momentum_end=0.94)
+    method = options.build(BuildContext(nn.Sequential(nn.Flatten(), nn.Linear(12, 8)), 8))
+    method.update_ema(0.5)
+    method.update_ema(1.0)
+    assert used == pytest.approx([expected, 0.94 if schedule else 0.9])
+
+
+def test_the_last_layers_of_byol_and_of_moco_v3s_predictor_have_a_bias_only_if_requested():
+    def last_biases(options):
+        method = options.build(BuildContext(nn.Sequential(nn.Flatten(), nn.Linear(12, 8)), 8))
+        return [part.bias is not None for part in (method.projector.last[0], method.predictor.layers[-1])]
+
+    byol, mocov3 = SMALL["byol"], SMALL["mocov3"]
+    assert last_biases(byol) == [True, True]
+    assert last_biases(dataclasses.replace(byol, last_bias=False)) == [False, False]
+    assert last_biases(mocov3) == [False, True]  # a batch norm follows MoCo v3's projector
+    assert last_biases(dataclasses.replace(mocov3, predictor_bias=False)) == [False, False]
 
 
 def separate_heads(loss):

@@ -9,6 +9,7 @@ from torch import nn
 
 from fastaugself.errors import UsageError
 from fastaugself.models.build import Backbone, build_backbone
+from fastaugself.models.ema import ema_copy, ema_update
 from fastaugself.models.heads import mlp
 
 
@@ -97,3 +98,31 @@ def test_synchronised_norm_equals_one_norm_over_the_whole_batch(tmp_path):
     for part in parts:
         torch.testing.assert_close(part[2], whole.running_mean)
         torch.testing.assert_close(part[3], whole.running_var)
+
+
+def test_a_bare_last_layer_has_neither_norm_nor_bias():
+    bare, plain, none = (mlp([3, 4, 2], last_norm=last) for last in ("bare", "plain", "none"))
+    assert len(bare) == len(none) == 4 and len(plain) == 5
+    assert bare[-1].bias is None and none[-1].bias is not None
+
+
+def test_stochastic_depth_and_token_dropout_are_timms_and_absent_from_ema_copies(timm):
+    """The EMA copy in training mode is the whole network: it equals the original in evaluation mode."""
+    backbone, _ = build_backbone(
+        Backbone(name="timm:vit_tiny_patch16_224", drop_path=0.3, patch_drop=0.5), image_size=32
+    )
+    assert [block.drop_path1.drop_prob for block in backbone.blocks[1:]] == pytest.approx(
+        [0.3 * i / 11 for i in range(1, 12)]
+    )
+    seen = []
+    backbone.blocks[0].register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape[1]))
+    x_BCHW = torch.randn(2, 3, 32, 32)
+    random = backbone(x_BCHW)
+    kept = ema_copy(backbone)
+    whole = kept.train()(x_BCHW)
+    expected = backbone.eval()(x_BCHW)
+    assert seen == [1 + 4 // 2, 1 + 4, 1 + 4]  # the class token and two of four patches, then all
+    torch.testing.assert_close(whole, expected)
+    assert not torch.allclose(random, expected)
+    assert kept.state_dict().keys() == backbone.state_dict().keys()
+    ema_update([kept], [backbone], 0.5)
