@@ -17,6 +17,8 @@ COMMANDS = {
     "information": _FEATURES + "Information",
     "parameters": _FEATURES + "Parameters",
     "equivariance": "fastaugself.evaluation.commands_equivariance:Equivariance",
+    "geometry": "fastaugself.evaluation.commands_geometry:Geometry",
+    "cka": "fastaugself.evaluation.commands_geometry:Cka",
     "invariance": _IMAGES + "InvarianceCommand",
     "layers": _IMAGES + "Layers",
     "datasets": "fastaugself.evaluation.cli:datasets",

@@ -91,7 +91,7 @@ def measure(
 def _activations(module: nn.Module, batch: Batch, view: int, project: Projector | None) -> dict[str, Tensor]:
     kept: dict[str, Tensor] = {"input": batch.x_VBCHW[view].flatten(1)}
     hooks = []
-    for name, child in _stages(module):
+    for name, child in stages(module):
 
         def keep(_module: nn.Module, _inputs: Any, output: Any, name: str = name) -> None:
             if isinstance(output, Tensor) and len(output) == len(batch.sizes_B2):
@@ -109,15 +109,16 @@ def _activations(module: nn.Module, batch: Batch, view: int, project: Projector 
     return kept
 
 
-def _stages(module: nn.Module) -> list[tuple[str, nn.Module]]:
+def stages(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The stages of a network by name, in their order: those of a ResNet, or its children and their blocks."""
     children = dict(module.named_children())
     if all(name in children for name in RESNET):
         return [(name, children[name]) for name in RESNET]
-    stages = []
+    found = []
     for name, child in children.items():  # each block of a Sequential or ModuleList is a stage
         inner = list(child.named_children()) if isinstance(child, nn.Sequential | nn.ModuleList) else []
-        stages += [(f"{name}.{part}", block) for part, block in inner] or [(name, child)]
-    return stages
+        found += [(f"{name}.{part}", block) for part, block in inner] or [(name, child)]
+    return found
 
 
 def compare_features(a_BD: Tensor, b_BD: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
-"""Confidence intervals of test scores, by the percentile bootstrap over samples.
+"""Confidence intervals of test scores, by the percentile bootstrap over samples, or the jackknife.
 
 Shape suffixes: N samples.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from .accuracy import accuracy
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
+JACKKNIFE_GROUPS = 10
 
 Index = NDArray[np.int64]
 
@@ -58,6 +59,22 @@ def normal_score(values_N: NDArray[np.float64]) -> Score:
     mean = float(values_N.mean())
     half = 1.96 * float(values_N.std()) / len(values_N) ** 0.5
     return Score(mean, mean - half, mean + half)
+
+
+def jackknife_groups(count: int, *, seed: int, groups: int = JACKKNIFE_GROUPS) -> list[Index]:
+    """Positions of `count` samples in random groups of equal sizes (up to one), for `jackknife_score`."""
+    return np.array_split(np.random.default_rng(seed).permutation(count), min(groups, count))
+
+
+def jackknife_score(value: float, without_G: Sequence[float]) -> Score:
+    """A statistic of all samples, with 1.96 standard errors of the delete-a-group jackknife.
+
+    For statistics that repeated samples would bias, such as a rank, which rules out the bootstrap. without_G: the
+    statistic without the samples of each group of `jackknife_groups`.
+    """
+    found = np.asarray(without_G, np.float64)
+    half = 1.96 * float(np.sqrt((len(found) - 1) * np.mean((found - found.mean()) ** 2)))
+    return Score(value, value - half, value + half)
 
 
 def accuracy_score(correct_N: NDArray[np.bool_], labels_N: Index, metric: str, *, seed: int) -> Score:
