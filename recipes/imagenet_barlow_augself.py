@@ -3,9 +3,9 @@
     torchrun --nproc-per-node=16 recipes/imagenet_barlow_augself.py --data.train train.beton --data.val val.beton
 
 Barlow Twins' own setting (Zbontar 2021, arXiv 2103.03230; 73.3 % linear without AugSelf in its repository's README):
-BYOL's views, LARS with a batch size of 2048; the learning rate ends at 0, theirs at 0.1 % of its peak. `--preset sgd`
-is smaller: 300 epochs of SGD with a batch size of 256, with the values of CASSLE's ImageNet-100 code. AugSelf's
-ImageNet-100 weights (Lee 2021, arXiv 2111.09613).
+BYOL's views, LARS with a batch size of 2048, a learning rate that ends at 0.1 % of its peak. `--preset sgd` is smaller:
+300 epochs of SGD with a batch size of 256, with the values of CASSLE's ImageNet-100 code. AugSelf's ImageNet-100
+weights (Lee 2021, arXiv 2111.09613).
 This recipe has not been run yet.
 """
 
@@ -26,6 +26,7 @@ def imagenet_barlow_augself() -> Pretrain:
         optim=Optim(
             name="lars",
             lr=0.2,
+            min_lr=0.2e-3,
             weight_decay=1e-6,
             decay_norm_bias=False,
             norm_bias_lr_scale=0.024,

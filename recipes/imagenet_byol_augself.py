@@ -4,8 +4,8 @@
 
 BYOL's own setting for 300 epochs (Grill 2020, arXiv 2006.07733; learning rate, weight decay and momentum of its
 repository's presets): asymmetric views, LARS with a batch size of 4096. `--preset long` is its 1000-epoch setting
-(74.3 % linear without AugSelf), `--preset sgd` a smaller one: 100 epochs of SGD with a batch size of 1024. Their MLPs
-have no bias in the last layer. AugSelf's ImageNet-100 weights (Lee 2021, arXiv 2111.09613).
+(74.3 % linear without AugSelf), `--preset sgd` a smaller one: 100 epochs of SGD with a batch size of 1024. AugSelf's
+ImageNet-100 weights (Lee 2021, arXiv 2111.09613).
 This recipe has not been run yet.
 """
 
@@ -21,7 +21,7 @@ def imagenet_byol_augself() -> Pretrain:
         view=ViewPolicy.byol(0, 224),
         view2=ViewPolicy.byol(1, 224),
         backbone=Backbone(name="resnet50", batch_norm="sync", zero_init_residual=True),
-        method=BYOL(momentum=0.99),
+        method=BYOL(momentum=0.99, last_bias=False),
         augself=AugSelf(crop=0.5, color=0.5),
         optim=Optim(name="lars", lr=0.3, momentum=0.9, weight_decay=1e-6, decay_norm_bias=False, warmup_epochs=10),
         run=Path("runs/imagenet_byol_augself"),
@@ -35,7 +35,7 @@ def long() -> Pretrain:
     base = imagenet_byol_augself()
     return replace(
         base,
-        method=BYOL(momentum=0.996),
+        method=BYOL(momentum=0.996, last_bias=False),
         optim=replace(base.optim, lr=0.2, weight_decay=1.5e-6),
         run=Path("runs/imagenet_byol_augself_long"),
         epochs=1000,

@@ -7,9 +7,8 @@ linear on a ViT-H/14 in the abstract; none is published for these models): two v
 equal colours, AdamW with weight decay 5e-4, 1,024 directions and 17 knots. `--preset vit` is a ViT-S/16 with weight
 decay 0.05 (needs timm), with local crops of 96 px, a multiple of its patches. The README names neither batch size nor
 lambda nor the width of the embedding: its learning rate of 5e-4 is taken at 256 here; lambda is that of the authors'
-minimal example, 0.02 (lightly's has 0.05), the width of 64 is lightly's. Different from their setting: the learning
-rate ends at 0, theirs at 0.1 % of its peak, and there is no stochastic depth, which lightly's benchmark has. AugSelf's
-ImageNet-100 weights (Lee 2021, arXiv 2111.09613).
+minimal example, 0.02 (lightly's has 0.05), the width of 64 is lightly's. There is no stochastic depth, which lightly's
+benchmark has. AugSelf's ImageNet-100 weights (Lee 2021, arXiv 2111.09613).
 This recipe has not been run yet.
 """
 
@@ -30,7 +29,7 @@ def imagenet_lejepa_augself() -> Pretrain:
         backbone=Backbone(name="resnet50", batch_norm="sync"),
         method=LeJEPA(dim=64, weight=0.02, directions=1024),
         augself=AugSelf(crop=0.5, color=0.5),
-        optim=Optim(name="adamw", lr=5e-4, weight_decay=5e-4, warmup_epochs=1),
+        optim=Optim(name="adamw", lr=5e-4, min_lr=5e-7, weight_decay=5e-4, warmup_epochs=1),
         run=Path("runs/imagenet_lejepa_augself"),
         epochs=100,
         batch_size=256,

@@ -28,7 +28,7 @@ def imagenet_mocov3_augself() -> Pretrain:
         view=replace(ViewPolicy.byol(0, 224), scale=(0.2, 1.0)),
         view2=replace(ViewPolicy.byol(1, 224), scale=(0.2, 1.0)),
         backbone=Backbone(name="resnet50", batch_norm="sync", zero_init_residual=True),
-        method=MoCoV3(temperature=1.0),
+        method=MoCoV3(temperature=1.0, predictor_bias=False),
         augself=AugSelf(crop=0.5, color=0.5),
         optim=Optim(name="lars", lr=0.3, momentum=0.9, weight_decay=1e-6, decay_norm_bias=False, warmup_epochs=10),
         run=Path("runs/imagenet_mocov3_augself"),

@@ -7,7 +7,7 @@ The setting of the command in the original repository's README (google-research/
 the root of 4096), a projector of three layers that ends with batch norm (run.py), residual branches that start at zero
 (resnet.py). Its loss is the sum over both views (objective.py), ours the mean: with LARS that is a weight decay of half
 their 1e-4, and twice the learning rate of norms and biases, which LARS does not scale. Different: their last batch norm
-has no bias, and the velocity of their LARS contains the learning rate. `--preset paper-head` has the head of the paper
+has no bias. `--preset paper-head` has the head of the paper
 (two layers, weight decay 1e-6). `--preset sgd` is smaller: SGD with a batch size of 1024. AugSelf's ImageNet-100
 weights (Lee 2021, arXiv 2111.09613).
 This recipe has not been run yet.
@@ -33,6 +33,7 @@ def imagenet_simclr_augself() -> Pretrain:
             weight_decay=0.5e-4,
             decay_norm_bias=False,
             norm_bias_lr_scale=2.0,
+            lr_in_velocity=True,
             warmup_epochs=10,
         ),
         run=Path("runs/imagenet_simclr_augself"),

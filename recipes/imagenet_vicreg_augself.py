@@ -5,9 +5,8 @@
 VICReg's own setting (Bardes 2021, arXiv 2105.04906; 73.2 % linear without AugSelf in its repository's README): BYOL's
 views, LARS with a batch size of 2048; weights 25, 25 and 1 and the projector as in main_vicreg.py. `--preset short` is
 its README's single node: 100 epochs with a batch size of 512 and 0.3. `--preset multicrop` adds six local crops with
-SwAV's areas to that, which VICReg's authors did not do. Different from their code: the learning rate ends at 0, theirs
-at 0.1 % of its peak, and the projector's last layer has a bias, which cancels in the loss. AugSelf's ImageNet-100
-weights (Lee 2021, arXiv 2111.09613).
+SwAV's areas to that, which VICReg's authors did not do. Different from their code: the projector's last layer has a
+bias, which cancels in the loss. AugSelf's ImageNet-100 weights (Lee 2021, arXiv 2111.09613).
 This recipe has not been run yet.
 """
 
@@ -25,7 +24,15 @@ def imagenet_vicreg_augself() -> Pretrain:
         backbone=Backbone(name="resnet50", batch_norm="sync", zero_init_residual=True),
         method=VICReg(dim=8192, invariance=25.0, variance=25.0, covariance=1.0),
         augself=AugSelf(crop=0.5, color=0.5),
-        optim=Optim(name="lars", lr=0.2, momentum=0.9, weight_decay=1e-6, decay_norm_bias=False, warmup_epochs=10),
+        optim=Optim(
+            name="lars",
+            lr=0.2,
+            min_lr=0.2e-3,
+            momentum=0.9,
+            weight_decay=1e-6,
+            decay_norm_bias=False,
+            warmup_epochs=10,
+        ),
         run=Path("runs/imagenet_vicreg_augself"),
         epochs=1000,
         batch_size=2048,
@@ -37,7 +44,7 @@ def short() -> Pretrain:
     base = imagenet_vicreg_augself()
     return replace(
         base,
-        optim=replace(base.optim, lr=0.3),
+        optim=replace(base.optim, lr=0.3, min_lr=0.3e-3),
         run=Path("runs/imagenet_vicreg_augself_short"),
         epochs=100,
         batch_size=512,
