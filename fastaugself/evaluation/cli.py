@@ -21,6 +21,7 @@ COMMANDS = {
     "cka": "fastaugself.evaluation.commands_geometry:Cka",
     "invariance": _IMAGES + "InvarianceCommand",
     "layers": _IMAGES + "Layers",
+    "segmentation": "fastaugself.evaluation.commands_dense:Segmentation",
     "datasets": "fastaugself.evaluation.cli:datasets",
 }
 
@@ -28,9 +29,13 @@ COMMANDS = {
 def datasets() -> None:
     """List the data sets for --dataset, with the files that each expects."""
     from .datasets import readers
+    from .datasets.masks import LAYOUTS
 
     for name, reader in readers().items():
         print(f"{name:<14} {' '.join(getattr(reader, 'layout', reader.__doc__ or '').split())}")
+    print("\nFor `fastaugself eval segmentation`:")
+    for name, layout in LAYOUTS.items():
+        print(f"{name:<14} {layout}")
 
 
 def features(

@@ -14,6 +14,7 @@ from ..distributed import DeviceName, resolve_device
 from ..errors import UsageError
 from .cache import default_folder
 from .datasets import read_dataset
+from .datasets.masks import MaskData
 from .encoder import Encoder
 from .encoders import load_encoder
 from .features import Extractor
@@ -140,7 +141,7 @@ class Options:
 
     def write(
         self,
-        dataset: Dataset,
+        dataset: Dataset | MaskData,
         encoders: Sequence[Encoder],
         rows: Sequence[Row],
         *,

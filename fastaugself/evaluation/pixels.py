@@ -12,14 +12,19 @@ from PIL import Image
 from torch import Tensor
 
 Color = tuple[float, float, float]
-Filter = Literal["bicubic", "bilinear"]
-FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+Filter = Literal["bicubic", "bilinear", "nearest"]
+FILTERS = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "nearest": Image.Resampling.NEAREST,
+}
 
 
 def prepare(image: Image.Image, size: int, resize: int, filter: Filter = "bicubic") -> NDArray[np.uint8]:
     """Resizes the shorter side to `resize` pixels and crops the central `size` x `size` pixels, uint8 [size, size, 3].
 
-    Equal to torchvision's Resize(resize, filter) and CenterCrop(size) on a PIL image.
+    A mask (mode L, with filter "nearest") gives the same crop, uint8 [size, size]. Equal to torchvision's
+    Resize(resize, filter) and CenterCrop(size) on a PIL image.
     """
     width, height = resized(image.size, resize)
     if (width, height) != image.size:
