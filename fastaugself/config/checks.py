@@ -46,6 +46,7 @@ def check_combinations(config: "Pretrain") -> None:
             "--data.source native, or --data.decode cpu"
         )
     _check_views(config)
+    _check_split(config)
     varying = {name for policy in config.policies for name in varies(policy)}
     if config.cassle.condition_dim:
         _check_cassle(config, varying)
@@ -172,6 +173,22 @@ def _check_views(config: "Pretrain") -> None:
             f"--augment.blur-kernel must be odd and below twice {option} {smallest}, got {kernel}; "
             f"pass --augment.blur-kernel {default_blur_kernel(smallest)}, the default for this size"
         )
+
+
+def _check_split(config: "Pretrain") -> None:
+    """Refuses Fast-MoCo's parts of views for backbones and sizes that cannot have them."""
+    split, size = getattr(config.method, "split", 1), config.view.size
+    if split == 1 or not config.base_loss:
+        return
+    if config.backbone.name.startswith("timm:"):
+        raise UsageError(
+            f"--method.split {split} needs a ResNet of this project, got --backbone.name {config.backbone.name}; pass "
+            "--method.split 1"
+        )
+    if size % split:
+        other = -(-size // split) * split
+        both = f"--view.size {other}" + (f" --view2.size {other}" if config.view2 is not None else "")
+        raise UsageError(f"--method.split {split} does not divide --view.size {size}; pass {both}, or --method.split 1")
 
 
 def _check_predictor(config: "Pretrain", varying: set[str]) -> None:

@@ -24,6 +24,7 @@ from ..data.readers.base import Decode
 from ..errors import UsageError
 from ..methods import AnyMethod, MoCo
 from ..models.build import Backbone
+from .check_sets import CheckPhotos, check_photos
 from .checks import check_combinations
 
 Photos = Path | tuple[Path, ...]
@@ -111,7 +112,10 @@ class Log:
     tensorboard: bool = True
     """Write TensorBoard files, if tensorboard is installed."""
     knn_epochs: float = 10.0
-    """Number of epochs between k-NN and linear checks on --data.val; 0 = only at the end."""
+    """Number of epochs between checks on --data.val and --log.check; 0 = only at the end."""
+    check: tyro.conf.UseAppendAction[Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=PATH")]] = ()
+    """Other photos for checks of their own, as NAME=PATH or NAME=TRAIN:VAL; may be repeated. PATH is like --data.val. Of
+    one PATH a fifth of each class is classified by the rest; without labels there are only the scores that need none."""
     tracker: Literal["none", "wandb", "trackio"] = "none"
     """Experiment tracker that also receives the metrics; its package must be installed."""
     project: str = "fastaugself"
@@ -119,6 +123,16 @@ class Log:
     profile: int = 0
     """Number of steps to profile, after ten warm-up steps. Traces for Perfetto or chrome://tracing are written to
     profile/ in the run folder."""
+
+    def __post_init__(self) -> None:
+        check = (self.check,) if isinstance(self.check, str) else tuple(self.check)
+        object.__setattr__(self, "check", check)
+        check_photos(check)
+
+    @property
+    def check_photos(self) -> tuple[CheckPhotos, ...]:
+        """The photos of `check`."""
+        return check_photos(self.check)
 
 
 @dataclass(frozen=True)

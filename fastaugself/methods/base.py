@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..errors import UsageError
 from ..models.heads import Activation, LastNorm, Predictor, Projector
 from ..models.inner import InnerFeatures, forward_inner
+from .parts import split_views, stitched
 
 
 class ExtraViews(NamedTuple):
@@ -206,6 +207,17 @@ class Method(nn.Module):
         if views.inner is not None and maps:
             views.inner.maps[view] = maps
         return f_BD
+
+    def encode_parts(self, views: Views, view: int, split: int) -> list[Tensor]:
+        """Pooled features [B, D] of each of the split x split parts of a global view, by the trained encoder.
+
+        All parts are in one forward pass. Feature maps of inner layers are those of the parts, put together again.
+        """
+        layers = self._layers(self.backbone, views)
+        f_SD, maps = forward_inner(self.backbone, split_views(views.x_VBCHW[view], split), layers)
+        if views.inner is not None and maps:
+            views.inner.maps[view] = {name: stitched(map_SCHW, split) for name, map_SCHW in maps.items()}
+        return list(f_SD.chunk(split * split))
 
     def encode_crops(self, views: Views) -> list[Tensor]:
         """Pooled features [B, D] of both global views, then of the local crops, by the trained encoder."""

@@ -17,6 +17,7 @@ from ..errors import UsageError
 from ..models.ema import ema_copy, ema_update, scheduled_momentum
 from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_one, in_unit_interval
 from .hashing import permutation
+from .parts import check_split, combine, repeated
 from .queue import check_queue, enqueue
 
 
@@ -45,16 +46,25 @@ class MoCo(MethodConfig):
     shuffle: bool = False
     """Shuffling batch norm: permute the images over all processes before the key encoder, so that batch statistics do
     not leak which key belongs to which query. Not needed with synchronised batch norm."""
+    split: int = 1
+    """Fast-MoCo: cut the query's view in split x split parts, encode each, and let the mean of every pair be a query;
+    2 gives six queries for the cost of one. 1 = off (this project's ResNets only)."""
     queue_source: Literal["key", "query"] = "key"
     """Enqueue keys (MoCo), or queries, as a bug in AugSelf's and CASSLE's code does: their MoCo results have it."""
 
     def __post_init__(self) -> None:
         at_least_one(self, "queue", "dim")
+        check_split(self.split)
         in_unit_interval(self, "momentum", "momentum_end")
         if self.temperature <= 0:
             raise UsageError(
                 f"--method.temperature must be above 0, got {self.temperature}; pass "
                 f"--method.temperature {MoCo.temperature}"
+            )
+        if self.split > 1 and self.queue_source == "query":
+            raise UsageError(
+                f"--method.split {self.split} gives several queries of an image, so they cannot be enqueued; pass "
+                "--method.queue-source key"
             )
 
     def check(self, batch_size: int) -> None:
@@ -88,10 +98,15 @@ class MoCoMethod(Method):
             self.register_buffer("shuffles", torch.zeros((), dtype=torch.int64))
 
     def forward(self, views: Views) -> Output:
-        f1_BD = self.encode_view(self.backbone, views, 0)
+        split = self.config.split
+        parts = self.encode_parts(views, 0, split) if split > 1 else [self.encode_view(self.backbone, views, 0)]
+        f1_BD = sum(parts[1:], parts[0]) / len(parts)
         local = self.encode_local(self.backbone, views)
-        queried = {0: f1_BD} | dict(enumerate(local, 2))
-        queries = [F.normalize(self.projector(f, views.condition(v)).float(), dim=1) for v, f in queried.items()]
+        queried = {0: torch.cat(combine(parts)) if split > 1 else f1_BD} | dict(enumerate(local, 2))
+        queries = [
+            F.normalize(self.projector(f, repeated(views.condition(v), len(f))).float(), dim=1)
+            for v, f in queried.items()
+        ]
         with torch.no_grad():
             if self.config.shuffle:
                 f2_BD = self._encode_shuffled(views.x_VBCHW[1])
@@ -99,8 +114,10 @@ class MoCoMethod(Method):
                 f2_BD = self.encode_view(self.key_backbone, views, 1)
             k_BE = F.normalize(self.key_projector(f2_BD, views.condition(1)).float(), dim=1)
         # The key encoder sees view 2 only, so that is the target of view 1 and of every local crop.
-        keys_SE = k_BE.repeat(len(queries), 1)
-        loss = infonce(torch.cat(queries), keys_SE, self.queue_KE, self.config.temperature).mean()
+        lengths = [len(q) for q in queries]
+        keys_SE = k_BE.repeat(sum(lengths) // len(k_BE), 1)
+        loss_S = infonce(torch.cat(queries), keys_SE, self.queue_KE, self.config.temperature)
+        loss = torch.stack([part.mean() for part in loss_S.split(lengths)]).mean() if split > 1 else loss_S.mean()
         enqueued_BE = k_BE if self.config.queue_source == "key" else queries[0].detach()
         return Output(loss, (f1_BD, f2_BD), (enqueued_BE,))
 

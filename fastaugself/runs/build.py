@@ -33,7 +33,8 @@ def build_learner(
     """
     torch.manual_seed(config.seed)
     backbone_config = config.backbone
-    batched_views = batched_views and not backbone_config.name.startswith("timm:")
+    split = getattr(config.method, "split", 1) > 1  # the parts of a view have common batch statistics
+    batched_views = batched_views and not backbone_config.name.startswith("timm:") and not split
     bn_group_size = micro_batch or config.batch_size if batched_views else 0
     if backbone_config.batch_norm == "split":
         bn_group_size = backbone_config.bn_group_size

@@ -136,6 +136,10 @@ REFUSED = [
         (MoCoV3(), f"--method.{option}")
         for option in ("momentum -1", "momentum-end -1", "temperature 0", "hidden 0", "projector-layers 1")
     ],
+    *[(method, f"--method.split {split}") for method in (MoCo(), MoCoV3()) for split in (0, 5, 3)],
+    (MoCoV3(), f"--method.split 2 {VIT}"),
+    (MoCoV3(), "--method.predictor-hidden 0"),
+    (MoCo(), "--method.split 2 --method.queue-source query"),
     *[(SimSiam(), f"--method.{option}") for option in ("layers 1", "dim 0")],
     *[(SimCLR(), f"--method.{option}") for option in ("temperature -1", "dim 0", "layers 1")],
     *[(BYOL(), f"--method.{option}") for option in ("momentum 2", "predictor-hidden 0")],

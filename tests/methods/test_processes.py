@@ -34,6 +34,7 @@ for name, loss in {
     ),
     "barlow": lambda a, b: redundancy_loss(a, b, 0.0051),
     "mocov3": lambda a, b: contrastive_loss(a, b, 0.2),
+    "mocov3, parts": lambda a, b: contrastive_loss(torch.cat([a, a * b, a.square()]), b, 0.2),
     "nnclr": lambda a, b: neighbour_loss(F.normalize(a, dim=1), b, 0.2),
     "lejepa": lambda a, b: sigreg(torch.stack([a, b]), torch.eye(6), knots=17, limit=3.0),
     "vicreg": lambda a, b: sum(vicreg_terms([a, b])),
@@ -85,7 +86,17 @@ def test_losses_over_processes_equal_the_loss_of_the_whole_batch(world, tmp_path
         processes = [subprocess.Popen([*command, str(rank), str(size)]) for rank in range(size)]
         assert [process.wait(timeout=120) for process in processes] == [0] * size
         results[size] = [torch.load(tmp_path / f"{size}-{rank}.pt") for rank in range(size)]
-    for name in ("simclr", "simclr, local", "barlow", "mocov3", "nnclr", "lejepa", "vicreg", "vicreg, wide"):
+    for name in (
+        "simclr",
+        "simclr, local",
+        "barlow",
+        "mocov3",
+        "mocov3, parts",
+        "nnclr",
+        "lejepa",
+        "vicreg",
+        "vicreg, wide",
+    ):
         whole, parts = results[1][0][name], [part[name] for part in results[world]]
         torch.testing.assert_close(sum(part[0] for part in parts) / world, whole[0], atol=1e-5, rtol=1e-5)
         for i in (1, 2):
