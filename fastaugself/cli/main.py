@@ -1,5 +1,6 @@
 """fastaugself: data sets, views, exports, evaluation and benchmarks on the command line."""
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -45,7 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             choose(COMMANDS, import_recipes(words), prog="fastaugself", description=DESCRIPTION)()
         return 0
 
-    if code := run_command(command, less_memory="pass a smaller --batch-size or --workers where the command has one"):
+    code = run_command(
+        command,
+        less_memory="pass a smaller --batch-size or --workers where the command has one",
+        is_main=lambda: os.environ.get("RANK", "0") == "0",
+    )
+    if code:
         sys.exit(code)
 
 

@@ -10,6 +10,7 @@ _FEATURES, _IMAGES = "fastaugself.evaluation.commands:", "fastaugself.evaluation
 COMMANDS = {
     "knn": _FEATURES + "Knn",
     "linear": _FEATURES + "Linear",
+    "linear-sgd": "fastaugself.evaluation.commands_linear_sgd:LinearSgd",
     "fewshot": _FEATURES + "FewShot",
     "retrieval": _FEATURES + "Retrieval",
     "localize": _FEATURES + "Localize",

@@ -109,7 +109,10 @@ class Options:
 
     def read_data(self) -> Dataset:
         """Reads the data set, with a validation split and at most --limit samples per split."""
-        dataset = with_val(read_dataset(self.data, self.dataset), seed=self.seed, resplit=self.resplit)
+        return self.limited(with_val(read_dataset(self.data, self.dataset), seed=self.seed, resplit=self.resplit))
+
+    def limited(self, dataset: Dataset) -> Dataset:
+        """The data set with at most --limit samples per split."""
         if not self.limit:
             return dataset
         splits = {

@@ -17,12 +17,13 @@ def readers() -> dict[str, Reader]:
 
 
 def read_dataset(path: Path, name: str = "") -> Dataset:
-    """Reads the data set `name` from the files at `path`; default: a .beton file or class folders.
+    """Reads the data set `name` from the files at `path`; default: `.beton` files or class folders.
 
     Raises UsageError for an unknown name, and for files that are not laid out as expected.
     """
     known = readers()
-    name = name or ("beton" if path.suffix == ".beton" else "folders")
+    beton = path.suffix == ".beton" or (path / "train.beton").is_file()
+    name = name or ("beton" if beton else "folders")
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else "."

@@ -13,7 +13,7 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -203,17 +203,54 @@ class BetonImages:
 
 
 def read_beton(path: Path) -> Dataset:
-    """Reads a `.beton` file as one split `all`, also split into train, val and test if it has labels.
+    """Reads a `.beton` file as one split `all`, also split into train, val and test if it has labels; or a folder with
+    train.beton, val.beton and test.beton, where a lone val.beton is the test split.
 
-    The columns of its sidecar file, such as positions of crops, are the targets.
+    The columns of the sidecar files, such as positions of crops, are the targets.
     """
+    if path.is_dir():
+        return _read_beton_splits(path)
+    dataset = _read_beton(path)
+    return split_by_class(dataset) if dataset.splits["all"].labels_N.min() >= 0 else dataset
+
+
+def _read_beton(path: Path) -> Dataset:
+    """The photos of a `.beton` file as the split `all`."""
     with Loader(path, batch_size=1, source="native", order="sequential", drop_last=False) as loader:
         labels_N: Labels = loader.labels_N.astype(np.int64)
         classes, columns = tuple(loader.classes), loader.columns
     names = tuple(sorted(columns))
     targets_NT = np.array([columns[name] for name in names], np.float64).T if names else None
     whole = Split(BetonImages(path), labels_N, targets_NT, [f"sample {i}" for i in range(len(labels_N))])
-    dataset = Dataset(
-        path.stem, classes, {"all": whole}, kind="values" if names else "", target_names=names, how="no splits"
-    )
-    return split_by_class(dataset) if labels_N.min() >= 0 else dataset
+    kind: Literal["values", ""] = "values" if names else ""
+    return Dataset(path.stem, classes, {"all": whole}, kind=kind, target_names=names, how="no splits")
+
+
+def _read_beton_splits(root: Path) -> Dataset:
+    found = {name: root / f"{name}.beton" for name in SPLITS if (root / f"{name}.beton").is_file()}
+    if "test" not in found and "val" in found:
+        found["test"] = found.pop("val")
+    if not {"train", "test"} <= found.keys():
+        raise UsageError(
+            f"{root} has {', '.join(path.name for path in found.values()) or 'no .beton file of a split'}: expected "
+            "train.beton and test.beton (or val.beton)"
+        )
+    read = {name: _read_beton(path) for name, path in found.items()}
+    train = read["train"]
+    index = {name: i for i, name in enumerate(train.classes)}
+    splits = {}
+    for name, dataset in read.items():
+        if dataset.target_names != train.target_names:
+            raise UsageError(f"{found[name]} has other columns than {found['train']}: write both files in the same way")
+        whole = dataset.splits["all"]
+        numbers_C = np.array([*(index.get(c, -1) for c in dataset.classes), -1], np.int64)  # the last of label -1
+        labels_N = numbers_C[whole.labels_N]
+        unknown = np.flatnonzero((labels_N < 0) & (whole.labels_N >= 0))
+        if len(unknown):
+            raise UsageError(
+                f"{found[name]} has photos of class {dataset.classes[whole.labels_N[unknown[0]]]}, which "
+                f"{found['train']} lacks: write both files with the same --classes"
+            )
+        splits[name] = dataclasses.replace(whole, labels_N=labels_N)
+    how = "files " + ", ".join(path.name for path in found.values())
+    return dataclasses.replace(train, name=root.resolve().name, splits=splits, how=how)
