@@ -149,6 +149,8 @@ class AwareConfig:
     """Display name of the objective."""
     needs_projector: ClassVar[bool] = False
     """Whether the objective uses the base method's projector."""
+    fixed_size: ClassVar[bool] = False
+    """Whether the views must have one size during the whole run."""
     per_sample_loss: ClassVar[bool] = False
     """Whether the losses are means of per-sample losses, so that gradient accumulation is exact."""
 

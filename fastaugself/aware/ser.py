@@ -54,6 +54,7 @@ from .base import (
 class SER(AwareConfig):
     """SER: patch features of an inner block of a ViT are carried to the frame of the other view and matched."""
 
+    fixed_size = True
     title = "SER"
 
     weight: float = 1.0

@@ -13,7 +13,7 @@ from ..errors import UsageError
 from ..models.build import build_backbone
 from ..models.weights import load_weights
 from ..training.optim import learning_rate
-from ..training.prepare import check_run_folder
+from ..training.prepare import check_run_folder, split_folders
 from ..training.setup import check_installation, check_labels
 from .doctor import GIB, NEEDS, diagnose, training_bytes
 from .estimate import count, estimate
@@ -35,6 +35,16 @@ def plan(config: Pretrain, *, processes: int = 1) -> tuple[str, int]:
     if config.data.val is not None:
         val = _photos(config, config.data.val, val=True)[1]
         match_classes(classes, val, names=(str(config.data.train), str(config.data.val)))
+    for photos in map(split_folders, config.log.check_photos):
+        known = [_photos(config, path, val=True)[1] for path in (photos.train, photos.val) if path is not None]
+        if photos.val is not None:
+            option = f"--log.check {photos.name}"
+            match_classes(
+                known[0],
+                known[1],
+                names=(str(photos.train), str(photos.val)),
+                options=(f"{option} TRAIN", f"{option} VAL"),
+            )
     steps = samples // config.batch_size
     total = config.epochs * steps
     end = min(total, config.max_steps or total)
@@ -44,6 +54,8 @@ def plan(config: Pretrain, *, processes: int = 1) -> tuple[str, int]:
     batch_size = config.batch_size // processes // config.accumulate
     built = count(config, num_classes=len(classes.names), batch_size=batch_size)
     seconds, how = estimate(config, built, device, num_classes=len(classes.names), batch_size=batch_size)
+    share, saved = _sizes(config, built.flops, num_classes=len(classes.names), batch_size=batch_size)
+    seconds *= share
     hours = seconds * config.batch_size * end / processes / 3600
     peak_lr = learning_rate(
         config.optim, int(config.optim.warmup_epochs * steps), steps_per_epoch=steps, epochs=config.epochs,
@@ -56,6 +68,7 @@ def plan(config: Pretrain, *, processes: int = 1) -> tuple[str, int]:
         f"{built.trainable / 1e6:.1f} M trainable",
         f"schedule  {end:,} of {total:,} steps: {config.epochs} epochs of {steps:,}, batch {config.batch_size}, "
         f"learning rate {peak_lr:g} after warm-up",
+        *saved,
         f"time      about {_duration(hours)} on {processes} x {device.type}, forward and backward only",
         f"          {how}",
         f"memory    {state / GIB:.2f} GiB of weights, queue and optimizer state per device, without activations",
@@ -66,6 +79,23 @@ def plan(config: Pretrain, *, processes: int = 1) -> tuple[str, int]:
     faults = [f for f in diagnose(config, NEEDS) if f.state == "fault"]
     lines += [f"fault     {f.found}; {f.remedy}" for f in faults]
     return "\n".join(lines), len(faults)
+
+
+def _sizes(config: Pretrain, full: float, *, num_classes: int, batch_size: int) -> tuple[float, list[str]]:
+    """What a schedule of sizes costs, as a share of the operations at full size, and lines about it.
+
+    full: operations per photo at full size. Others as for `count`.
+    """
+    shares = config.sizes.shares()
+    if len(shares) == 1:
+        return 1.0, []
+    work = pixels = 0.0
+    for size, share in shares.items():
+        built = count(config, num_classes=num_classes, batch_size=batch_size, size=size)
+        work += share * built.flops / full
+        pixels += share * size**2 / config.view.size**2
+    saved = f"{1 - work:.0%} fewer operations and {1 - pixels:.0%} fewer bytes of views"
+    return work, [f"sizes     {config.sizes}", f"          {saved} than at {config.view.size} px throughout"]
 
 
 def _photos(config: Pretrain, photos: Photos, *, val: bool = False) -> tuple[int, Classes, str]:

@@ -49,17 +49,18 @@ class _Shapes(BatchMaker):
     """Makes batches whose views have shapes but no values."""
 
     def _augment(self, photos: RaggedBatch, params_VBP: Tensor, size: int) -> tuple[Tensor, Tensor | None]:
-        V, B = params_VBP.shape[:2]
+        (V, B), size = params_VBP.shape[:2], self.shown(size)
         shift_VB3 = torch.zeros(V, B, 3) if self.conditioned else None
         return torch.empty(V, B, 3, size, size, device="meta"), shift_VB3
 
 
-def count(config: Pretrain, *, num_classes: int, batch_size: int) -> Built:
+def count(config: Pretrain, *, num_classes: int, batch_size: int, size: int | None = None) -> Built:
     """The sizes of the learner of a run, and the operations of a step, without allocating either.
 
-    batch_size: photos per forward pass on one process. A multiplication and an addition count as two operations.
+    batch_size: photos per forward pass on one process. size: of the global views, by default `config.view.size`. A
+    multiplication and an addition count as two operations.
     """
-    views = _Shapes(config, torch.float32)(blank_photos(batch_size, config.view.size, pixels=False), 0).views
+    views = _Shapes(config, torch.float32)(blank_photos(batch_size, config.view.size, pixels=False), 0, size).views
     views = tree_map(lambda x: x.to("meta") if isinstance(x, Tensor) else x, views)
     # There is no autocast on the meta device, and the number of operations does not depend on it.
     with torch.random.fork_rng(devices=[]), torch.device("meta"), mock.patch.object(torch, "autocast", _no_context):

@@ -166,6 +166,7 @@ def _check_views(config: "Pretrain") -> None:
     sizes = {"--view.size": config.view.size}
     if config.num_local_crops:
         sizes["--local-crop.size"] = config.local_crop.size
+    _check_schedule(config)
     option, smallest = min(sizes.items(), key=lambda item: item[1])
     kernel = config.augment.blur_kernel
     if kernel is not None and (kernel < 1 or kernel % 2 == 0 or kernel // 2 >= smallest):
@@ -173,6 +174,17 @@ def _check_views(config: "Pretrain") -> None:
             f"--augment.blur-kernel must be odd and below twice {option} {smallest}, got {kernel}; "
             f"pass --augment.blur-kernel {default_blur_kernel(smallest)}, the default for this size"
         )
+
+
+def _check_schedule(config: "Pretrain") -> None:
+    """Refuses a schedule of sizes that is not one, or that an objective cannot have."""
+    sizes = config.sizes
+    for name, options in config.objectives.items():
+        if len(sizes.shares()) > 1 and options.fixed_size:
+            raise UsageError(
+                f"--view.schedule {' '.join(config.size_schedule)}: {options.title} needs views of one size; pass "
+                f"--view.schedule 0:{sizes.full}, or --{name}.weight 0"
+            )
 
 
 def _check_split(config: "Pretrain") -> None:
@@ -189,6 +201,12 @@ def _check_split(config: "Pretrain") -> None:
         other = -(-size // split) * split
         both = f"--view.size {other}" + (f" --view2.size {other}" if config.view2 is not None else "")
         raise UsageError(f"--method.split {split} does not divide --view.size {size}; pass {both}, or --method.split 1")
+    for stage in config.sizes.stages:
+        if stage.size % split:
+            raise UsageError(
+                f"--method.split {split} does not divide the {stage.size} px of --view.schedule; pass "
+                f"--method.split 1, or --view.schedule 0:{size}"
+            )
 
 
 def _check_predictor(config: "Pretrain", varying: set[str]) -> None:

@@ -26,6 +26,7 @@ from ..methods import AnyMethod, MoCo
 from ..models.build import Backbone
 from .check_sets import CheckPhotos, check_photos
 from .checks import check_combinations
+from .sizes import Sizes
 
 Photos = Path | tuple[Path, ...]
 
@@ -157,6 +158,9 @@ class Pretrain:
     view has the same, unless the recipe (as BYOL's) or an option --view2.* sets its own."""
     view2: ViewPolicy | None = None
     """Augmentation of the second view, if it differs from the first (as in BYOL). Default: that of --view."""
+    size_schedule: Annotated[tuple[str, ...], tyro.conf.arg(name="view.schedule")] = ()
+    """Size of the views over the run, as START:SIZE: `0:128 0.5:160 0.9:224` trains at 128 px for the first half and at
+    224 px in the last tenth. The last size is that of --view.size. Default: one size."""
     local_crop: ViewPolicy = field(default_factory=lambda: ViewPolicy(size=96, scale=(0.05, 0.14)))
     """Augmentation of the local crops (multi-crop)."""
     num_local_crops: int = 0
@@ -241,6 +245,11 @@ class Pretrain:
         check_combinations(self)
 
     @property
+    def sizes(self) -> Sizes:
+        """The size of the global views over the run."""
+        return Sizes(self.size_schedule, self.view.size)
+
+    @property
     def policies(self) -> tuple[ViewPolicy, ViewPolicy]:
         """The policies of the two global views."""
         return (self.view, self.view2 or self.view)
@@ -280,8 +289,12 @@ class Pretrain:
 
     @property
     def other_sizes(self) -> dict[str, int]:
-        """Sizes in pixels of the views that are not as large as the global ones, by their option."""
-        sizes = {"--local-crop.size": self.local_crop.size} if self.num_local_crops else {}
+        """Sizes in pixels of the views that are not as large as the global ones, by their option with {} for it."""
+        options = {"--local-crop.size {}": self.local_crop.size} if self.num_local_crops else {}
         for name, wanted in self.requests.items():
-            sizes |= {f"--{name}.view.size": request.policy.size for request in wanted}
-        return {option: size for option, size in sizes.items() if size != self.view.size}
+            options |= {f"--{name}.view.size {{}}": request.policy.size for request in wanted}
+        stages = self.sizes.stages
+        for i, stage in enumerate(stages):
+            others = [*map(str, stages[:i]), f"{stage.start:g}:{{}}", *map(str, stages[i + 1 :])]
+            options["--view.schedule " + " ".join(others)] = stage.size
+        return {option: size for option, size in options.items() if size != self.view.size}

@@ -112,8 +112,8 @@ def build_backbone(
     """Builds a backbone without classifier. Returns it and the width of its pooled features.
 
     image_size: side of the images in pixels, for timm models with a fixed input size. other_sizes: sides of further
-    images that it must take (local crops), by their option. bn_group_size: number of consecutive samples per group of
-    batch statistics in ResNets (training only); 0 is the whole input.
+    images that it must take (local crops), by their option with {} for the size. bn_group_size: number of consecutive
+    samples per group of batch statistics in ResNets (training only); 0 is the whole input.
     Raises UsageError if timm is needed but missing, for an unknown model of timm, with the closest match, and for a
     model that does not take another size.
     """
@@ -174,8 +174,8 @@ def _check_sizes(
             model = timm.create_model(name, pretrained=False, num_classes=0, **options)
     except TypeError:
         raise UsageError(
-            f"{option} {size}: timm:{name} takes images of one size; pass {option} {image_size}, or --backbone.name "
-            "timm:vit_small_patch16_224"
+            f"{option.format(size)}: timm:{name} takes images of one size; pass {option.format(image_size)}, or "
+            "--backbone.name timm:vit_small_patch16_224"
         ) from None
     for option, size in sizes.items():
         try:
@@ -183,9 +183,9 @@ def _check_sizes(
         except (AssertionError, RuntimeError, ValueError) as error:
             patch = int(getattr(getattr(model, "patch_embed", None), "patch_size", (size,))[0])
             instead = size // patch * patch
+            other = option.format(instead if 0 < instead < size else image_size)
             raise UsageError(
-                f"{option} {size}: timm:{name} does not take images of {size} px ({error}); pass {option} "
-                f"{instead if 0 < instead < size else image_size}"
+                f"{option.format(size)}: timm:{name} does not take images of {size} px ({error}); pass {other}"
             ) from None
 
 

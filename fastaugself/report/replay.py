@@ -164,7 +164,8 @@ def _replay(trainer: Trainer, record: dict[str, Any], weights: str) -> Replayed:
     """Forward passes of the recorded batch, in the micro-batches of training. weights: described in words."""
     ids = record["sample_ids"]
     photos = trainer.loader.take(np.array(ids, np.int64))
-    views = make_batch(trainer.config, photos, record["epoch"], trainer.dtype).views
+    size = trainer.view_size(record["step"] - 1)
+    views = make_batch(trainer.config, photos, record["epoch"], trainer.dtype, size).views
     losses: list[dict[str, Tensor]] = []
     culprit, first = None, 0
     for micro_views in micro_batches.split(views, trainer.config.accumulate):

@@ -23,7 +23,7 @@ from fastaugself_kernels import (
     sample_params,
     share_params,
 )
-from fastaugself_kernels.params import FLIP
+from fastaugself_kernels.params import FLIP, SIGMA, default_blur_kernel
 
 from ..aware.base import Share, ViewRequest, unique
 from ..aware.descriptors import Descriptors
@@ -45,8 +45,10 @@ class Batch(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """Decoded photos of one step. corrupt: number of corrupt photos so far in the epoch, on this process."""
+    """Decoded photos of one step. step: counted from 0. corrupt: number of corrupt photos so far in the epoch, on this
+    process."""
 
+    step: int
     epoch: int
     photos: RaggedBatch
     corrupt: int
@@ -58,7 +60,7 @@ def decoded_photos(loader: Loader, step: int, last_step: int) -> Generator[Decod
         epoch, start = divmod(step, loader.batches)
         with closing(loader.epoch(epoch, start)) as batches:
             for photos in batches:
-                yield Decoded(epoch, photos, loader.corrupt)
+                yield Decoded(step, epoch, photos, loader.corrupt)
                 step += 1
                 if step >= last_step:
                     return
@@ -74,11 +76,17 @@ class BatchMaker:
         augmentation = config.augment
         common: dict[str, Any] = {f.name: getattr(augmentation, f.name) for f in fields(augmentation)}
         common["dtype"] = dtype
+        self._sizes, self.size = config.sizes, config.view.size
         self._options, self._requests = common, unique(config.requests)
 
-    def __call__(self, photos: RaggedBatch, epoch: int) -> Batch:
-        """Views and conditions of decoded photos in an epoch (counted from 0)."""
+    def __call__(self, photos: RaggedBatch, epoch: int, size: int | None = None) -> Batch:
+        """Views and conditions of decoded photos in an epoch (counted from 0).
+
+        size: of the global views in this step, by default that of the configuration. All other views have it in
+        proportion, and so has the blur. Parameters, descriptors and targets are those of views of full size.
+        """
         config, sizes_B2 = self.config, photos.sizes_B2
+        self.size = config.view.size if size is None else size
         params_VBP = sample_params(photos.ids_B, sizes_B2, self.policies, seed=config.seed, epoch=epoch)
         global_VBP, local_VBP, *extra = params_VBP.split(
             (2, config.num_local_crops, *(request.count for request in self._requests))
@@ -134,9 +142,21 @@ class BatchMaker:
         used = policies[: params_VBP.shape[0]]
         return descriptors(params_VBP, sizes_B2, used, shift_VB3, include=self.config.cassle.include)
 
+    def shown(self, size: int) -> int:
+        """The size in this step of views that have `size` pixels at full size."""
+        return self.size if size == self.config.view.size else self._sizes.scaled(size, self.size)
+
     def _augment(self, photos: RaggedBatch, params_VBP: Tensor, size: int) -> tuple[Tensor, Tensor | None]:
-        options = {**self._options, "size": size, "blur_kernel": self.config.augment.blur_kernel_at(size)}
-        source = (photos.pixels, photos.offsets_B, photos.sizes_B2, params_VBP.contiguous())
+        kernel = self.config.augment.blur_kernel_at(size)
+        params_VBP = params_VBP.contiguous()
+        if (shown := self.shown(size)) != size:
+            params_VBP = params_VBP.clone()
+            params_VBP[..., SIGMA] *= shown / size
+            given = self.config.augment.blur_kernel
+            kernel = default_blur_kernel(shown) if given is None else self._sizes.scaled_kernel(given, self.size)
+            size = shown
+        options = {**self._options, "size": size, "blur_kernel": kernel}
+        source = (photos.pixels, photos.offsets_B, photos.sizes_B2, params_VBP)
         if self.conditioned:
             return augment(*source, color_shift=True, **options)
         return augment(*source, **options), None
@@ -161,9 +181,9 @@ def copied(params_VBP: Tensor, column: str, values: tuple[float, ...]) -> Tensor
     return params_VBP
 
 
-def make_batch(config: Pretrain, photos: RaggedBatch, epoch: int, dtype: torch.dtype) -> Batch:
-    """The input of one training step; `BatchMaker` makes many. dtype: of the views."""
-    return BatchMaker(config, dtype)(photos, epoch)
+def make_batch(config: Pretrain, photos: RaggedBatch, epoch: int, dtype: torch.dtype, size: int | None = None) -> Batch:
+    """The input of one training step; `BatchMaker` makes many. dtype: of the views. size: see `BatchMaker`."""
+    return BatchMaker(config, dtype)(photos, epoch, size)
 
 
 def make_views(config: Pretrain, photos: RaggedBatch, epoch: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -92,6 +92,7 @@ class Trainer:
         self.schedule = Schedule(
             config.optim, batch_size=config.batch_size, steps_per_epoch=self.steps_per_epoch, segments=segments
         )
+        self.sizes, self._first_steps = config.sizes, segments[0].end * self.steps_per_epoch
         check_same_step(self.global_step, config.run)
         self.loss_watch, self.collapse_alarm = LossWatch(world), CollapseAlarm()
         self._baseline_losses: dict[str, float] = {}
@@ -154,6 +155,7 @@ class Trainer:
         for batch in self.batches():
             metrics.data_ready()
             lr = self.learning_rate()
+            self._tell_size()
             output = self.train_step(batch)
             metrics.update(output)
             if self.profiler is not None:
@@ -196,14 +198,24 @@ class Trainer:
         """The learning rate after the warm-up, scaled to the batch size."""
         return self.config.optim.lr * self.config.batch_size / 256
 
-    def batches(self) -> Generator[Batch]:
-        """The batches from the current step to the last one; on CUDA, augmented during the previous step."""
+    def view_size(self, step: int) -> int:
+        """The size of the global views of a step, counted from 0, in pixels (`--view.schedule`).
+
+        A run that is extended keeps the stages that it had, and then the full size.
+        """
+        return self.sizes.at(step, self._first_steps)
+
+    def batches(self, size: int | None = None) -> Generator[Batch]:
+        """The batches from the current step to the last one; on CUDA, augmented during the previous step.
+
+        size: of the global views; by default that of each step.
+        """
         maker = BatchMaker(self.config, self.dtype)
         photos = decoded_photos(self.loader, self.global_step, self.last_step)
 
         def make(item: Decoded) -> Batch:
             self._corrupt = item.corrupt
-            return maker(item.photos, item.epoch)
+            return maker(item.photos, item.epoch, self.view_size(item.step) if size is None else size)
 
         if self.device.type == "cuda":
             with closing(prefetch(photos, make, CudaStream(self.device))) as batches:
@@ -273,10 +285,21 @@ class Trainer:
         if self.evaluation is not None:
             self.evaluation.close()
 
+    def _tell_size(self) -> None:
+        """Logs the size of the views where it changes, and adds it to the next line of metrics."""
+        if len(self.sizes.stages) == 1:
+            return
+        size = self.view_size(self.global_step)
+        if self.world.is_main and (self.global_step == 0 or size != self.view_size(self.global_step - 1)):
+            log.info("views of %d px from step %d on", size, self.global_step + 1)
+        self.add_metrics({"view_size": float(size)})
+
     def _probe_compiler(self) -> None:
-        if self.step_fn.compiled and self.global_step < self.last_step:
-            with closing(self.batches()) as batches:
-                self.step_fn.probe(next(batches).views)
+        """Compiles the step for every size of the views that is still to come, so that no stage fails later."""
+        for size in self.sizes.between(self.global_step, self.last_step, self._first_steps):
+            if self.step_fn.compiled:
+                with closing(self.batches(size)) as batches:
+                    self.step_fn.probe(next(batches).views)
 
     def _resume(self) -> tuple[Segment, ...]:
         """Loads the newest checkpoint, if there is one; returns the segments of the learning rate's schedule."""

@@ -103,6 +103,22 @@ REFUSED = [
     (MoCo(), "--method.queue 1000"),
     (SwAV(queue=3840), "--batch-size 512"),
     (SwAV(queue=3840), "--batch-size 7680"),
+    *[
+        (MoCo(), f"--view.schedule {stages}")
+        for stages in (
+            "0.5:128 0.9:224",
+            "0:128",
+            "0:128 0.5:160",
+            "0:128 0.9:160 0.5:224",
+            "0:128 0.5:160 0.5:224",
+            "0:128 1:224",
+            "0:128 0.5",
+            "0:0 0.5:224",
+            "-1:128 0.5:224",
+            "0:1 0.1:2 0.2:3 0.3:4 0.4:5 0.5:6 0.6:7 0.7:8 0.8:224",
+        )
+    ],
+    (MoCo(), "--method.split 2 --view.schedule 0:99 0.5:224"),
     (MoCo(), "--view2.size 96"),
     (BYOL(), "--view.size 96 --view2.size 64"),
     (SwAV(), "--num-local-crops -1"),
@@ -368,6 +384,7 @@ def test_command_runs_with_the_remedy(end, beton, tmp_path, capsys):
         "--backbone.name timm:vit_tiny_patch16_22",
         "--backbone.name timm:resnet18 --backbone.freeze-patch-embed",
         "--backbone.name timm:resnet18 --backbone.patch-drop 0.5",
+        f"{VIT} --view.schedule 0:100 0.5:224",
         "--optim.implementation apex",
     ],
 )
@@ -380,6 +397,8 @@ def test_packages_are_asked_before_data_is_opened(options, command, timm, tmp_pa
         assert remedies(said.strip()) == [["--optim.implementation", "torch"]]
     elif "freeze" in options:
         assert remedies(said.strip()) == [["--backbone.no-freeze-patch-embed"]]
+    elif "schedule" in options:
+        assert remedies(said.strip()) == [["--view.schedule", "0:96", "0.5:224"]]
     elif "patch-drop" in options:
         assert remedies(said.strip()) == [["--backbone.patch-drop", "0"]]
     else:

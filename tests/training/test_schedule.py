@@ -2,16 +2,22 @@
 
 import dataclasses
 import json
+import logging
 import math
 
 import pytest
 import torch
-from tiny_runs import config, metrics, saved_weights, train
+from tiny_runs import ALONE, config, metrics, saved_weights, train
 
-from fastaugself import Optim
+from fastaugself import CASSLE, Augment, Optim, ViewPolicy
+from fastaugself.data.loader import Loader
 from fastaugself.errors import UsageError
 from fastaugself.runs import checkpoint
+from fastaugself.training.batch import BatchMaker
 from fastaugself.training.schedule import Schedule, Segment, extended
+from fastaugself.training.trainer import Trainer
+from fastaugself_kernels import COLUMNS, augment, sample_params
+from fastaugself_kernels.params import IMAGENET_MEAN, IMAGENET_STD
 
 
 def cosine(peak, step, steps):
@@ -118,3 +124,69 @@ def test_a_run_from_before_an_option_existed_resumes_with_its_default(beton, tmp
     with pytest.raises(UsageError, match=r"--optim.clip-grad 0.0, this command has 1.0"):
         train(clipped)
     assert train(config(beton, tmp_path)).global_step == 8
+
+
+# --- the size of the views --------------------------------------------------------------------------------------------
+
+STAGES = ("0:8", "0.5:12", "0.75:16")  # of 8 steps: 4, 2 and 2
+
+
+def test_views_of_a_stage_are_those_of_full_size_parameters_with_the_blur_in_proportion(beton, tmp_path):
+    """At half the size sigma is halved; parameters and descriptors are those of full size."""
+    options = config(
+        beton, tmp_path, size_schedule=STAGES, num_local_crops=1, cassle=CASSLE(conditioning="concat"),
+        local_crop=ViewPolicy.moco_v2(8), augment=Augment(blur_kernel=5),
+    )  # fmt: skip
+    with Loader(beton, batch_size=6, source="native") as loader:
+        photos = next(iter(loader.epoch(0)))
+    maker = BatchMaker(options, torch.float32)
+    small, full = (maker(photos, 1, size).views for size in (8, 16))
+    assert torch.equal(small.params_VBP, full.params_VBP) and small.condition_VBn.shape == full.condition_VBn.shape
+    drawn = sample_params(photos.ids_B, photos.sizes_B2, options.all_policies, seed=0, epoch=1)
+    assert float(drawn[..., COLUMNS.index("sigma")].max()) > 0.5
+    source, norm = (photos.pixels, photos.offsets_B, photos.sizes_B2), {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+    local = augment(*source, drawn[2:].contiguous(), size=8, blur_kernel=5, **norm)
+    drawn[..., COLUMNS.index("sigma")] *= 0.5
+    assert torch.equal(small.x_VBCHW, augment(*source, drawn[:2].contiguous(), size=8, blur_kernel=3, **norm))
+    # Half of 8 px on the grid that 8 and 16 have in common is 8 px: the local crops stay what they are.
+    assert torch.equal(small.local_LBCHW, local)
+    assert full.x_VBCHW.shape[-1] == 16 and torch.equal(full.local_LBCHW, local)
+
+
+@pytest.mark.parametrize("stops", [(3, 5, None), (4, 6, None)], ids=["within stages", "between stages"])
+def test_a_run_with_a_schedule_of_sizes_resumes_bit_equal(stops, beton, tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="fastaugself")
+    for name, ends in (("whole", (None,)), ("parts", stops)):
+        for end in ends:
+            train(config(beton, tmp_path / name, size_schedule=STAGES, max_steps=end))
+    whole, parts = (saved_weights(tmp_path / name) for name in ("whole", "parts"))
+    assert all(value.equal(parts[name]) for name, value in whole.items())
+    assert [line["view_size"] for line in metrics(tmp_path / "parts")] == [8] * 4 + [12] * 2 + [16] * 2
+    said = [record.message for record in caplog.records if record.message.startswith("views of")]
+    assert said[:3] == [f"views of {size} px from step {step} on" for size, step in ((8, 1), (12, 5), (16, 7))]
+    train(config(beton, tmp_path / "plain"))
+    assert not all(value.equal(saved_weights(tmp_path / "plain")[name]) for name, value in whole.items())
+
+
+def test_an_extended_run_keeps_its_stages_and_goes_on_at_full_size(beton, tmp_path):
+    first = config(beton, tmp_path, size_schedule=STAGES)
+    train(first)
+    train(dataclasses.replace(first, epochs=4, extend="restart"))
+    assert [line["view_size"] for line in metrics(tmp_path)] == [8] * 4 + [12] * 2 + [16] * 10
+
+
+def test_every_size_is_compiled_before_training_and_none_later(beton, tmp_path, monkeypatch):
+    from torch._dynamo.utils import counters
+
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda m, **k: compile_(m, backend="eager", dynamic=False))
+    torch._dynamo.reset()
+    trainer = Trainer(config(beton, tmp_path, size_schedule=STAGES, compile="on"), ALONE)
+    counters.clear()
+    trainer.step_fn.must_compile = False
+    trainer._probe_compiler()
+    assert counters["stats"]["unique_graphs"] == 3
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        trainer.fit()
+    trainer.close()
+    assert trainer.global_step == 8
