@@ -11,6 +11,7 @@ COMMANDS = {
     "knn": _FEATURES + "Knn",
     "linear": _FEATURES + "Linear",
     "linear-sgd": "fastaugself.evaluation.commands_linear_sgd:LinearSgd",
+    "finetune": "fastaugself.evaluation.commands_finetune:Finetune",
     "fewshot": _FEATURES + "FewShot",
     "retrieval": _FEATURES + "Retrieval",
     "localize": _FEATURES + "Localize",

@@ -109,6 +109,28 @@ def use_native_sync(module: nn.Module, make: Callable[[nn.Module], nn.Module] | 
     return module
 
 
+def synchronised(module: nn.Module) -> nn.Module:
+    """Replaces torch's batch norms in `module` by synchronised ones with the same state, and returns `module`.
+
+    Others, such as those of timm that include an activation, stay as they are.
+    """
+    for name, child in module.named_children():
+        made: BatchNorm1d | BatchNorm2d | None = None
+        if type(child) is nn.BatchNorm2d:
+            made = BatchNorm2d(child.num_features, sync=True)
+        elif type(child) is nn.BatchNorm1d:
+            made = BatchNorm1d(child.num_features, affine=child.affine, sync=True)
+        elif isinstance(child, BatchNorm1d | BatchNorm2d):
+            child.sync = True
+        if made is not None:
+            norm = cast(nn.BatchNorm2d, child)
+            made.eps, made.momentum = norm.eps, norm.momentum
+            setattr(module, name, _with_state(norm, made))
+        else:
+            synchronised(child)
+    return module
+
+
 def _native(norm: nn.Module) -> nn.Module:
     norm = cast(nn.BatchNorm2d, norm)
     made = NativeSyncBatchNorm(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)

@@ -70,7 +70,15 @@ def make_optimizer(model: nn.Module, config: Optim, *, constant_lr: tuple[str, .
         }
         for (constant, vector), group in groups.items()
     ]
-    cuda = next(p for p in model.parameters() if p.requires_grad).is_cuda
+    return optimizer_of(parameters, config)
+
+
+def optimizer_of(parameters: list[dict[str, Any]], config: Optim) -> torch.optim.Optimizer:
+    """The optimizer of parameter groups with the keys of `make_optimizer`: params, scale, weight_decay, ...
+
+    Raises as `make_optimizer`.
+    """
+    cuda = parameters[0]["params"][0].is_cuda
     if config.implementation == "apex":
         return _apex(parameters, config, cuda)
     if config.name == "lars":

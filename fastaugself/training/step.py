@@ -3,6 +3,7 @@
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
@@ -111,3 +112,8 @@ class TrainStep:
             distributed=self._distributed,
             cuda_graphs=self.cuda_graphs,
         )
+
+
+def seed_step(seed: int, global_step: int, rank: int) -> None:
+    """Seeds dropout and stochastic depth of a step, so that a resumed run draws the same numbers."""
+    torch.manual_seed(int(np.random.SeedSequence((seed, global_step, rank)).generate_state(1, np.uint64)[0] >> 1))

@@ -10,9 +10,6 @@ from contextlib import closing
 from functools import partial
 from typing import Any
 
-import numpy as np
-import torch
-
 from ..aware.learner import StepOutput
 from ..config.checks import check_processes
 from ..config.schema import Pretrain
@@ -34,7 +31,7 @@ from .schedule import Schedule, Segment
 from .setup import activation_dtype, learner_on_device, open_loader
 from .signals import StopConsensus, Stopped, StopRequest
 from .startup import check_same_start, check_same_step, write_environment
-from .step import TrainStep
+from .step import TrainStep, seed_step
 from .tracker import make_tracker
 from .watch import CollapseAlarm, LossWatch
 
@@ -313,8 +310,3 @@ class Trainer:
         self.step_fn.scaler.load_state_dict(found["state"]["scaler"])
         self.global_step = found["step"]
         return segments
-
-
-def seed_step(seed: int, global_step: int, rank: int) -> None:
-    """Seeds dropout and stochastic depth of a step, so that a resumed run draws the same numbers."""
-    torch.manual_seed(int(np.random.SeedSequence((seed, global_step, rank)).generate_state(1, np.uint64)[0] >> 1))
