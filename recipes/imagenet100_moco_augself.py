@@ -4,9 +4,9 @@
     torchrun --nproc-per-node=1 recipes/imagenet100_moco_augself.py --data.train imagenet100.beton
 
 MoCo v2 + AugSelf, or `--preset METHOD`, `METHOD-augself`, `METHOD-cassle`, `METHOD-augself-cassle`, for moco, simsiam,
-simclr, byol, swav, barlow, mocov3 (ViT-S/16; needs timm). All variants of a method use the same learning rate: runs by
-the CASSLE authors show that 0.05 instead of 0.03 changes MoCo as much as AugSelf does, so try `--optim.lr 0.05` with
-the baseline too.
+simclr, byol, swav, barlow, mocov3 (ViT-S/16; needs timm), fastmoco, vicreg, dino and lejepa. All variants of a method
+use the same learning rate: runs by the CASSLE authors show that 0.05 instead of 0.03 changes MoCo as much as AugSelf
+does, so try `--optim.lr 0.05` with the baseline too.
 
 Published for MoCo v2 (Lee 2021, arXiv 2111.09613; linear evaluation, %): CIFAR-10 85.26, CIFAR-100 63.90, Food-101
 60.78, MIT-67 63.36, Pets 73.46, Flowers 85.70, Caltech-101 78.93, Cars 37.35, Aircraft 39.47, DTD 66.22, SUN397 48.52;
@@ -18,19 +18,26 @@ are as in CASSLE's code, where BYOL's projectors are as wide as the features. Fo
 and weight decay from the command line; those here are MoCo v3's. As in both papers' code, saturation is kornia 0.4.1's,
 which scales S of HSV (`--augment.saturation blend` for torchvision's); each sample has its own order of the colour
 jitter, where theirs has one per batch.
+
+fastmoco, vicreg, dino and lejepa are in neither paper: they have the heads of their ImageNet recipes (dino with 4,096
+prototypes and a momentum of 0.9995) and this setting's views, dino and lejepa also six local crops of 96 px. Learning
+rates are those of the ImageNet recipes, vicreg's is lightly's for a batch of 256 (0.5).
 This recipe has not been run yet.
 """
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from fastaugself import (
     BYOL,
     CASSLE,
+    DINO,
     Augment,
     AugSelf,
     Backbone,
     BarlowTwins,
+    LeJEPA,
     MoCo,
     MoCoV3,
     Optim,
@@ -38,11 +45,14 @@ from fastaugself import (
     SimCLR,
     SimSiam,
     SwAV,
+    VICReg,
     ViewPolicy,
     run,
 )
 from fastaugself.methods import AnyMethod
 
+IMAGES = 126_689  # of ImageNet-100; DINO's prototypes are frozen in the first epoch
+MULTI_CROP = ("dino", "lejepa")
 RESNET = Backbone(name="resnet50", batch_norm="sync", zero_init_residual=True, init="torch")
 VIT = Backbone(name="timm:vit_small_patch16_224", batch_norm="sync", freeze_patch_embed=True)
 
@@ -58,6 +68,41 @@ METHODS: dict[str, tuple[AnyMethod, Optim, Backbone]] = {
     "simclr": (SimCLR(gather=False), sgd(0.05), RESNET),
     "byol": (BYOL(hidden=2048, momentum=0.996), sgd(0.05), RESNET),
     "swav": (SwAV(prototypes=100, freeze_steps=409, gather=False, reduction="sum"), sgd(0.05), RESNET),
+    "fastmoco": (
+        MoCoV3(
+            split=2,
+            dim=2048,
+            hidden=2048,
+            projector_layers=3,
+            projector_affine=True,
+            predictor_hidden=512,
+            temperature=1.0,
+            scaled_loss=False,
+            momentum=0.99,
+            momentum_schedule=False,
+        ),
+        Optim(lr=0.05, momentum=0.9, weight_decay=1e-4, clip_grad=1.0, warmup_epochs=1),
+        RESNET,
+    ),
+    "vicreg": (
+        VICReg(),
+        Optim(name="lars", lr=0.5, min_lr=0.005, weight_decay=1e-6, decay_norm_bias=False, warmup_epochs=10),
+        RESNET,
+    ),
+    "dino": (
+        DINO(prototypes=4096, momentum=0.9995, freeze_steps=IMAGES // 256),
+        Optim(
+            lr=0.03,
+            min_lr=1e-6,
+            weight_decay=1e-4,
+            decay_norm_bias=False,
+            clip_grad=3.0,
+            clip_by="parameter",
+            warmup_epochs=10,
+        ),
+        RESNET,
+    ),
+    "lejepa": (LeJEPA(), Optim(name="adamw", lr=5e-4, min_lr=5e-7, weight_decay=5e-4, warmup_epochs=1), RESNET),
     "barlow": (BarlowTwins(), Optim(lr=0.05, weight_decay=1e-4, warmup_epochs=10, norm_bias_lr_scale=0.024), RESNET),
     "mocov3": (
         MoCoV3(projector_layers=3, predictor_norm=True, momentum=0.999, momentum_schedule=False),
@@ -78,8 +123,11 @@ def imagenet100_moco_augself(method: str = "moco", parts: str = "-augself") -> P
     options, optim, backbone = METHODS[method]
     augself, cassle = PARTS[parts]
     name = f"imagenet100_{method}{parts}".replace("-", "_")
+    view = ViewPolicy.moco_v2(224)
     return Pretrain(
-        view=ViewPolicy.moco_v2(224),
+        view=view,
+        local_crop=replace(view, size=96, scale=(0.05, 0.2)),
+        num_local_crops=6 if method in MULTI_CROP else 0,
         augment=Augment(saturation="hsv"),
         backbone=backbone,
         method=options,
