@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -291,6 +291,20 @@ _gather.register_autograd(lambda ctx, grad: _sum(grad).chunk(world_size())[rank(
 def all_gather(x: Tensor) -> Tensor:
     """`x` of all ranks, concatenated along the first dimension in rank order; no gradient."""
     return _gather(x.detach()) if world_size() > 1 else x
+
+
+def gather_rows(x: Tensor, counts: Sequence[int]) -> Tensor:
+    """`x` of all ranks, concatenated in rank order, where each has a different number of rows; no gradient.
+
+    counts: rows of each rank, the same list on all ranks. A rank without rows passes a tensor of the others' width.
+    """
+    if world_size() == 1:
+        return x
+    longest = max(counts)
+    padded = x.new_zeros(longest, *x.shape[1:])
+    padded[: len(x)] = x
+    parts = all_gather(padded).split(longest)
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
 def sum_over_processes(x: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ class Run:
         return read_lines(self.folder / "metrics.jsonl")
 
     def evaluations(self) -> list[dict[str, Any]]:
-        """The checks on `--data.val` by step: k-NN and linear accuracy, effective rank, ..."""
+        """The checks on `--data.val` and `--log.check` by step: k-NN and linear accuracy, effective rank, ..."""
         return read_lines(self.folder / "evaluations.jsonl")
 
     def load_encoder(self, device: Literal["auto", "cuda", "cpu"] = "auto", *, size: int | None = None) -> Encoder:

@@ -115,8 +115,8 @@ class Log:
     knn_epochs: float = 10.0
     """Number of epochs between checks on --data.val and --log.check; 0 = only at the end."""
     check: tyro.conf.UseAppendAction[Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=PATH")]] = ()
-    """Other photos for checks of their own, as NAME=PATH or NAME=TRAIN:VAL; may be repeated. PATH is like --data.val. Of
-    one PATH a fifth of each class is classified by the rest; without labels there are only the scores that need none."""
+    """Other photos for checks of their own, as NAME=PATH or NAME=TRAIN:VAL, given like --data.val; may be repeated. Of
+    one PATH, a fifth of each class is classified by the rest. Photos without labels have the scores that need none."""
     tracker: Literal["none", "wandb", "trackio"] = "none"
     """Experiment tracker that also receives the metrics; its package must be installed."""
     project: str = "fastaugself"
@@ -126,9 +126,8 @@ class Log:
     profile/ in the run folder."""
 
     def __post_init__(self) -> None:
-        check = (self.check,) if isinstance(self.check, str) else tuple(self.check)
-        object.__setattr__(self, "check", check)
-        check_photos(check)
+        object.__setattr__(self, "check", tuple(self.check))
+        check_photos(self.check)
 
     @property
     def check_photos(self) -> tuple[CheckPhotos, ...]:

@@ -63,11 +63,13 @@ class Match(NamedTuple):
     assumed: str = ""
 
 
-def match_classes(train: Classes, val: Classes, *, names: tuple[str, str]) -> Match:
+def match_classes(
+    train: Classes, val: Classes, *, names: tuple[str, str], options: tuple[str, str] = ("--data.train", "--data.val")
+) -> Match:
     """The classes of `val` in the numbering of `train`: by name; by number if only one of the two has names.
 
-    names: of the two data sets, for messages. Raises UsageError if photos of `val` have classes that `train` lacks,
-    unless no photo of `train` has a class.
+    names: of the two data sets, for messages. options: with which they were given. Raises UsageError if photos of `val`
+    have classes that `train` lacks, unless no photo of `train` has a class.
     """
     if not train.used:
         return Match(np.arange(len(val.names)))
@@ -85,12 +87,12 @@ def match_classes(train: Classes, val: Classes, *, names: tuple[str, str]) -> Ma
             f"{names[side]}: 0 is {named.names[0]}, {last} is {named.names[last]}",
         )
     raise UsageError(
-        f"--data.val {names[1]} has photos of classes that --data.train {names[0]} lacks "
-        f"({some([val.names[number] for number in unknown], 5)}; those of --data.train are {some(train.names, 5)}): "
+        f"{options[1]} {names[1]} has photos of classes that {options[0]} {names[0]} lacks "
+        f"({some([val.names[number] for number in unknown], 5)}; those of {options[0]} are {some(train.names, 5)}): "
         + (
             "list the classes that both have in a file, one per line, for `fastaugself write PHOTOS VAL.beton "
-            "--classes FILE` and pass --data.val VAL.beton, or leave out --data.val"
+            f"--classes FILE` and pass {options[1]} VAL.beton, or leave out {options[1]}"
             if len(unknown) < len(val.used) and val.named
-            else "pass --data.val with photos of the same classes, or leave it out"
+            else f"pass {options[1]} with photos of the same classes, or leave it out"
         )
     )

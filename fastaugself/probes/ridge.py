@@ -3,7 +3,7 @@
 Shape suffixes: N training samples, M test samples, D features, T targets.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +12,14 @@ from torch import Tensor
 
 from ..errors import UsageError
 from .linear import PENALTIES
+
+ROWS = 4096  # samples in float64 at once
+Total = Callable[[Tensor], Tensor]
+
+
+def alone(x: Tensor) -> Tensor:
+    """The sum over processes of what one process alone has."""
+    return x
 
 
 class Ridge(NamedTuple):
@@ -76,27 +84,109 @@ def r2(predicted_NT: Tensor, true_NT: Tensor) -> list[float]:
     return _r2(predicted_NT, true_NT).tolist()
 
 
-def ridge_accuracy(train_ND: Tensor, labels_N: Tensor, test_MD: Tensor, test_labels_M: Tensor) -> float:
+def ridge_accuracy(
+    train_ND: Tensor,
+    labels_N: Tensor,
+    test_MD: Tensor,
+    test_labels_M: Tensor,
+    *,
+    values_C: Tensor | None = None,
+    total: Total = alone,
+) -> float:
     """Top-1 accuracy on the test samples, in [0, 1], of a ridge regression on one-hot labels.
 
     A quick stand-in for logistic regression during training. Features are standardised as in `ridge_r2`.
-    labels_N, test_labels_M: int64.
+    labels_N, test_labels_M: int64. values_C: the sorted labels that occur in the training samples of all processes,
+    default those in `labels_N`. total: see `ridge_r2`.
     """
-    values_C, numbers_N = labels_N.unique(return_inverse=True)
-    one_hot_NC = torch.nn.functional.one_hot(numbers_N, len(values_C))
-    predicted_M = values_C[_predict(train_ND, one_hot_NC, test_MD, 1.0).argmax(1)]
-    return float((predicted_M == test_labels_M).double().mean())
+    values_C = labels_N.unique() if values_C is None else values_C
+    numbers_N = torch.searchsorted(values_C, labels_N)
+    ridge = fit_ridge(train_ND, OneHot(numbers_N, len(values_C)), total=total)
+    correct = sum(
+        ((values_C[ridge.predict(x_MD).argmax(1)] == y_M).sum() for x_MD, y_M in _chunks(test_MD, test_labels_M)),
+        start=torch.zeros((), dtype=torch.int64, device=test_MD.device),
+    )
+    right, count = total(torch.stack([correct, torch.full_like(correct, len(test_MD))])).tolist()
+    return float(right / count)
 
 
 def ridge_r2(
-    train_ND: Tensor, targets_NT: Tensor, test_MD: Tensor, test_targets_MT: Tensor, *, penalty: float = 1.0
+    train_ND: Tensor,
+    targets_NT: Tensor,
+    test_MD: Tensor,
+    test_targets_MT: Tensor,
+    *,
+    penalty: float = 1.0,
+    total: Total = alone,
 ) -> float:
     """R2 on the test samples, averaged over targets, of a ridge regression on standardised features.
 
     penalty: factor of the squared weights, in units of one sample. float64 throughout. NaN or -Inf where a target is
     constant on the test samples.
+    total: where the samples are divided among processes, sums a tensor over all of them; each passes its own share, and
+    all get the result.
     """
-    return float(_r2(_predict(train_ND, targets_NT, test_MD, penalty), test_targets_MT.double()).mean())
+    targets = Targets(targets_NT.double().to(train_ND.device))
+    ridge = fit_ridge(train_ND, targets, penalty=penalty, total=total)
+    truth_MT = test_targets_MT.double().to(test_MD.device)
+    count = total(torch.tensor(float(len(test_MD)), dtype=torch.float64, device=test_MD.device))
+    mean_T = total(truth_MT.sum(0)) / count
+    residual_T = total((ridge.predict(test_MD) - truth_MT).square().sum(0))
+    return float((1 - residual_T / total((truth_MT - mean_T).square().sum(0))).mean())
+
+
+class Targets(NamedTuple):
+    """Dense targets, float64 [N, T]."""
+
+    values_NT: Tensor
+
+    def sum(self) -> Tensor:
+        """[T]"""
+        return self.values_NT.sum(0)
+
+    def add_products(self, sums_TD: Tensor, x_nD: Tensor, part: slice) -> None:
+        """Adds the products of targets and features, summed over the samples in `part`."""
+        sums_TD += self.values_NT[part].T @ x_nD
+
+
+class OneHot(NamedTuple):
+    """One-hot targets: the class number of each sample, int64 from 0, and the number of classes T."""
+
+    numbers_N: Tensor
+    classes: int
+
+    def sum(self) -> Tensor:
+        """[T]"""
+        return self.numbers_N.bincount(minlength=self.classes).double()
+
+    def add_products(self, sums_TD: Tensor, x_nD: Tensor, part: slice) -> None:
+        """Adds the products of targets and features, summed over the samples in `part`."""
+        sums_TD.index_add_(0, self.numbers_N[part], x_nD)
+
+
+def fit_ridge(train_ND: Tensor, targets: Targets | OneHot, *, penalty: float = 1.0, total: Total = alone) -> Ridge:
+    """Ridge regression on features that are standardised by the training samples; one solve, no decomposition.
+
+    targets: on the device of the features. The weights are those of raw features. total: see `ridge_r2`.
+    """
+    count = total(torch.tensor(float(len(train_ND)), dtype=torch.float64, device=train_ND.device))
+    mean_D, mean_T = total(train_ND.sum(0, dtype=torch.float64)) / count, total(targets.sum()) / count
+    gram_DD = mean_D.new_zeros(len(mean_D), len(mean_D))
+    cross_TD = mean_D.new_zeros(len(mean_T), len(mean_D))
+    for i, rows_nD in enumerate(train_ND.split(ROWS)):
+        x_nD = rows_nD.double() - mean_D
+        gram_DD += x_nD.T @ x_nD
+        targets.add_products(cross_TD, x_nD, slice(i * ROWS, i * ROWS + len(x_nD)))
+    gram_DD, cross_TD = total(gram_DD), total(cross_TD)
+    std_D = (gram_DD.diagonal() / (count - 1).clamp(min=1)).sqrt().clamp(min=1e-8)
+    system_DD = gram_DD / torch.outer(std_D, std_D)
+    system_DD.diagonal().add_(penalty)
+    weights_DT = torch.cholesky_solve((cross_TD / std_D).T, torch.linalg.cholesky(system_DD)) / std_D[:, None]
+    return Ridge(weights_DT, mean_T - mean_D @ weights_DT, penalty, [])
+
+
+def _chunks(x_MD: Tensor, y_M: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    return zip(x_MD.split(ROWS), y_M.split(ROWS), strict=True)
 
 
 def _r2(predicted_NT: Tensor, true_NT: Tensor) -> Tensor:
@@ -106,17 +196,6 @@ def _r2(predicted_NT: Tensor, true_NT: Tensor) -> Tensor:
 def _variation(true_NT: Tensor) -> Tensor:
     """Sum of squared deviations from the mean, [T]."""
     return (true_NT - true_NT.mean(0)).square().sum(0)
-
-
-def _predict(train_ND: Tensor, targets_NT: Tensor, test_MD: Tensor, penalty: float) -> Tensor:
-    """Predictions at one penalty, on features standardised by the training split; one solve, no decomposition."""
-    x, y = train_ND.double(), targets_NT.double()
-    mean, std = x.mean(0), x.std(0).clamp(min=1e-8)
-    x, x_test = (x - mean) / std, (test_MD.double() - mean) / std
-    center = y.mean(0)
-    gram = x.T @ x + penalty * torch.eye(x.shape[1], dtype=torch.float64)
-    weights = torch.linalg.solve(gram, x.T @ (y - center))
-    return x_test @ weights + center
 
 
 def _check(x_ND: Tensor, y_NT: Tensor) -> None:

@@ -14,13 +14,12 @@ from ..runs.folder import read_config
 from ..runs.records import final_mean, flat, is_number, read_lines, without_stub
 from .reopen import reopen
 from .report import write_report
-from .text import factor_title, loss_title, metric_title
+from .text import CHECK_TITLES, check_title, factor_title, loss_title, metric_title
 
 NAMES = {
-    "loss": "Total loss", "loss_ssl": "Loss of the method", "knn": "k-NN accuracy", "linear": "Linear probe",
-    "rankme": "Effective rank", "feature_std": "Feature std", "pairs_per_s": "Speed, pairs/s",
+    "loss": "Total loss", "loss_ssl": "Loss of the method", **CHECK_TITLES, "feature_std": "Feature std",
+    "pairs_per_s": "Speed, pairs/s",
 }  # fmt: skip
-CHECKS = ("knn", "linear", "rankme")  # the names in evaluations.jsonl, beside those that begin with r2_
 UNINTERESTING = ("run", "log.", "checkpoint.", "data.workers")  # options that do not affect the result
 
 
@@ -82,6 +81,8 @@ def compared(runs: Sequence[Run]) -> dict[str, str]:
             losses[name] = loss_title(name.removeprefix("loss_"), long=True)
         elif name.startswith("r2_"):
             probes[name] = factor_title(name)
+        elif "/" in name:
+            probes[name] = check_title(name)
         elif name.partition("_")[0] in AWARE:
             others[name] = metric_title(name)
     first = {"loss": "", "loss_ssl": "", **losses, "knn": "", "linear": "", **probes, **others}
@@ -130,7 +131,7 @@ def _final(key: str, points: Sequence[tuple[int, float]]) -> str:
     """The final value of a metric; for checks of the features, also that before training."""
     if not points:
         return ""
-    if key not in CHECKS and not key.startswith("r2_"):
+    if key not in CHECK_TITLES and not key.startswith("r2_") and "/" not in key:
         return f"{final_mean(list(points)):.4g}"
     (first, before), (last, value) = points[0], points[-1]
     return f"{value:.4g}" + (f"<br><small>from\N{NO-BREAK SPACE}{before:.4g}</small>" if first == 0 < last else "")

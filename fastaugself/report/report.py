@@ -6,11 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-import numpy as np
-
 from ..config.schema import Photos
-from ..data.dataset import Dataset
-from ..errors import RunError, UsageError
 from ..export.backbone import WEIGHTS
 from ..files import replace_file, utf8
 from ..html.charts import Level, line_chart
@@ -19,10 +15,11 @@ from ..methods.moco import MoCo
 from ..runs.records import final_mean, flat, is_number, read_lines, read_object, without_stub
 from ..training.metrics import duration
 from ..training.trainer import Trainer
+from .checks import chance, checks_html, kind
 from .heads import predictions_html
 from .next_steps import next_steps
 from .predictions import evaluate_heads
-from .text import base_method, caveats, compare, factor_title, loss_title, method_name, metric_title, pretty
+from .text import base_method, caveats, check_title, compare, loss_title, method_name, metric_title, pretty
 from .words import HEADS
 
 log = logging.getLogger(__name__)
@@ -110,9 +107,9 @@ class Report:
         for name in ("knn", "linear"):
             if ends := self.first_and_last(name):
                 before, last = ends
-                chance = self._chance() if before is None else None
+                level = chance(self.config) if before is None else None
                 note = "" if before is None else f"from {before:.1%} before training"
-                note = f"chance: {chance:.1%}" if chance is not None else note
+                note = f"chance: {level:.1%}" if level is not None else note
                 tiles.append((TILES[name], f"{last:.1%}", note))
         rates = [m["pairs_per_s"] for m in self.metrics if is_number(m.get("pairs_per_s"))]
         if rates:
@@ -224,66 +221,25 @@ class Report:
     # --- evaluations --------------------------------------------------------------------------------------------------
 
     def checks(self) -> str:
-        if not self.evaluations:
-            return (
-                "<h2>Evaluations during training</h2>\n<p>The features were not evaluated: that needs validation "
-                "photos (<code>--data.val</code>).</p>"
-            )
-        charts = []
-        if any("knn" in e for e in self.evaluations):
-            note = "Accuracy of a 20-nearest-neighbour vote of training photos on the validation photos."
-            charts.append(self._chart("knn", PROBES["knn"], note, self._chance_level(), low=0.0, high=1.0))
-        if any("linear" in e for e in self.evaluations):
-            note = "Validation accuracy of a ridge regression classifier on the frozen features."
-            charts.append(self._chart("linear", PROBES["linear"], note, self._chance_level(), low=0.0, high=1.0))
-        note = "RankMe (Garrido 2023): effective dimension of the features; 1 means collapse."
-        charts.append(self._chart("rankme", "Effective rank", note, low=1.0))
-        for name in sorted({name for e in self.evaluations for name in e if name.startswith("r2_")}):
-            note = "R² of a linear regression from the frozen features; predicting the mean gives 0."
-            charts.append(self._chart(name, factor_title(name), note, [Level(0.0, "predicting the mean")], high=1.0))
-        return (
-            '<h2>Evaluations during training</h2>\n<p class="lead">On features of the central square crop of each '
-            f"photo, without augmentation.</p>\n{self._worse()}"
-            f'<div class="charts">{"".join(charts)}</div>'
-        )
+        return checks_html(self.evaluations, self.config, self._chart, self._worse())
 
     def _worse(self) -> str:
         """A sentence for each check that ended below its value before training."""
-        names = {
-            **PROBES,
-            **{name: factor_title(name) for e in self.evaluations for name in e if name.startswith("r2_")},
-        }
+        names = dict.fromkeys(PROBES)  # those on --data.val first
+        names |= dict.fromkeys(sorted({name for e in self.evaluations for name in e if kind(name) in (*PROBES, "r2")}))
         found = []
-        for name, title in names.items():
+        for name in names:
             before, last = self.first_and_last(name) or (None, 0.0)
-            start, end = (f"{v:.1%}" if name in PROBES else f"R² {v:.3f}" for v in (before or 0.0, last))
+            start, end = (f"R² {v:.3f}" if kind(name) == "r2" else f"{v:.1%}" for v in (before or 0.0, last))
             if before is not None and last < before and start != end:
                 after = f"{end} after {self.trainer.global_step:,} steps"
-                found.append(f"{title} ended below its start: {after}, {start} before training.")
+                found.append(f"{check_title(name)} ended below its start: {after}, {start} before training.")
         if not found:
             return ""
         return (
             f'<p class="warning">{escape(" ".join(found))} The features have lost this information, or not yet learned '
             "it: the views may vary in it, so that the method learns to ignore it, or the run is short.</p>\n"
         )
-
-    def _chance_level(self) -> list[Level]:
-        chance = self._chance()
-        return [] if chance is None else [Level(chance, f"largest class {chance:.1%}".replace(".0%", "%"))]
-
-    def _chance(self) -> float | None:
-        """Accuracy of always predicting the most frequent class of the validation photos.
-
-        None for checks of an earlier part of the run, which was resumed without `--data.val`, and for lost photos.
-        """
-        if self.config.data.val is None:
-            return None
-        try:
-            data = Dataset(self.config.data.val)
-        except (UsageError, RunError):
-            return None
-        with data:
-            return float(np.bincount(data.labels_N[data.labels_N >= 0]).max() / len(data))
 
     # --- text ---------------------------------------------------------------------------------------------------------
 

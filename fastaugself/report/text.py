@@ -19,6 +19,13 @@ PHOTOS = (
     "CC0) and scikit-learn (china by danielbuechele and flower by vultilion, both CC BY 2.0, cropped and their hue "
     "rotated here)."
 )
+CHECK_TITLES = {  # of the scores in evaluations.jsonl, beside those that begin with r2_
+    "knn": "k-NN accuracy",
+    "linear": "Linear probe",
+    "rankme": "Effective rank",
+    "lidar": "LiDAR",
+    "alpha": "alpha-ReQ",
+}
 ABOUT_CHECKS = "k-NN and effective rank are sanity checks during training, not results to compare methods by."
 
 
@@ -73,6 +80,13 @@ def metric_title(name: str) -> str:
 def factor_title(name: str) -> str:
     """The title of the probe of a known factor of the photos. name: as in `evaluations.jsonl`, "r2_centre_x"."""
     return "Probe of " + name.removeprefix("r2_").replace("_", " ").replace("centre", "the crop's centre")
+
+
+def check_title(name: str) -> str:
+    """The title of a score of the checks. name: as in `evaluations.jsonl`; of a `--log.check`, "flowers/knn"."""
+    check, _, score = name.rpartition("/")
+    title = CHECK_TITLES.get(score) or (factor_title(score) if score.startswith("r2_") else score)
+    return f"{check}: {title}" if check else title
 
 
 def base_method(config: Pretrain) -> str:

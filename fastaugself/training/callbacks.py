@@ -31,7 +31,7 @@ class Callback:
         """After a checkpoint was written to `path`; rank 0 only."""
 
     def on_check(self, trainer: "Trainer", record: dict[str, Any]) -> None:
-        """After a check on `--data.val`. record: the line of evaluations.jsonl; rank 0 only."""
+        """After the checks on `--data.val` and `--log.check`. record: the line of evaluations.jsonl; rank 0 only."""
 
     def on_end(self, trainer: "Trainer") -> None:
         """After the last step of this process and its checkpoint."""

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 from .. import distributed
+from ..config.check_sets import CheckPhotos
 from ..config.schema import Photos, Pretrain
 from ..data.dataset import is_pattern
 from ..data.demo import write_demo
 from ..data.inputs.convert import ensure_beton
-from ..data.inputs.walk import Walk, is_output
+from ..data.inputs.folder import split_of
+from ..data.inputs.walk import Walk, is_output, is_visible
 from ..distributed import World
 from ..errors import UsageError
 from .progress import console
@@ -35,6 +37,9 @@ def prepare_data(config: Pretrain, world: World) -> Pretrain:
                 train=_beton(config.data.train, config.run, "train"),
                 val=_beton(config.data.val, config.run, "val"),
             ),
+            log=dataclasses.replace(
+                config.log, check=tuple(str(split_folders(photos).mapped(_file)) for photos in config.log.check_photos)
+            ),
         )
 
     def tell(line: str) -> None:
@@ -50,17 +55,34 @@ def check_run_folder(config: Pretrain) -> None:
     A run anywhere else in the folder of photos is not taken for a class (data/inputs/walk.py).
     """
     run = config.run.resolve()
-    for name, photos in (("train", config.data.train), ("val", config.data.val)):
+    others = ((f"--log.check {found.name}", (found.train, found.val)) for found in config.log.check_photos)
+    for name, photos in (("--data.train", config.data.train), ("--data.val", config.data.val), *others):
         for folder in photos if isinstance(photos, tuple) else (photos,):
             if folder is None or not folder.is_dir() or not run.is_relative_to(folder.resolve()):
                 continue
             if run == folder.resolve():
-                what = f"is the folder of photos of --data.{name}"
+                what = f"is the folder of photos of {name}"
             elif run.is_dir() and not is_output(set(os.listdir(run))) and Walk(run).found:
-                what = f"holds photos of --data.{name} {folder}"
+                what = f"holds photos of {name} {folder}"
             else:
                 continue
             raise UsageError(f"--run {config.run} {what}; pass --run {Path('runs', run.name)}")
+
+
+def split_folders(photos: CheckPhotos) -> CheckPhotos:
+    """The check of a folder with one folder for each split: of `train` and `val`, or of `train` and `test`."""
+    if photos.val is not None or not photos.train.is_dir():
+        return photos
+    folders = [entry.name for entry in os.scandir(photos.train) if is_visible(entry.name) and entry.is_dir()]
+    found = {split_of(name): photos.train / name for name in folders}
+    val = found.get("val") or found.get("test")
+    if None in found or "train" not in found or val is None:
+        return photos
+    return dataclasses.replace(photos, train=found["train"], val=val)
+
+
+def _file(path: Path) -> Path:
+    return path if is_pattern(path) else ensure_beton(path)
 
 
 def _beton(path: Photos | None, run: Path, split: Literal["train", "val"]) -> Photos | None:

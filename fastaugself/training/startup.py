@@ -46,7 +46,22 @@ def check_same_start(identity: dict[str, Any], fingerprint: int, photos: str) ->
                 "on all nodes"
             )
         if other != first:
-            raise UsageError(f"rank {rank} has other photos than rank 0 in {photos}; copy the same files to all nodes")
+            raise _other_photos(rank, photos)
+
+
+def check_same_photos(fingerprint: object, photos: str) -> None:
+    """Raises UsageError on all ranks if a rank has other photos than rank 0.
+
+    fingerprint, photos: hash and name of the data sets.
+    """
+    first, *others = gathered(fingerprint)
+    for rank, other in enumerate(others, start=1):
+        if other != first:
+            raise _other_photos(rank, photos)
+
+
+def _other_photos(rank: int, photos: str) -> UsageError:
+    return UsageError(f"rank {rank} has other photos than rank 0 in {photos}; copy the same files to all nodes")
 
 
 def check_same_step(step: int, run: Path) -> None:

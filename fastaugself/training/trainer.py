@@ -30,7 +30,7 @@ from .saving import Saver
 from .schedule import Schedule, Segment
 from .setup import activation_dtype, learner_on_device, open_loader
 from .signals import StopConsensus, Stopped, StopRequest
-from .startup import check_same_start, check_same_step, write_environment
+from .startup import check_same_photos, check_same_start, check_same_step, write_environment
 from .step import TrainStep, seed_step
 from .tracker import make_tracker
 from .watch import CollapseAlarm, LossWatch
@@ -96,11 +96,12 @@ class Trainer:
         self.evaluation: OnlineEvaluation | None = None
 
     def open_evaluation(self) -> None:
-        """Opens `--data.val` on rank 0; before the first step, raises UsageError and RunError on all ranks."""
+        """Opens the photos of the checks, if there are any; raises UsageError and RunError on all ranks."""
         config = self.config
-        if config.data.val is not None and self.evaluation is None:
-            evaluation = partial(OnlineEvaluation, config, self.learner, self.loader, self.device)
-            self.evaluation = on_main(evaluation, what="opening the validation photos")
+        if (config.data.val is not None or config.log.check) and self.evaluation is None:
+            evaluation = partial(OnlineEvaluation, config, self.learner, self.world)
+            self.evaluation = on_main(evaluation, what="opening the validation photos") or evaluation()
+            check_same_photos(self.evaluation.fingerprint, "--data.val and --log.check")
 
     def fit(self) -> None:
         """Trains to the last step, with logs, online evaluations and checkpoints.
@@ -227,7 +228,8 @@ class Trainer:
 
     def _check(self, evaluation: OnlineEvaluation, run_log: RunLog) -> None:
         record = evaluation.run(self.global_step, self.global_step / self.steps_per_epoch, run_log)
-        self.callbacks.on_check(self, record)
+        if record is not None:
+            self.callbacks.on_check(self, record)
 
     def _log_metrics(self, metrics: Metrics, run_log: RunLog, lr: float) -> None:
         means = metrics.read(self.global_step, self._corrupt)

@@ -1,13 +1,14 @@
 """Runs functions on several ranks over gloo, which are forks of one process that has imported everything.
 
 Usage: ranks.py train BETON FOLDER NAME=RANKSxSTEP[,RANKSxSTEP] ... | ranks.py compile FOLDER
-    | ranks.py compile-one FOLDER | ranks.py differ BETON FOLDER options|photos|step
+    | ranks.py compile-one FOLDER | ranks.py differ BETON FOLDER options|photos|step | ranks.py check BETON FOLDER
 
 train: runs in FOLDER/NAME that stop at each STEP and resume with another number of RANKS. Rank R writes STEP-R.json for
 the part that ends at STEP: digests of both views of each sample, by step and sample id.
 compile: steps on two ranks in eager mode, compiled, and with a backward pass that fails to compile; writes RANK.pt.
 compile-one: steps whose backward pass fails to compile on rank 1 only; writes the error to RANK.txt.
 differ: two ranks with different options, photos or checkpoints; writes the error to RANK.txt.
+check: the checks on 1, 2 and 3 ranks whose batch norms differ; writes RANKS-RANK.json, the scores by name of photos.
 """
 
 import dataclasses
@@ -34,13 +35,16 @@ from torch._dynamo.utils import counters
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from fastaugself import AugSelf, Backbone, Optim, SwAV, distributed
+from fastaugself import AugSelf, Backbone, Data, Log, Optim, SwAV, distributed
 from fastaugself.aware.augself import AugSelfLoss
 from fastaugself.aware.learner import Learner
 from fastaugself.errors import RunError, UsageError
 from fastaugself.methods.base import BuildContext
 from fastaugself.models.norm import BatchNorm2d
+from fastaugself.probes import extract
+from fastaugself.runs.build import build_learner
 from fastaugself.training import compile as compiling
+from fastaugself.training import online
 from fastaugself.training.trainer import Trainer
 
 
@@ -226,7 +230,34 @@ def differ(beton, folder, what):
     on_ranks(2, work)
 
 
+def check(beton, folder):
+    """The scores of three checks on 1, 2 and 3 ranks, with batches of 8 photos and LiDAR of 13."""
+    photos = Path(beton)
+    check = (f"part={photos}", f"plain={Path(folder) / 'plain.beton'}")
+    data = Data(train=photos, val=photos, source="native", workers=1)
+    config = tiny_runs.config(photos, Path(folder) / "run", data=data, log=Log(check=check))
+    extract.BATCH = online.BATCH = 8
+    online.LIDAR_PHOTOS, online.FEW_PHOTOS, online.LIDAR_VIEWS = 13, 3, 2
+    warm_up(config)
+
+    def work(world):
+        learner = build_learner(config)
+        statistics = [b for name, b in learner.method.backbone.named_buffers() if name.endswith("running_mean")]
+        for buffer in statistics:
+            buffer += world.rank
+        evaluation = online.OnlineEvaluation(config, learner, world)
+        with extract.evaluating(learner.method.backbone):
+            scores = {data.name: evaluation.scores(data) for data in evaluation.checks}
+        evaluation.close()
+        assert all(bool((buffer == world.rank).all()) for buffer in statistics)  # restored
+        Path(folder, f"{world.size}-{world.rank}.json").write_text(json.dumps(scores))
+
+    for count in (1, 2, 3):
+        on_ranks(count, work)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     commands = {"train": train, "compile": compile_on_two, "compile-one": compile_fails_on_one, "differ": differ}
+    commands["check"] = check
     commands[sys.argv[1]](*sys.argv[2:])

@@ -19,6 +19,8 @@ from fastaugself.methods.byol import BYOL
 from fastaugself.methods.simsiam import SimSiam
 from fastaugself.methods.supervised import Supervised
 from fastaugself.report import predictions, report
+from fastaugself.report.checks import chance
+from fastaugself.report.compare import compared, read_run
 from fastaugself.report.report import Report, write_report
 from fastaugself.report.text import compare
 from fastaugself.report.words import OPERATIONS
@@ -326,7 +328,7 @@ def test_the_gallery_shows_what_training_would_compute(finished):
 
 
 def test_chance_is_the_frequency_of_the_largest_class(finished):
-    assert Report(finished.config.run, finished)._chance() == 0.25
+    assert chance(finished.config) == 0.25
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.066, "50% below"), (0.132, "at"), (0.1325, "at"), (0.198, "50% above")])
@@ -350,3 +352,16 @@ def test_a_last_line_over_few_steps_is_left_out_of_curves():
     assert without_stub(lines) == lines[:-1]
     assert without_stub(lines[:-1]) == lines[:-1]
     assert without_stub(lines[:1]) == lines[:1] and without_stub([]) == []
+
+
+def test_scores_of_other_checks_have_curves_of_their_own(beton, tmp_path):
+    """With their names, after those of `--data.val`, and in a comparison."""
+    log = Log(every=4, tensorboard=False, check=(f"flowers={beton}",))
+    data = Data(train=beton, val=beton, source="native", workers=1)
+    trainer = train(config(beton, tmp_path / "run", data=data, log=log))
+    page = written(trainer)
+    titles = ["k-NN accuracy", "Linear probe", "Effective rank", "flowers: k-NN accuracy", "flowers: Effective rank"]
+    places = [page.index(f"<h3>{title}</h3>") for title in titles]
+    assert places == sorted(places) and page.count("largest class 25%") >= 4
+    assert chance(trainer.config, "flowers") == 0.25 and chance(trainer.config, "gone") is None
+    assert compared([read_run(tmp_path / "run")])["flowers/knn"] == "flowers: k-NN accuracy"

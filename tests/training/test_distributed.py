@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -198,6 +199,26 @@ def test_ranks_that_differ_are_refused_before_the_first_step(beton, photo_folder
     forked_ranks("differ", beton, tmp_path, what)
     for rank in (0, 1):
         assert message in (tmp_path / f"{rank}.txt").read_text()
+
+
+def test_the_checks_are_the_same_on_one_two_and_three_processes(beton, photo_folder, tmp_path):
+    """Also where the batch norms of the processes differ: those of rank 0 count."""
+    for i in range(14):
+        (tmp_path / "plain").mkdir(exist_ok=True)
+        shutil.copy(photo_folder / "coffee" / f"{i:02d}.jpg", tmp_path / "plain")
+    write_beton(tmp_path / "plain", tmp_path / "plain.beton", progress=False)
+    forked_ranks("check", beton, tmp_path)
+    alone = json.loads((tmp_path / "1-0.json").read_text())
+    assert {name: set(scores) for name, scores in alone.items()} == {
+        "": {"rankme", "alpha", "lidar", "knn", "linear"},
+        "part": {"rankme", "alpha", "lidar", "knn", "linear"},
+        "plain": {"rankme", "lidar"},
+    }
+    for ranks in (2, 3):
+        for rank in range(ranks):
+            found = json.loads((tmp_path / f"{ranks}-{rank}.json").read_text())
+            for name, scores in alone.items():
+                assert found[name] == pytest.approx(scores, rel=1e-6), (ranks, rank, name)
 
 
 def ip(*arguments):
