@@ -110,7 +110,7 @@ class Finetune(TrainingOptions):
 
     def check(self, encoder: Encoder) -> None:
         """See `TrainingOptions`."""
-        self.centre(encoder, "bilinear")
+        self.centre(encoder, self.protocol.filter)
         if self.protocol.layer_decay != 1:
             layers(encoder.module)
 
@@ -154,7 +154,7 @@ class Finetune(TrainingOptions):
         log.info("%s: %d photos, %d epochs of %d steps", encoder.name, len(split), epochs, crops.steps_per_epoch)
         train(tuning, crops, checkpoints, epochs=epochs)
         test = dataset.split("test")
-        centre = self.centre(encoder, "bilinear")
+        centre = self.centre(encoder, self.protocol.filter)
         hits = centre.hits(tuning.logits, test, world, batch_size=self.batch_size, workers=self.workers)
         details = {"preset": self.preset, "epochs": epochs, "training photos": len(split)}
         return rows((encoder.name,), hits, test, dataset.metric, seed=self.seed, details=details)

@@ -26,7 +26,7 @@ from .datasets.folders import BetonImages
 from .encoder import Encoder
 from .encoders import load_encoder
 from .features import Extractor
-from .splits import Dataset, Files, Images, Subset
+from .splits import Dataset, Files, Images, Joined, Subset
 
 log = logging.getLogger("fastaugself")
 
@@ -173,6 +173,9 @@ def photo_names(images: Images, data: Path) -> list[str]:
     if isinstance(images, Subset):
         inner = photo_names(images.images, data)
         return [inner[i] for i in images.indices] if inner else []
+    if isinstance(images, Joined):
+        first, second = (photo_names(part, data) for part in (images.first, images.second))
+        return [*first, *second] if first and second else []
     if isinstance(images, Files):
         return [_relative(images.root / name, data) for name in images.names]
     if isinstance(images, BetonImages):

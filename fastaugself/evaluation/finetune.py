@@ -22,15 +22,17 @@ from ..training.optim import learning_rate, load_state, optimizer_of, set_learni
 from ..training.step import TrainStep, seed_step
 from .crops import Crops
 from .encoder import Encoder
+from .pixels import Filter
 
 log = logging.getLogger("fastaugself")
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A published setting. batch_size: photos per optimizer step. nesterov: of SGD. optim: with lr at batch size 256.
+    """A published setting.
 
-    epochs: of trainings on less than 5 % of the photos, and on more.
+    epochs: of trainings on less than 5 % of the photos, and on more. batch_size: photos per optimizer step. optim: with
+    lr at batch size 256. nesterov: of SGD. filter: of the resize of test photos.
     """
 
     epochs: tuple[int, int]
@@ -39,6 +41,7 @@ class Preset:
     layer_decay: float = 1.0
     label_smoothing: float = 0.0
     nesterov: bool = False
+    filter: Filter = "bilinear"
 
 
 FEW = 0.05  # of the photos
@@ -52,6 +55,7 @@ PRESETS = {
         Optim("adamw", lr=5e-4, min_lr=2.5e-7, weight_decay=0.05, decay_norm_bias=False, warmup_epochs=5),
         layer_decay=0.65,
         label_smoothing=0.1,
+        filter="bicubic",
     ),
 }
 

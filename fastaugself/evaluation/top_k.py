@@ -82,7 +82,8 @@ class CentreCrops:
                 found[0][:, columns] = right_HBK[..., 0].int()
                 found[1][:, columns] = right_HBK.any(2).int()
         if found is None:  # more processes than photos
-            heads = logits(torch.zeros(1, 3, self.size, self.size, device=world.device)).shape[0]
+            with torch.inference_mode():
+                heads = len(logits(torch.zeros(1, 3, self.size, self.size, device=world.device)))
             found = torch.zeros(2, heads, len(split), dtype=torch.int32, device=world.device)
         both = sum_over_processes(found).bool().cpu().numpy()
         return Hits(both[0], both[1])

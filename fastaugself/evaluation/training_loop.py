@@ -22,6 +22,7 @@ from .crops import Crops, TrainingCrops
 log = logging.getLogger("fastaugself")
 
 KEEP = 1  # checkpoints
+REPORT_SECONDS = 30.0
 
 
 class Trained(Protocol):
@@ -99,17 +100,17 @@ def train(trained: Trained, crops: TrainingCrops, checkpoints: Checkpoints, *, e
         log.info("resume    at step %d of %d", start, end)
     check_same_step(start, checkpoints.folder)
     consensus = StopConsensus(world.size) if world.size > 1 else None
-    began, done = time.perf_counter(), 0
+    began, told, done = time.perf_counter(), time.monotonic(), 0
     with StopRequest() as stop, closing(crops.steps(start, end)) as steps:
         for part in steps:
             losses_H = trained.step(part)
             if losses_H is None:
                 continue
             done = part.step + 1
-            if done % per_epoch == 0 or done == end:
-                _tell(
-                    losses_H, done, per_epoch, epochs, (done - start) * crops.batch_size / (time.perf_counter() - began)
-                )
+            if done % per_epoch == 0 or time.monotonic() > told + REPORT_SECONDS:
+                rate = (done - start) * crops.batch_size / (time.perf_counter() - began)
+                _tell(losses_H, done, end, per_epoch, rate)
+                told = time.monotonic()
             requested = stop.requested if consensus is None else consensus.reached(stop.requested)
             if done < end and (requested or checkpoints.due()):
                 checkpoints.save(done, trained.state())
@@ -122,14 +123,14 @@ def train(trained: Trained, crops: TrainingCrops, checkpoints: Checkpoints, *, e
         checkpoints.save(end, trained.state())
 
 
-def _tell(losses_H: Tensor, step: int, per_epoch: int, epochs: int, rate: float) -> None:
+def _tell(losses_H: Tensor, step: int, end: int, per_epoch: int, rate: float) -> None:
     """Logs the losses of a step; RunError if none is finite."""
     finite = losses_H[torch.isfinite(losses_H)]
     if not len(finite):
         raise RunError(f"the loss is NaN or Inf at step {step}: pass a lower --lr")
     low, high = float(finite.min()), float(finite.max())
     text = f"{low:.4f}" if low == high else f"{low:.4f} to {high:.4f}"
-    log.info("epoch %d of %d  loss %s  %.0f photos/s", -(-step // per_epoch), epochs, text, rate)
+    log.info("step %d/%d  epoch %.4g  loss %s  %.0f photos/s", step, end, step / per_epoch, text, rate)
 
 
 def _text(value: Any) -> str:

@@ -173,6 +173,9 @@ def test_a_list_names_photos_of_a_beton_file_by_their_source(photos, tmp_path):
     path.write_text("coffee/2.jpg\nchelsea/7.jpg\n")
     part = listed(dataset, dataset.splits["train"], path, tmp_path / "b")
     assert part.labels_N.tolist() == [0, 1] and part.images.indices.tolist() == [7, 10]
+    path.write_text("chelsea/9.jpg\nchelsea/0.jpg\n")  # of the second and of the first file
+    both = dataset.splits["train"].join(dataset.splits["test"])
+    assert listed(dataset, both, path, tmp_path / "b").images.indices.tolist() == [0, 19]
     (tmp_path / "b" / "train.beton.manifest.jsonl").unlink()
     with pytest.raises(UsageError, match="have no names to be found by: pass --fraction instead of --subset"):
         listed(dataset, dataset.splits["train"], path, tmp_path / "b")

@@ -197,6 +197,20 @@ def test_top_1_and_top_5_hits_are_scikit_learns(photos, monkeypatch):
     assert mean.metric == "top1"  # five classes: the top 5 are all
 
 
+def test_processes_share_the_photos_and_one_without_a_photo_takes_part(photos):
+    split = read_dataset(photos).splits["test"].take(np.array([0, 4]))
+    crops = CentreCrops(12, 14, "bilinear", (0.5,) * 3, (0.5,) * 3)
+
+    def logits(x_BCHW):
+        return F.one_hot(torch.tensor([1] * len(x_BCHW)), 2)[None].float()
+
+    parts = [
+        crops.hits(logits, split, World(rank, 3, torch.device("cpu")), batch_size=4).top1_HN[0].tolist()
+        for rank in (0, 1, 2)
+    ]
+    assert parts == [[False, False], [False, False], [False, True]]  # ranks 0 to 2 have no photo, photo 0, photo 1
+
+
 # The command
 
 
