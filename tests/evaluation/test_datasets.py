@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from trees import photo, text
+from vtab_trees import VTAB
 
 from fastaugself.errors import RunError, UsageError
 from fastaugself.evaluation.datasets import read_dataset, readers
@@ -235,6 +236,7 @@ TREES = {
     "aloi-illumination": (aloi("{}_l{}c1.png"), None),
     "aloi-temperature": (aloi("{}_i{}.png"), None),
 }
+TREES |= VTAB
 BOXED = {"cars", "cub200", "voc"}
 
 
@@ -279,7 +281,7 @@ def test_a_data_set_is_read_with_its_splits_and_images(name, tree):
         sizes
         and sizes[1]
         and dataset.classes
-        and name not in ("fc100", "voc", "stl10", "pets", "cars", "cifar10", "cifar100")
+        and name not in ("fc100", "voc", "stl10", "pets", "cars", "cifar10", "cifar100", *VTAB)
     ):
         require_classes(dataset, ("train", "test"))
     assert (dataset.kind == "boxes") == (name in BOXED)

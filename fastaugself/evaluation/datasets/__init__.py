@@ -6,14 +6,22 @@ from pathlib import Path
 
 from ...errors import UsageError
 from ..splits import Dataset
-from . import classes, folders, targets
+from . import bench3d, classes, folders, structured, targets, vtab
 
 Reader = Callable[[Path], Dataset]
 
 
 def readers() -> dict[str, Reader]:
     """All readers by their name for `--dataset`."""
-    return {"folders": folders.read, "beton": folders.read_beton, **classes.READERS, **targets.READERS}
+    return {
+        "folders": folders.read,
+        "beton": folders.read_beton,
+        **classes.READERS,
+        **targets.READERS,
+        **vtab.READERS,
+        **structured.READERS,
+        **bench3d.READERS,
+    }
 
 
 def read_dataset(path: Path, name: str = "") -> Dataset:
