@@ -7,7 +7,8 @@ The presets differ in the method and its variant only: `--preset METHOD`, `METHO
 (which has no projector for CASSLE). Further variants of every method: `-augself-layer3` (AugSelf on inner features),
 `-essl`, `-equimod`, `-star` (EquiMod with STAR's options), `-stl`, `-care`, `-sen`, `-sie`, `-seqjepa`, `-predictor`
 (simsiam, byol, mocov3, nnclr) and `-ser` (on a ViT-Ti/16 with AdamW; needs timm). `--preset seqjepa`, `--preset sen`
-and `--preset sie` train these alone. `--num-local-crops 4 --local-crop.size 32` adds multi-crop to any but supervised.
+and `--preset sie` train these alone. Three choices that cost or save time, on any method without its objectives:
+`-multicrop` (four local crops; not supervised), `-sizes` (small views first) and `-fastmoco` (moco, mocov3).
 Objectives have their published weights; E-SSL's small view and SER's share of photos are fitted to small views and
 batches. All variants of a method but `-ser` use its baseline's learning rate. For larger views, pass `--view.size 96
 --augment.blur-kernel 9`. Heads, weights and weight decay are those of AugSelf's STL10 setting (Lee 2021, arXiv
@@ -95,6 +96,9 @@ PARTS: dict[str, dict[str, Any]] = {
     "-sen": {"aware": (SEN(),)},
     "-sie": {"aware": (SIE(),)},
     "-seqjepa": {"aware": (SeqJEPA(),)},
+    "-multicrop": {"num_local_crops": 4, "local_crop": replace(SMALL_VIEW, scale=(0.05, 0.2), blur=0.5)},
+    "-sizes": {"size_schedule": ("0:32", "0.5:48", "0.9:64")},
+    "-fastmoco": {},
     "-ser": {"aware": (SER(fraction=0.03),), "backbone": VIT, "optim": ADAMW},
 }
 ALONE = {"sen": SEN(only=True), "sie": SIE(only=True), "seqjepa": SeqJEPA(only=True)}
@@ -103,6 +107,8 @@ ALONE = {"sen": SEN(only=True), "sie": SIE(only=True), "seqjepa": SeqJEPA(only=T
 def study(method: str = "moco", parts: str = "-augself") -> Pretrain:
     """A method on small photos, ResNet-18 at 64 px, 200 epochs."""
     options, optim = METHODS[method]
+    if parts == "-fastmoco" and isinstance(options, MoCo | MoCoV3):
+        options = replace(options, split=2)
     base = Pretrain(
         view=ViewPolicy.moco_v2(64),
         backbone=Backbone(name="resnet18", batch_norm="sync", zero_init_residual=True),
@@ -122,9 +128,14 @@ def alone(name: str) -> Pretrain:
 
 
 def fits(method: MethodConfig, parts: str) -> bool:
-    """Whether a variant exists for a method: some need its projector or predictor."""
-    needs_projector = "cassle" in parts or parts in ("-care", "-star")
-    return (method.has_projector or not needs_projector) and (method.has_predictor or parts != "-predictor")
+    """Whether a variant exists for a method: some need its projector, its predictor or multi-crop."""
+    needs = {
+        "-predictor": method.has_predictor,
+        "-multicrop": method.multi_crop,
+        "-fastmoco": isinstance(method, MoCo | MoCoV3),
+        **dict.fromkeys(("-care", "-star", "-cassle", "-augself-cassle"), method.has_projector),
+    }
+    return needs.get(parts, True)
 
 
 PRESETS: dict[str, Callable[[], Pretrain]] = {

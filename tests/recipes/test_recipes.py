@@ -86,6 +86,22 @@ def test_baseline_augself_and_cassle_differ_in_nothing_else(stem):
             assert dataclasses.replace(other, **same) == baseline  # learning rate and all
 
 
+def test_training_choices_of_the_study_change_nothing_else():
+    found = presets(RECIPES[0].parent / "study.py")
+    for method in ("mocov3", "moco", "dino"):
+        base = found[method]
+        fast = dataclasses.replace(base.method, split=2) if method != "dino" else None
+        crops = found[method + "-multicrop"].local_crop
+        assert (crops.size, crops.scale) == (32, (0.05, 0.2))
+        for part, changes in {
+            "-multicrop": {"num_local_crops": 4, "local_crop": crops},
+            "-sizes": {"size_schedule": ("0:32", "0.5:48", "0.9:64")},
+            **({"-fastmoco": {"method": fast}} if fast else {}),
+        }.items():
+            assert found[method + part] == dataclasses.replace(base, **changes, run=found[method + part].run)
+    assert not {"simclr-fastmoco", "supervised-multicrop"} & set(found)
+
+
 # The published settings, value by value.
 @pytest.mark.parametrize(
     ("stem", "preset", "expected"),
