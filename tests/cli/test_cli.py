@@ -294,7 +294,7 @@ def completions(tmp_path_factory):
     [
         (["fastaugself", ""], {"write", "info", "verify", "views", "export", "report", "doctor", "eval", "bench"}),
         (["fastaugself", "ev"], {"eval"}),
-        (["fastaugself", "eval", "l"], {"linear", "localize", "layers"}),
+        (["fastaugself", "eval", "l"], {"linear", "linear-sgd", "localize", "layers"}),
         (["fastaugself", "eval", "knn", "run", "--fuse", ""], {"concat", "mean", "add", "none"}),
         (["fastaugself", "views", "--policy", "mo"], {"moco_v2"}),
         (["fastaugself", "info", ""], set()),  # nothing but files, which bash offers itself

@@ -25,6 +25,7 @@ from fastaugself.models.norm import (
     BatchNorm2d,
     NativeSyncBatchNorm,
     _training_forward,
+    synchronised,
     use_native_sync,
 )
 from fastaugself.models.norm_function import batch_norm, keep_in_graph
@@ -150,6 +151,31 @@ def test_native_sync_keeps_names_values_and_groups():
     assert not [m for m in backbone.modules() if isinstance(m, BatchNorm2d)]
     after = backbone.state_dict()
     assert list(after) == list(before) and all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_any_model_is_synchronised_with_its_own_norms_values():
+    class Other(nn.BatchNorm2d):
+        """As timm's, which includes an activation."""
+
+    model = nn.ModuleDict(
+        {
+            "a": nn.Sequential(nn.BatchNorm2d(3, eps=0.1, momentum=0.4), nn.BatchNorm1d(5, affine=False)),
+            "b": BatchNorm2d(2, sync=False),
+            "c": Other(4),
+        }
+    )
+    with torch.no_grad():
+        for i, tensor in enumerate(model.state_dict().values()):
+            tensor.copy_(torch.full_like(tensor, i + 1))
+    before = copy.deepcopy(model.state_dict())
+    x = torch.randn(6, 3, 2, 2)
+    expected = copy.deepcopy(model)["a"][0](x)
+    found = synchronised(model)["a"]
+    assert [type(m) for m in found] == [BatchNorm2d, BatchNorm1d] and type(model["c"]) is Other
+    assert all(m.sync for m in (*found, model["b"])) and (found[0].eps, found[0].momentum) == (0.1, 0.4)
+    after = model.state_dict()
+    assert list(after) == list(before) and all(torch.equal(after[name], before[name]) for name in before)
+    torch.testing.assert_close(found[0](x), expected)
 
 
 def test_split_statistics_are_those_of_groups_and_must_fit(beton, tmp_path):
