@@ -27,8 +27,9 @@ from ..data.cores import available_cores
 from ..data.loader import Loader
 from ..data.order import epoch_batches, num_batches
 from ..data.parallel import ordered_map
+from ..data.ragged import RaggedBatch
 from ..distributed import World
-from ..errors import UsageError
+from ..errors import RunError, UsageError
 from .datasets.folders import BetonImages
 from .pixels import Color
 from .splits import Images as SplitImages
@@ -177,9 +178,9 @@ class _OfBeton:
 
     def __init__(self, files: list[BetonImages], ids_N: Ids, forward: int, world: World, workers: int) -> None:
         self._ids_N = ids_N
-        # A corrupt photo is not replaced, as in pretraining, but an error: each figure is over all photos.
+        # A corrupt photo is not replaced, as in pretraining, but an error (`_intact`): each figure is over all photos.
         self._loader = Loader(
-            [file.path for file in files], batch_size=forward, workers=workers, drop_last=False, max_corrupt=0.0,
+            [file.path for file in files], batch_size=forward, workers=workers, drop_last=False, max_corrupt=1.0,
             device=world.device,
         )  # fmt: skip
 
@@ -187,10 +188,19 @@ class _OfBeton:
         batches = self._loader.batches_of(self._ids_N[ids_B] for ids_B in ids)
         if self._loader.device.type == "cuda":  # where the loader sends ahead, on a stream of its own
             with closing(batches):
-                yield from (Images(*photos) for photos in batches)
+                yield from map(self._intact, batches)
             return
         with closing(batches), closing(Background(batches, depth=1, name="decode-ahead", about="photos")) as ahead:
-            yield from (Images(*photos) for photos in ahead)
+            yield from map(self._intact, ahead)
+
+    def _intact(self, photos: RaggedBatch) -> Images:
+        """The photos for the kernels; RunError if the loader has replaced one that cannot be decoded."""
+        if self._loader.corrupt:
+            raise RunError(
+                f"{self._loader.name} has a photo that cannot be decoded, which the warning above names: copy the file "
+                "again, or write it again"
+            )
+        return Images(*photos)
 
     def close(self) -> None:
         self._loader.close()

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from fastaugself.data.beton.format import Beton
 from fastaugself.data.inputs.convert import write_beton
 from fastaugself.distributed import World
-from fastaugself.errors import UsageError
+from fastaugself.errors import RunError, UsageError
 from fastaugself.evaluation.crops import TrainingCrops, policy
 from fastaugself.evaluation.datasets import read_dataset
 from fastaugself.evaluation.splits import with_val
@@ -114,6 +115,17 @@ def test_parts_of_beton_files_and_their_union_have_the_right_photos(beton_folder
         expected = augment(*images[:3], params_VBP, size=12, mean=MEAN, std=STD, blur_kernel=1)
         assert same_photos(x_CHW, expected[0, 0])
         assert label == mixed.labels_N[i]
+
+
+def test_a_photo_that_cannot_be_decoded_ends_the_training(beton_folder):
+    with Beton(beton_folder / "train.beton") as beton:
+        start, length = int(beton.pointers_N[5]), int(beton.bytes_N[5])
+    with open(beton_folder / "train.beton", "r+b") as file:
+        file.seek(start + 2)
+        file.write(bytes(length - 2))
+    split = read_dataset(beton_folder).splits["train"]
+    with pytest.raises(RunError, match=r"train\.beton has a photo that cannot be decoded, .* write it again"):
+        list(crops(split, batch_size=8).steps(0, 4))
 
 
 def test_classes_of_beton_files_are_matched_by_name(photos, tmp_path):
