@@ -40,7 +40,7 @@ class _OfPhotos(Options):
 
     def chosen(self, dataset: Dataset) -> tuple[str, Split]:
         """The name of the split, and its photos. Raises UsageError for a split that is too small."""
-        name = self.split or next((name for name in ("test", "all") if name in dataset.splits), "test")
+        name = dataset.chosen_split(self.split) or "test"
         if len(split := dataset.split(name)) < FEWEST:
             raise UsageError(
                 f"{dataset.name} has {len(split)} photos in the {name} split, and {self.name} needs at least {FEWEST}: "

@@ -53,7 +53,7 @@ class InvarianceCommand(Options):
         began = time.perf_counter()
         check_outputs(self.out / "results.csv")
         encoders, dataset = self.encoders(), self.read_data()
-        split = self.split or next((name for name in ("test", "all") if name in dataset.splits), "")
+        split = dataset.chosen_split(self.split)
         found = self._views(encoders, dataset) if self.views else self._synthetic(encoders, dataset, split)
         rows = []
         for members, by_name in zip(self.sets(encoders), found.values(), strict=True):
@@ -164,7 +164,7 @@ class Layers(Options):
         began = time.perf_counter()
         check_outputs(self.out / "results.csv")
         encoders, dataset = self.encoders(), self.read_data()
-        split = self.split or next((name for name in ("test", "all") if name in dataset.splits), "")
+        split = dataset.chosen_split(self.split)
         rows = []
         cosines: dict[str, dict[str, dict[str, float]]] = {}
         for encoder in encoders:

@@ -190,8 +190,14 @@ def _torchvision(name: str, *, pretrained: bool) -> Parts:
             f"torchvision:{name} needs a torchvision that matches torch {torch.__version__} ({error}): "
             "pip install --no-deps torchvision"
         ) from None
-    if name not in models.list_models():
-        near = difflib.get_close_matches(name, models.list_models(), n=1)
+    classifiers = models.list_models(module=models)  # not those of detection, segmentation and video
+    if name not in classifiers and name in models.list_models():
+        raise UsageError(
+            f"torchvision:{name} is no image classifier, so it has no features to evaluate; pass one, such as "
+            "torchvision:resnet50"
+        )
+    if name not in classifiers:
+        near = difflib.get_close_matches(name, classifiers, n=1)
         hint = f"; did you mean torchvision:{near[0]}?" if near else ""
         raise UsageError(f"torchvision has no model {name}{hint}")
     try:

@@ -183,6 +183,17 @@ class Dataset:
     how: str = ""
     notes: tuple[str, ...] = field(default_factory=tuple)
 
+    def chosen_split(self, name: str) -> str:
+        """The name of the split that --split chose, by default `test`, or `all` of a data set without splits.
+
+        Raises UsageError, with those that there are, for another name.
+        """
+        default = next((split for split in ("test", "all") if split in self.splits), "")
+        if name and name not in self.splits:
+            instead = default or next(iter(self.splits))
+            raise UsageError(f"--split {name}: {self.name} has {', '.join(self.splits)}; pass --split {instead}")
+        return name or default
+
     def split(self, name: str) -> Split:
         """The split of a name; UsageError if the data set has none."""
         if name not in self.splits:

@@ -4,6 +4,7 @@ import re
 
 from ..aware import AWARE, AugSelf
 from ..config.schema import Pretrain
+from .next_steps import baseline_options
 from .words import HEADS
 
 ABOUT_LOSSES = (
@@ -12,7 +13,11 @@ ABOUT_LOSSES = (
 )
 ABOUT_TRANSFER = (
     "It does not show that the features transfer better. For that, compare downstream results with a run that differs "
-    "only in <code>--augself.crop 0 --augself.color 0</code>, over several seeds."
+    "only in <code>{without}</code>, over several seeds."
+)
+ABOUT_THE_BASE = (
+    "No loss shows how well the features transfer. For that, evaluate them on other data, and compare methods over "
+    "several seeds."
 )
 PHOTOS = (
     "The photos come with scikit-image (astronaut, hubble and rocket in the public domain; chelsea, coffee and retina "
@@ -45,7 +50,8 @@ def caveats(config: Pretrain, *, is_demo: bool, untrained_knn: float | None) -> 
         )
         points.append(PHOTOS)
     else:
-        points.append(ABOUT_TRANSFER)
+        without = " ".join(baseline_options(config))
+        points.append(ABOUT_TRANSFER.format(without=without) if without else ABOUT_THE_BASE)
         if config.data.val is not None:
             points.append(ABOUT_CHECKS)
     return "<h2>What this shows and what it does not</h2>\n<ul>" + "".join(f"<li>{p}</li>" for p in points) + "</ul>"

@@ -394,7 +394,12 @@ def test_views_of_objects_are_measured_and_fused(run, other, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["knn", "{run}", "--data", "{tmp}/missing"], "no such file or folder"),
+        (
+            ["knn", "{run}", "--data", "{tmp}/missing"],
+            "no such file or folder; pass a folder with one folder per class",
+        ),
+        (["layers", "{run}", "--data", "{photos}", "--split", "dev"], "pass --split test"),
+        (["invariance", "{run}", "--data", "{photos}", "--split", "dev"], "--split dev: "),
         (["knn", "{run}", "--data", "{tmp}/empty"], "holds no photos"),
         (["knn", "{run}", "--data", "{tmp}/one"], "has one class"),
         (["knn", "--data", "{tmp}/one"], "no model given"),

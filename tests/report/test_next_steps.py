@@ -14,6 +14,7 @@ from fastaugself import AugSelf, Data
 from fastaugself.cli.pretrain import parse
 from fastaugself.cli.recipe_file import open_recipe
 from fastaugself.report import next_steps as next_steps_module
+from fastaugself.report.text import caveats
 
 pytestmark = pytest.mark.usefixtures("fewer_pairs")
 ROOT = Path(__file__).parents[2]
@@ -95,3 +96,5 @@ def test_the_baseline_of_a_run_is_without_its_objectives(beton, tmp_path, change
     assert next_steps_module.baseline_options(made) == expected
     said = next_steps_module.compare(made, tmp_path / "run")
     assert ("--seed 1" in said) == (not expected)
+    text = caveats(made, is_demo=False, untrained_knn=None)
+    assert f"<code>{' '.join(expected)}</code>" in text if expected else "<code>" not in text

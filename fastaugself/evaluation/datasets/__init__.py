@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ...errors import UsageError
 from ..splits import Dataset
-from . import bench3d, classes, folders, structured, targets, vtab
+from . import bench3d, classes, folders, shifted, structured, targets, vtab
 
 Reader = Callable[[Path], Dataset]
 
@@ -21,6 +21,7 @@ def readers() -> dict[str, Reader]:
         **vtab.READERS,
         **structured.READERS,
         **bench3d.READERS,
+        **shifted.READERS,
     }
 
 
@@ -37,5 +38,8 @@ def read_dataset(path: Path, name: str = "") -> Dataset:
         hint = f"; did you mean {near[0]}?" if near else "."
         raise UsageError(f"--dataset {name} is unknown{hint} Known: {', '.join(known)}")
     if not path.exists():
-        raise UsageError(f"--data {path}: no such file or folder")
+        raise UsageError(
+            f"--data {path}: no such file or folder; pass a folder with one folder per class, a .beton file, or with "
+            "--dataset the files of a data set"
+        )
     return known[name](path)
