@@ -78,10 +78,14 @@ class Checkpoints:
         return time.monotonic() - self._saved > 60 * self._minutes
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Writes a checkpoint, on rank 0."""
+        """Writes a checkpoint, on rank 0; warns if it cannot be written, which costs time at worst."""
         self._saved = time.monotonic()
-        if self._world.is_main:
+        if not self._world.is_main:
+            return
+        try:
             checkpoint.save(self.folder, step, state, self.identity, keep=KEEP)
+        except OSError as error:
+            log.warning("no checkpoint of step %d was written to %s (%s); this goes on", step, self.folder, error)
 
 
 def train(trained: Trained, crops: TrainingCrops, checkpoints: Checkpoints, *, epochs: int) -> None:

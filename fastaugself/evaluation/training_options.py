@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import re
 import time
 import zlib
 from abc import abstractmethod
@@ -74,10 +75,10 @@ class TrainingOptions(Options):
         found: list[Row] = []
         for encoder in encoders:
             identity = self._identity(dataset, encoder)
-            name = f"{self.name}-{dataset.name}-{encoder.name}-{key_of(repr(identity))[:8]}".replace("/", "_")
+            name = _file_name(f"{self.name}-{dataset.name}-{encoder.name}-{key_of(repr(identity))[:8]}")
             run = self.out / "runs" / name if self.run is None else self.run
             if self.run is not None and len(encoders) > 1:
-                run = self.run / encoder.name.replace("/", "_")
+                run = self.run / _file_name(encoder.name)
             with only_trainer(run):
                 checkpoints = Checkpoints(run, identity, world, minutes=self.checkpoint_minutes)
                 found += self.evaluate(dataset, encoder, world, checkpoints)
@@ -139,3 +140,8 @@ class TrainingOptions(Options):
             labels = zlib.crc32(utf8(name), labels)
         data = f"{dataset.name} ({len(train)} training photos, {labels:08x})"
         return {**self.described(), "models": f"{encoder.name} ({encoder.digest[:8]})", "data": data, "seed": self.seed}
+
+
+def _file_name(text: str) -> str:
+    """The text with everything replaced that needs quotes in a shell."""
+    return re.sub(r"[^\w.+-]+", "_", text)

@@ -242,6 +242,8 @@ def test_one_head_trains_on_all_photos_and_the_result_says_how(sgd, tmp_path):
     assert record["options"]["epochs"] == 3 and record["options"]["lr"] == [0.5]
     (row,) = record["rows"]
     assert row["metric"] == "top1" and 0 <= row["low"] <= row["value"] <= row["high"] <= 1
+    (folder,) = (tmp_path / "out" / "runs").iterdir()
+    assert folder.name.startswith("linear-sgd-photos-tiny-") and newest(folder)[0] == 6
     assert row["details"] == {"preset": "moco", "head": {"input": "pooled", "lr": 0.5, "weight_decay": 0.0}}
 
 
@@ -291,6 +293,18 @@ def test_a_run_that_is_stopped_resumes_to_the_same_heads_bit_by_bit(sgd, tmp_pat
     buffers = zip(state["optimizer"]["state"].values(), expected["optimizer"]["state"].values(), strict=True)
     assert all(torch.equal(a["momentum_buffer"], b["momentum_buffer"]) for a, b in buffers)
     assert sgd(*again) == 0 and len(taken) == 6  # finished: only tested again
+
+
+def test_a_full_disk_costs_the_checkpoints_and_not_the_result(sgd, tmp_path, monkeypatch, capsys):
+    def full(*_args, **_options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    assert sgd("--checkpoint-minutes", 0) == 0
+    text = " ".join(capsys.readouterr().err.split())
+    assert "warning: no checkpoint of step 6 was written to" in text and "No space left" in text
+    assert result(tmp_path / "out")["rows"]
+    assert not list((tmp_path / "out").glob("runs/*"))  # nothing empty is left
 
 
 @pytest.mark.parametrize(
