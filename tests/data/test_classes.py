@@ -88,3 +88,26 @@ def test_numbers_of_labels_are_not_sizes(tmp_path, stored, names, expected, labe
     with Dataset(tmp_path / "x.beton") as data:
         assert data.classes == expected and data.labels_N.tolist() == labels
         assert data.known_classes.used == sorted({label for label in labels if label >= 0})
+
+
+def written(path, labels, names):
+    with BetonWriter(path, len(labels)) as writer:
+        for label in labels:
+            writer.add(np.zeros((9, 9, 3), np.uint8), label)
+        writer.sidecar = Sidecar(classes=names)
+    return path
+
+
+def test_several_files_of_validation_photos_are_matched_by_name_like_one(tmp_path):
+    """The second file has photos of the second class only, and neither has all classes of the training photos."""
+    train = written(tmp_path / "train.beton", [0, 1, 2], ["ant", "bee", "cat"])
+    val = [written(tmp_path / f"val{i}.beton", labels, ["cat", "ant"]) for i, labels in enumerate(([1, 0], [1, 1]))]
+    with Dataset(train) as known, Dataset(tuple(val)) as checked:
+        match = match_classes(known.known_classes, checked.known_classes, names=NAMES)
+        assert match.numbers_C[checked.labels_N].tolist() == [0, 2, 0, 0] and match.assumed == ""
+    other = written(tmp_path / "other.beton", [0], ["ant", "cat"])
+    with pytest.raises(UsageError, match=r"val0\.beton and .*other\.beton disagree about the classes"):
+        Dataset((val[0], other))
+    strange = tuple(written(tmp_path / f"strange{i}.beton", [i], ["cat", "dog"]) for i in range(2))
+    with Dataset(train) as known, Dataset(strange) as checked, pytest.raises(UsageError, match="dog"):
+        match_classes(known.known_classes, checked.known_classes, names=NAMES)
