@@ -24,6 +24,7 @@ COMMANDS = {
     "invariance": _IMAGES + "InvarianceCommand",
     "layers": _IMAGES + "Layers",
     "segmentation": "fastaugself.evaluation.commands_dense:Segmentation",
+    "robustness": "fastaugself.evaluation.commands_robustness:Robustness",
     "datasets": "fastaugself.evaluation.cli:datasets",
 }
 

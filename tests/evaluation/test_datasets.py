@@ -12,6 +12,7 @@ from vtab_trees import VTAB
 from fastaugself.errors import RunError, UsageError
 from fastaugself.evaluation.datasets import read_dataset, readers
 from fastaugself.evaluation.splits import require_classes
+from fastaugself.probes.robustness import CORRUPTIONS
 
 
 def mat(path, **variables):
@@ -210,6 +211,29 @@ def aloi(pattern):
     return make
 
 
+def by_class(*names):
+    def make(root):
+        for name in names:
+            for i in range(3):
+                photo(root / name / f"{i}.jpg")
+
+    return make
+
+
+def imagenet_c(root):
+    for name in CORRUPTIONS:
+        for severity in range(1, 6):
+            for c in ("n01440764", "n01443537"):
+                photo(root / name / str(severity) / c / "ILSVRC2012_val_00000293.JPEG")
+
+
+def imagenet_p(root):
+    for name in ("gaussian_noise", "tilt"):
+        for c in ("n01440764", "n01443537"):
+            for i in range(3):
+                photo(root / name / c / "ILSVRC2012_val_00000293" / f"{i}.png")
+
+
 TREES = {
     "food101": (food101, (36, 4, 8)),
     "mit67": (mit67, (16, 2, 6)),
@@ -235,6 +259,12 @@ TREES = {
     "aloi-viewpoint": (aloi("{}_r{}.png"), None),
     "aloi-illumination": (aloi("{}_l{}c1.png"), None),
     "aloi-temperature": (aloi("{}_i{}.png"), None),
+    "imagenet-v2": (by_class("0", "9", "10", "999"), (None, None, 12)),
+    "imagenet-r": (by_class("n01443537", "n01484850"), (None, None, 6)),
+    "imagenet-a": (by_class("n01498041", "n01531178"), (None, None, 6)),
+    "imagenet-sketch": (by_class("sketch/n01440764", "sketch/n01443537"), (None, None, 6)),
+    "imagenet-c": (imagenet_c, (None, None, None)),
+    "imagenet-p": (imagenet_p, (None, None, None)),
 }
 TREES |= VTAB
 BOXED = {"cars", "cub200", "voc"}

@@ -28,10 +28,10 @@ DISTRIBUTIONS = {
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",
 }
-# Used where they are found and declared nowhere: NVIDIA's apex is not on PyPI, FFCV's sdist cannot be a requirement
-# (pyproject.toml says why), torchvision must match the build of torch that is there, NVIDIA's codecs that of CUDA, and
-# a notebook brings IPython.
-FOUND_NOT_REQUIRED = {"apex", "ffcv", "torchvision", "nvidia", "IPython"}
+# Used where they are found and declared nowhere: NVIDIA's apex is not on PyPI, FFCV's sdist and imagecorruptions-imaug
+# cannot be requirements (pyproject.toml says why), torchvision must match the build of torch that is there, NVIDIA's
+# codecs that of CUDA, and a notebook brings IPython.
+FOUND_NOT_REQUIRED = {"apex", "ffcv", "imagecorruptions", "torchvision", "nvidia", "IPython"}
 # Measured against by the benchmarks where they are installed.
 PEERS = {"albumentations", "cvcuda", "kornia", "nvidia", "triton_augment"}
 
