@@ -25,6 +25,7 @@ COMMANDS = {
     "layers": _IMAGES + "Layers",
     "segmentation": "fastaugself.evaluation.commands_dense:Segmentation",
     "robustness": "fastaugself.evaluation.commands_robustness:Robustness",
+    "suite": "fastaugself.evaluation.commands_suite:Suite",
     "datasets": "fastaugself.evaluation.cli:datasets",
 }
 

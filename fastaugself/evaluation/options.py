@@ -50,6 +50,9 @@ class Options:
     """Merge train and the data set's own validation split, and draw 10 % of each class as the new validation split."""
     limit: int = 0
     """Maximum number of samples per split, drawn at random and stratified by class; 0 = all."""
+    labelled: int = 0
+    """Maximum number of samples to learn from, four fifths of them train and one fifth val (at least one of each class
+    in both); 0 = all. VTAB-1k: 1000."""
     seed: int = 0
     """Random seed of the validation split, the episodes and the bootstrap."""
     out: Path = Path("results/eval")
@@ -64,7 +67,14 @@ class Options:
     """Images per forward pass."""
 
     name: ClassVar[str] = ""
-    least: ClassVar[dict[str, float]] = {"limit": 0, "size": 0, "resize": 0, "workers": 0, "batch_size": 1}
+    least: ClassVar[dict[str, float]] = {
+        "limit": 0,
+        "labelled": 0,
+        "size": 0,
+        "resize": 0,
+        "workers": 0,
+        "batch_size": 1,
+    }
 
     def __post_init__(self) -> None:
         if not self.models:
@@ -112,14 +122,16 @@ class Options:
         return self.limited(with_val(read_dataset(self.data, self.dataset), seed=self.seed, resplit=self.resplit))
 
     def limited(self, dataset: Dataset) -> Dataset:
-        """The data set with at most --limit samples per split."""
-        if not self.limit:
-            return dataset
+        """The data set with at most --limit samples per split, and --labelled of train and val."""
+        few = {"train": self.labelled - self.labelled // 5, "val": self.labelled // 5} if self.labelled else {}
+        most = {name: min(filter(None, (self.limit, few.get(name, 0))), default=0) for name in dataset.splits}
         splits = {
-            name: split.take(thin(split.labels_N, self.limit, seed=self.seed)) if len(split) > self.limit else split
+            name: split.take(thin(split.labels_N, most[name], seed=self.seed)) if 0 < most[name] < len(split) else split
             for name, split in dataset.splits.items()
         }
-        return dataclasses.replace(dataset, splits=splits, how=f"{dataset.how}; at most {self.limit} of each")
+        said = [f"at most {self.limit} of each"] if self.limit else []
+        said += [f"{' and '.join(f'{count} of {name}' for name, count in few.items())}"] if few else []
+        return dataclasses.replace(dataset, splits=splits, how="; ".join([dataset.how, *said]))
 
     def described(self) -> dict[str, Any]:
         """The options that determine a result, models included, as JSON values."""
@@ -133,6 +145,7 @@ class Options:
         found = [
             *parts,
             f"at most {self.limit} samples per split" if self.limit else "",
+            f"{self.labelled} samples to learn from" if self.labelled else "",
             f"input of {self.size} × {self.size} px" if self.size else "input size of each model's own",
             f"shorter side resized to {self.resize} px, then the central square" if self.resize else "",
             "validation split drawn anew" if self.resplit else "",
