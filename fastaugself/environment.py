@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -41,7 +41,29 @@ def environment(device: torch.device) -> dict[str, Any]:
         record["gpu"] = torch.cuda.get_device_name(device)
         record["cuda"] = torch.version.cuda
         record["cudnn"] = torch.backends.cudnn.version()
+        if (shapes := launch_shapes(device)) is not None:
+            record["launch_shapes"] = {"file": shapes.file, "note": shapes.note}
     return record
+
+
+class LaunchShapes(NamedTuple):
+    """file: name of the file with the launch shapes in use. note: why it is not one measured here, "" if it is."""
+
+    file: str
+    note: str
+    remedy: str
+
+
+def launch_shapes(device: torch.device) -> LaunchShapes | None:
+    """The launch shapes of the Triton kernels on a CUDA device; None on another, and without Triton."""
+    if device.type != "cuda":
+        return None
+    try:
+        from fastaugself_kernels.triton.configs import REMEDY, chosen
+    except ImportError:
+        return None
+    found = chosen(device)
+    return LaunchShapes(found.path.name, found.note, REMEDY)
 
 
 def cpu_name() -> str:

@@ -14,6 +14,7 @@ from .config.checks import check_processes
 from .config.schema import Pretrain
 from .config.serialize import to_dict
 from .distributed import World
+from .environment import launch_shapes
 from .errors import UsageError
 from .evaluation.encoder import Encoder
 from .evaluation.encoders import load_encoder
@@ -203,6 +204,8 @@ def _announce(trainer: Trainer) -> None:
         where,
         ", compiled" if trainer.step_fn.compiled else "",
     )
+    if (shapes := launch_shapes(trainer.device)) and shapes.note:
+        log.info("kernels   %s; %s", shapes.note, shapes.remedy)
     log.info(
         "schedule  %d epochs of %d steps, batch %d (%d per process), lr %g = %g x %d/256",
         config.epochs,

@@ -23,7 +23,7 @@ import torch
 from ..config.schema import Pretrain
 from ..data.cores import available_cores
 from ..data.dataset import expand
-from ..environment import cpu_name
+from ..environment import cpu_name, launch_shapes
 from ..errors import UsageError
 from ..models.beside import import_torchvision, without_operators
 
@@ -186,15 +186,8 @@ def check_augmentation(config: Pretrain) -> Iterator[Finding]:
         )  # fmt: skip
     else:
         yield Finding("augmentation", "ok", f"{backend} on the {device.type}, within {error:.0e} of the reference")
-    if device.type == "cuda":
-        from fastaugself_kernels.triton.configs import file_of
-
-        name = torch.cuda.get_device_name(device)
-        if not file_of(name).is_file():
-            yield Finding(
-                "augmentation", "note", f"no tuned launch configuration for {name}; the default is used",
-                "python -m fastaugself_kernels.tune measures one in a few minutes",
-            )  # fmt: skip
+    if (shapes := launch_shapes(device)) and shapes.note:
+        yield Finding("augmentation", "note", shapes.note, shapes.remedy)
 
 
 def check_reader(config: Pretrain) -> Iterator[Finding]:

@@ -2,9 +2,11 @@
 
     python -m fastaugself_kernels.tune [--out FOLDER] [--seconds LIMIT]
 
-Workload: two views of 256 images of 375 x 500, MoCo v2's policy. It takes a few minutes, mostly for compiling; with a
-time limit, shapes that were not measured keep their values. The file goes to `triton/configs/`, where it is found by
-the device's name; `make check-kernels` compiles it like the others.
+Workload: two views of 256 images of 375 x 500, MoCo v2's policy. It takes a few minutes, mostly for compiling, or
+seconds after `python -m fastaugself_kernels.precompile --tune`; with a time limit, shapes that were not measured keep
+their values. The file goes to `triton/configs/`, where it is found by the names of the device and of Triton's version;
+`make check-kernels` compiles it like the others. `--device cpu` walks through the search in Triton's interpreter, as a
+test of it.
 """
 
 import argparse
@@ -12,11 +14,12 @@ import datetime
 import itertools
 import json
 import math
+import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -51,28 +54,47 @@ FINISH_FLOAT32 = [Tile(64, 16, 4), Tile(64, 16, 8), Tile(64, 32, 8), Tile(128, 1
 SMALL_WARPS = (1, 2, 4, 8, 16)
 
 
-def search(start: Config, timer: Timer, device: torch.device) -> tuple[Config, dict[str, float]]:
-    """The fastest configuration found from `start`, kernel after kernel, and the microseconds of its launches."""
+@dataclass(frozen=True)
+class Workload:
+    """photos of height x width pixels; size of the large views and sizes of the small ones, in pixels."""
+
+    photos: int = 256
+    height: int = 375
+    width: int = 500
+    size: int = 224
+    small: tuple[int, ...] = (32, 64)
+
+
+INTERPRETED = Workload(photos=1, height=20, width=24, size=24, small=(16,))
+
+
+def search(
+    start: Config, timer: Timer, device: torch.device, work: Workload = Workload()
+) -> tuple[Config, dict[str, float]]:
+    """The fastest configuration found from `start`, kernel after kernel, and the microseconds of its launches.
+
+    The kernels with the fewest shapes come first, so that a limited time is enough for most of them.
+    """
     best, measured = _with(start, small=(), small_float32=()), {}
 
     for field, tiles, dtype, index in (
-        ("resize", RESIZE, torch.bfloat16, 0),
         ("finish", FINISH, torch.bfloat16, 1),
         ("finish_float32", FINISH_FLOAT32, torch.float32, 1),
+        ("resize", RESIZE, torch.bfloat16, 0),
     ):
         options = [_with(best, **{field: tile}) for tile in tiles]
-        times = [_time(timer, _launches(option, 224, dtype, device)[index]) for option in options]
+        times = [_time(timer, _launches(option, work, work.size, dtype, device)[index]) for option in options]
         if min(times) < math.inf:
             measured[field] = min(times)
             best = options[times.index(measured[field])]
 
     for field, dtype in (("small", torch.bfloat16), ("small_float32", torch.float32)):
         entries, tried = [], False
-        for size in (32, 64):
+        for size in work.small:
             options = [_with(best, **{field: ((size, warps),)}) for warps in SMALL_WARPS]
-            times = [_time(timer, _launches(option, size, dtype, device)[0]) for option in options]
+            times = [_time(timer, _launches(option, work, size, dtype, device)[0]) for option in options]
             tried |= min(times) < math.inf
-            if min(times) < sum(_time(timer, launch) for launch in _launches(best, size, dtype, device)):
+            if min(times) < sum(_time(timer, launch) for launch in _launches(best, work, size, dtype, device)):
                 entries.append((size, SMALL_WARPS[times.index(min(times))]))
                 measured[f"{field} {size}"] = min(times)
         best = _with(best, **{field: tuple(entries) if tried else getattr(start, field)})
@@ -87,6 +109,8 @@ def _time(timer: Timer, launch: Launch) -> float:
     """The time of one launch in microseconds; infinite if its shape does not compile or fit the device."""
     try:
         return timer(launch)
+    except TimeoutError:  # Limited
+        return math.inf
     except Exception as error:  # triton raises a different class for every way not to fit
         print(f"  left out: {launch.options} {launch.constants}: {type(error).__name__}", file=sys.stderr)
         return math.inf
@@ -105,17 +129,17 @@ class Limited:
 
 
 @lru_cache(maxsize=1)
-def _source(device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Pixels, offsets, strides and sizes of 256 images."""
-    B, height, width = 256, 375, 500
+def _source(work: Workload, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Pixels, offsets, strides and sizes of the images."""
+    B, height, width = work.photos, work.height, work.width
     pixels = torch.randint(0, 256, (B * height * width * 3,), dtype=torch.uint8, device=device)
     offsets_B = torch.arange(B, device=device) * (height * width * 3)
     strides_B = torch.full((B,), width * 3, dtype=torch.int32, device=device)
     return pixels, offsets_B, strides_B, torch.tensor([[height, width]] * B, dtype=torch.int32)
 
 
-def _launches(shapes: Config, size: int, dtype: torch.dtype, device: torch.device) -> list[Launch]:
-    pixels, offsets_B, strides_B, sizes_B2 = _source(device)
+def _launches(shapes: Config, work: Workload, size: int, dtype: torch.dtype, device: torch.device) -> list[Launch]:
+    pixels, offsets_B, strides_B, sizes_B2 = _source(work, device)
     V, B = 2, len(offsets_B)
     params_VBP = sample_params(torch.arange(B), sizes_B2, (ViewPolicy.moco_v2(size),) * V, seed=0, epoch=0)
     views_VBHWC = torch.empty(V, B, size, size, 3, dtype=dtype, device=device)
@@ -153,7 +177,16 @@ def cuda_microseconds(launch: Launch) -> float:
     return statistics.median(times)
 
 
-def write(shapes: Config, measured: dict[str, float], device_name: str, target: str, folder: Path) -> Path:
+def interpreted_microseconds(launch: Launch) -> float:
+    """The time of one launch in Triton's interpreter, which says nothing about a GPU."""
+    began = time.perf_counter()
+    run([launch], torch.device("cpu"))
+    return (time.perf_counter() - began) * 1e6
+
+
+def write(
+    shapes: Config, measured: dict[str, float], device_name: str, target: str, folder: Path, work: Workload = Workload()
+) -> Path:
     """Writes a configuration for `Config.read`, with the measured times beside it."""
 
     def small(entries: tuple[tuple[int, int], ...]) -> list[dict[str, int]]:
@@ -168,10 +201,10 @@ def write(shapes: Config, measured: dict[str, float], device_name: str, target: 
             "date": datetime.date.today().isoformat(),
             "torch": torch.__version__,
             "triton": triton.__version__,
-            "microseconds for 512 views": {name: round(time, 1) for name, time in measured.items()},
+            f"microseconds for {2 * work.photos} views": {name: round(time, 1) for name, time in measured.items()},
         },
     }
-    path = folder / file_of(device_name).name
+    path = folder / file_of(device_name, triton.__version__).name
     path.write_text(json.dumps(content, indent=2) + "\n")
     return path
 
@@ -182,7 +215,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--seconds", type=float, default=math.inf, help="time to measure in (default: as long as it takes)"
     )
+    parser.add_argument(
+        "--device", choices=("cuda", "cpu"), default="cuda", help="cpu: in Triton's interpreter, a test"
+    )
     options = parser.parse_args(arguments)
+    if options.device == "cpu":
+        return _rehearse(parser, options)
     if not torch.cuda.is_available():
         parser.error("a CUDA or ROCm device is needed, and torch sees none")
     device = torch.device("cuda", torch.cuda.current_device())
@@ -192,7 +230,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     path = write(best, measured, torch.cuda.get_device_name(device), target, options.out)
     print(path.read_text(), end="")
     print(path, file=sys.stderr)
-    return 0
+    return int(not measured)
+
+
+def _rehearse(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    """The search on tiny images in Triton's interpreter: what it writes is no configuration of any device."""
+    if not os.environ.get("TRITON_INTERPRET"):
+        parser.error("--device cpu runs in Triton's interpreter: set TRITON_INTERPRET=1 before Python starts")
+    if options.out == FOLDER:
+        parser.error("--device cpu measures no device; pass --out with a folder for what it writes")
+    device = torch.device("cpu")
+    timer = Limited(interpreted_microseconds, options.seconds)
+    best, measured = search(config(device), timer, device, INTERPRETED)
+    path = write(best, measured, "interpreter", "interpreter", options.out, INTERPRETED)
+    Config.read(path)
+    print(path)
+    return int(not measured)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,24 @@
-"""Launch configurations: one JSON file per device, and a default for every device that has none.
+"""Launch configurations: one JSON file per device and version of Triton, and a default for every device without one.
 
-They are measured beforehand and shipped, so nothing is tuned when a training run starts.
+They are measured beforehand and shipped, so nothing is tuned when a training run starts. Compilers differ: the same
+shape of the same kernel takes 168 registers with one version of Triton and 96 with another.
 """
 
 import json
+import logging
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import torch
+import triton
+
+log = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).parent
+REMEDY = "python -m fastaugself_kernels.tune measures them in a few minutes"
 
 
 @dataclass(frozen=True)
@@ -76,17 +84,72 @@ class Config:
         )
 
 
-def file_of(device_name: str) -> Path:
-    """The file of a device's configuration: the driver's name for it, in lower case and with dashes."""
-    return FOLDER / f"{'-'.join(device_name.lower().split())}.json"
+def name_of(device_name: str) -> str:
+    """The driver's name of a device in lower case and with dashes, as in names of files."""
+    return "-".join(re.findall(r"[a-z0-9.]+", device_name.lower()))
+
+
+def file_of(device_name: str, version: str) -> Path:
+    """The file of a device's configuration, measured with this version of Triton."""
+    return FOLDER / f"{name_of(device_name)}.triton-{'.'.join(map(str, _numbers(version)))}.json"
+
+
+def nearest(versions: Sequence[str], version: str) -> str:
+    """The version nearest to `version`: by major, then minor, then patch number; of two equally near, the newer."""
+
+    def far(other: str) -> tuple[int, ...]:
+        return tuple(abs(a - b) for a, b in zip(_numbers(other), _numbers(version), strict=True))
+
+    return min(sorted(versions, key=_numbers, reverse=True), key=far)
+
+
+def _numbers(version: str) -> tuple[int, int, int]:
+    """Major, minor and patch number; those that are missing are 0, and what follows (`3.6.0+git...`) does not count."""
+    found = re.match(r"(\d+)(?:\.(\d+))?(?:\.(\d+))?", version)
+    if found is None:
+        raise ValueError(f"{version!r} is no version of Triton, which begins with a number such as 3.6.0")
+    major, minor, patch = (int(number or 0) for number in found.groups())
+    return major, minor, patch
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """path: of the configuration in use. note: why it is not one measured here with this Triton, "" if it is."""
+
+    path: Path
+    note: str = ""
+
+
+def choose(device_name: str, version: str, default: Path) -> Chosen:
+    """The file for a device and a version of Triton: its own, that of the nearest version, or `default`."""
+    own = file_of(device_name, version)
+    if own.is_file():
+        return Chosen(own)
+    stem = f"{name_of(device_name)}.triton-"
+    others = {path.stem.removeprefix(stem): path for path in own.parent.glob("*.json") if path.stem.startswith(stem)}
+    if not others:
+        return Chosen(default, f"no launch shapes were measured on {device_name}, {default.stem} is used")
+    near = nearest([*others], version)
+    note = f"the launch shapes of {device_name} were measured with Triton {near}, and this is {version}"
+    return Chosen(others[near], note)
+
+
+@lru_cache(maxsize=32)
+def chosen(device: torch.device) -> Chosen:
+    """The configuration in use on `device`; the log has the note, once."""
+    default = FOLDER / f"default-{'rocm' if torch.version.hip else 'cuda'}.json"
+    if device.type != "cuda":
+        return Chosen(default)
+    found = choose(torch.cuda.get_device_name(device), triton.__version__, default)
+    if found.note:
+        log.info("%s; %s", found.note, REMEDY)
+    return found
 
 
 @lru_cache(maxsize=32)
 def config(device: torch.device) -> Config:
-    """The configuration of `device`, of any like it, or its vendor's default."""
-    default = FOLDER / f"default-{'rocm' if torch.version.hip else 'cuda'}.json"
-    path = file_of(torch.cuda.get_device_name(device)) if device.type == "cuda" else default
-    return Config.read(path if path.is_file() else default)
+    """The configuration of `device` and this version of Triton, or the nearest that there is."""
+    return Config.read(chosen(device).path)
 
 
 def shipped() -> dict[str, Config]:
