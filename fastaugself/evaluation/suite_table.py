@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -69,11 +70,18 @@ class Table:
         return dict(zip(self.models, ranks_M.tolist(), strict=True))
 
     def mean_ranks(self) -> tuple[dict[str, float], int]:
-        """The mean rank of each model over the complete columns, and the number of these; {} without one."""
-        complete = [found for column in self.cells if (found := self.ranks(column))]
-        if not complete:
+        """The mean rank of each model over the data sets that all have, and the number of these; {} without one.
+
+        Several scores of a data set count as one, by their mean rank.
+        """
+        by_data: dict[str, list[dict[str, float]]] = {}
+        for column in self.cells:
+            if found := self.ranks(column):
+                by_data.setdefault(column.data, []).append(found)
+        if not by_data:
             return {}, 0
-        return {model: sum(found[model] for found in complete) / len(complete) for model in self.models}, len(complete)
+        means = {model: fmean(fmean(r[model] for r in found) for found in by_data.values()) for model in self.models}
+        return means, len(by_data)
 
     def heads(self) -> dict[Column, str]:
         """The head of each column: the data set, and what tells its columns apart."""
@@ -158,7 +166,7 @@ def html(table: Table, title: str, about: str) -> str:
             f'<td class="number">{f"<b>{means[m]:.2f}</b>" if means[m] == best else f"{means[m]:.2f}"}</td>'
             for m in table.models
         )
-        rows.append(f"<tr><td>mean rank<br><small>of {count} scores, 1 is the best</small></td>{cells}</tr>")
+        rows.append(f"<tr><td>mean rank<br><small>of {count} data sets, 1 is the best</small></td>{cells}</tr>")
     failed = "".join(
         f'<p class="warning">{escape(f"{model} failed on {data}: {why}")}</p>'
         for (data, model), why in table.failed.items()

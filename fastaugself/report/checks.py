@@ -10,7 +10,6 @@ from ..config.schema import Photos, Pretrain
 from ..data.dataset import Dataset
 from ..errors import RunError, UsageError
 from ..html.charts import Level
-from ..html.page import escape
 from .text import check_title
 
 NOTES = {
@@ -43,8 +42,6 @@ def checks_html(evaluations: Sequence[Mapping[str, Any]], config: Pretrain, char
     for prefix, inside in groups.items():
         level = chance_level(config, prefix)
         charts = [_figure(name, chart, level) for name in _ordered(inside)]
-        if prefix:
-            parts.append(f"<h3>{escape(prefix)}</h3>")
         parts.append(f'<div class="charts">{"".join(charts)}</div>')
     return (
         '<h2>Evaluations during training</h2>\n<p class="lead">On features of the central square crop of each photo, '
