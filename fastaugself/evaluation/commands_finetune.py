@@ -56,6 +56,7 @@ class Finetune(TrainingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.refuse_resplit("fine-tuning chooses nothing on one")
         if not 0 < self.fraction <= 1:
             raise UsageError(f"--fraction must be above 0 and at most 1, got {self.fraction:g}: pass --fraction 0.1")
         if self.subset is not None and self.fraction != 1:

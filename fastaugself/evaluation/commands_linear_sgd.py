@@ -49,6 +49,8 @@ class LinearSgd(TrainingOptions):
                     raise UsageError(f"--{option} must be {rule}, got {value:g}")
         if not self.weight_decay:
             raise UsageError("--weight-decay needs a value: pass --weight-decay 0")
+        if len(self.heads) == 1:
+            self.refuse_resplit("a single head is not chosen on one")
 
     @property
     def protocol(self) -> linear_presets.Preset:

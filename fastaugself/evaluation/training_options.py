@@ -91,6 +91,11 @@ class TrainingOptions(Options):
             print(path)
         return found
 
+    def refuse_resplit(self, why: str) -> None:
+        """Raises UsageError for --resplit where no validation split is used."""
+        if self.resplit:
+            raise UsageError(f"--resplit draws a validation split, and {why}: leave it out")
+
     def check(self, encoder: Encoder) -> None:
         """Raises UsageError for a model that the protocol cannot train, before the data is read."""
 

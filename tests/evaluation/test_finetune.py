@@ -251,6 +251,7 @@ def test_a_stopped_run_resumes_to_the_same_weights_bit_by_bit(finetune, tmp_path
     ("options", "message"),
     [
         (("--preset", "simclrv2"), "--preset"),
+        (("--resplit",), "--resplit draws a validation split, and fine-tuning chooses nothing on one: leave it out"),
         (("--fraction", 0), "--fraction must be above 0 and at most 1, got 0"),
         (("--fraction", 1.5), "at most 1, got 1.5"),
         (

@@ -338,6 +338,7 @@ def test_a_folder_of_other_options_is_refused(sgd, tmp_path, capsys, options, me
         (("--preset", "dino-vit-small"), "tiny has no class token"),
         (("--resize", 8), "--resize 8 is below the 32 pixels of tiny's input: pass at least 32"),
         (("--fuse", "concat"), "--fuse"),
+        (("--resplit",), "--resplit draws a validation split, and a single head is not chosen on one: leave it out"),
         (("--lr", 1e41), "the loss is NaN or Inf at step 2: pass a lower --lr"),
     ],
 )
