@@ -11,7 +11,6 @@ from ..errors import UsageError
 from ..training.compile import Compile
 from ..training.layer_decay import layers
 from . import finetune
-from .datasets import read_dataset
 from .encoder import Encoder
 from .finetune import FEW, Finetuning
 from .label_subset import fraction_of, listed
@@ -117,7 +116,7 @@ class Finetune(TrainingOptions):
 
     def read_data(self) -> Dataset:
         """Reads the data, with the chosen part of the training photos as train."""
-        dataset = self.undivided(read_dataset(self.data, self.dataset))
+        dataset = self.read_undivided()
         require_classes(dataset, ("train", "test"))
         whole = dataset.split("train")
         if self.subset is not None:
@@ -131,7 +130,7 @@ class Finetune(TrainingOptions):
             share = f"{100 * self.fraction:g} %" if self.subset is None else self.subset.stem
             name = f"{name}, {share} of labels"
         splits = {**dataset.splits, "train": train}
-        return self.limited(dataclasses.replace(dataset, name=name, splits=splits, how=how))
+        return dataclasses.replace(dataset, name=name, splits=splits, how=how)
 
     def evaluate(self, dataset: Dataset, encoder: Encoder, world: World, checkpoints: Checkpoints) -> list[Row]:
         """See `TrainingOptions`."""

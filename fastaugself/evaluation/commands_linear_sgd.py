@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Literal
 from ..distributed import World
 from ..errors import UsageError
 from . import linear_presets, linear_sgd
-from .datasets import read_dataset
 from .encoder import Encoder
 from .head_inputs import HeadInputs
 from .heads import Head, Heads
@@ -87,7 +86,7 @@ class LinearSgd(TrainingOptions):
             dataset = super().read_data()
             require_classes(dataset, ("train", "val"))
             return dataset
-        return self.limited(self.undivided(read_dataset(self.data, self.dataset)))
+        return self.read_undivided()
 
     def evaluate(self, dataset: Dataset, encoder: Encoder, world: World, checkpoints: Checkpoints) -> list[Row]:
         """See `TrainingOptions`."""

@@ -20,11 +20,12 @@ from ..training.setup import activation_dtype
 from ..training.startup import only_trainer
 from .cache import key_of
 from .crops import TrainingCrops
+from .datasets import read_dataset
 from .encoder import Encoder
 from .options import Options
 from .pixels import Filter
 from .results import Row, table
-from .splits import Dataset, Split, require_classes
+from .splits import Dataset, Split, require_classes, with_val
 from .top_k import RESIZE, CentreCrops
 from .training_loop import Checkpoints
 
@@ -107,14 +108,12 @@ class TrainingOptions(Options):
     def numbers(self) -> dict[str, Any]:
         """The numbers of the preset with the options that replace them, by option."""
 
-    def undivided(self, dataset: Dataset) -> Dataset:
-        """The data set with its own validation split, if it has one, as a part of train: nothing is chosen on it."""
-        if "train" not in dataset.splits or "val" not in dataset.splits:
-            return dataset
-        others = {name: split for name, split in dataset.splits.items() if name != "val"}
-        whole = {**others, "train": dataset.splits["train"].join(dataset.splits["val"])}
-        how = f"{dataset.how}; trained on train and val".removeprefix("; ")
-        return dataclasses.replace(dataset, splits=whole, how=how)
+    def read_undivided(self) -> Dataset:
+        """Reads the data, with the validation split that they have as a part of train: nothing is chosen on it."""
+        dataset = read_dataset(self.data, self.dataset)
+        if self.labelled:  # some of train and some of val, as for all protocols
+            return _undivided(self.limited(with_val(dataset, seed=self.seed)))
+        return self.limited(_undivided(dataset))
 
     def crops(self, split: Split, encoder: Encoder, world: World, *, batch_size: int, forward: int) -> TrainingCrops:
         """The crops of a split for an encoder."""
@@ -150,3 +149,13 @@ class TrainingOptions(Options):
 def _file_name(text: str) -> str:
     """The text with everything replaced that needs quotes in a shell."""
     return re.sub(r"[^\w.+-]+", "_", text)
+
+
+def _undivided(dataset: Dataset) -> Dataset:
+    """The data set with val as a part of train."""
+    if not {"train", "val"} <= dataset.splits.keys():
+        return dataset
+    others = {name: split for name, split in dataset.splits.items() if name != "val"}
+    whole = {**others, "train": dataset.splits["train"].join(dataset.splits["val"])}
+    how = f"{dataset.how}; trained on train and val".removeprefix("; ")
+    return dataclasses.replace(dataset, splits=whole, how=how)

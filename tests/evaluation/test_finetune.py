@@ -213,6 +213,15 @@ def test_the_result_names_the_part_of_the_labels_and_the_numbers_used(finetune, 
     assert "| finetune | photos, 50 % of labels | tiny | top1 |" in table
 
 
+def test_a_number_of_labels_is_drawn_before_a_fraction_of_them(photos, run):
+    def sizes(**options):
+        dataset = Finetune((str(run),), photos, **options).read_data()
+        return {name: len(split) for name, split in dataset.splits.items()}
+
+    assert sizes(labelled=10) == {"train": 10, "test": 8} and sizes(limit=6) == {"train": 6, "test": 6}
+    assert sizes(labelled=10, fraction=0.6)["train"] == 6
+
+
 def test_epochs_are_simclrs_for_few_and_for_more_labels(photos):
     def epochs(**options):
         return Finetune(("x",), photos, **options).numbers()["epochs"]
