@@ -73,7 +73,9 @@ def model_card(config: Pretrain, run: Path, weights: str, *, step: int, samples:
     files = data.train if isinstance(data.train, tuple) else (data.train,)
     where = f" from {_code(', '.join(map(str, files)))}" if data.train else ""
     o = config.optim
-    without_folders = replace(config, run=Path(config.run.name), init=_last(config.init), data=data)
+    checks = tuple(str(photos.mapped(lambda path: Path(path.name))) for photos in config.log.check_photos)
+    log = replace(config.log, check=checks)
+    without_folders = replace(config, run=Path(config.run.name), init=_last(config.init), data=data, log=log)
     return _TEXT.format(
         library="timm" if standard else "fastaugself",
         title=f"{name} {' + '.join(part.split(' ')[0] for part in parts)}",

@@ -220,6 +220,7 @@ def exported_run(folder, *, width=64, size=64):
         backbone=Backbone(name="resnet18", width=width),
         method=MoCo(queue=256, dim=16),
         augself=AugSelf(hidden=32),
+        log=Log(check=(f"other={folder / 'a.beton'}:{folder / 'b.beton'}",)),
         run=folder,
         device="cpu",
     )
@@ -238,7 +239,7 @@ def test_the_card_tells_what_was_trained_and_nothing_of_the_machine(tmp_path):
     assert card.startswith("---\nlibrary_name: fastaugself\npipeline_tag: image-feature-extraction\n")
     assert "# resnet18 MoCo + AugSelf\n" in card and "1,234 from `my 'photos'.beton`" in card
     assert "| `knn` | 0.5 |" in card and "| `' <script>` | 1 |" in card and "<b>" not in card
-    assert str(tmp_path.parent) not in card
+    assert str(tmp_path.parent) not in card and '"other=a.beton:b.beton"' in card
     block = card.split("```python\n")[1].split("```")[0].replace('"model.', f'"{tmp_path}/export/model.')
     scope = {}
     exec(block, scope)
