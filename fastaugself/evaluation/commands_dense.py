@@ -3,6 +3,7 @@
 Shape suffixes: K classes.
 """
 
+import dataclasses
 import logging
 import math
 import time
@@ -46,7 +47,7 @@ class Segmentation(Options):
     which is scored at the mask's own size."""
     epochs: int = 20
     """Epochs of training the head."""
-    lrs: tuple[float, ...] = (0.0001, 0.001, 0.01)
+    lrs: tuple[float, ...] = (0.001, 0.01, 0.1)
     """Learning rates of the heads (AdamW), of which the best on val is taken."""
     weight_decay: float = 0.0001
     """Weight decay of the heads."""
@@ -180,7 +181,7 @@ class Segmentation(Options):
             found = {name: classes_[position] for name, classes_ in predicted.items()}
             found = {name: at_size(classes_, values.shape) for name, classes_ in found.items()}
             photos.append(Shown(test.photos.name(index), pixels, classes.table[values], found))
-        about = self.words(
+        about = dataclasses.replace(self, fuse="none").words(
             f"{len(test)} test photos, {len(classes.names)} classes ({data.how})",
             f"head: one 1×1 convolution, {self.epochs} epochs, learning rate chosen on val",
             "the central square of each photo" if self.frame == "crop" else "the whole photo squeezed to a square",

@@ -4,6 +4,7 @@ Shape suffixes: N images, D features, K classes, C corruptions, S severities.
 """
 
 import dataclasses
+import difflib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from ..files import read_text
 from ..models.beside import import_timm
 from ..probes.linear import Probe
 from ..probes.robustness import ALEXNET, SEVERITIES
-from .datasets import read_dataset
+from .datasets import read_dataset, readers
 from .datasets.shifted import imagenet_c
 from .splits import Dataset, Labels, Split
 
@@ -88,15 +89,20 @@ def read_shifted(text: str, corruptions: Sequence[str], severities: Sequence[int
     as expected.
     """
     name, given, path = text.partition("=")
-    if not given:
+    if not given or Path(text).exists():
         name, path = "", text
     if not path:
         raise UsageError(
             f"--shifted {text}: nothing follows =; pass --shifted NAME=PATH, such as imagenet-r=imagenet-r"
         )
+    known = readers()
+    if name and name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}={path}?" if near else f"known: {', '.join(known)}"
+        raise UsageError(f"--shifted {text}: there is no data set {name}; {hint}")
+    if not Path(path).exists():
+        raise UsageError(f"--shifted {text}: {path}: no such file or folder")
     if name == "imagenet-c":
-        if not Path(path).exists():
-            raise UsageError(f"--shifted {text}: {path}: no such file or folder")
         return name, imagenet_c(Path(path), corruptions, severities)
     dataset = read_dataset(Path(path), name)
     return name if name not in ("", "folders", "beton") else dataset.name, dataset

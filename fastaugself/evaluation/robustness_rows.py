@@ -73,7 +73,8 @@ def score_rows(
             score = mean_ratio(1 - errors[key][None], seed=seed)
             add(f"accuracy under {name}{suffix}", score, len(errors[key]), by_severity=severities)
         for label, score in _means([errors[key] for key in keys], keys, baseline, mean, seed).items():
-            add(f"{mean}{suffix}{label}", score, min(len(errors[key]) for key in keys))
+            names = [key.rpartition("/")[2] for key in keys]
+            add(f"{mean}{suffix}{label}", score, len(errors[keys[0]]), over=names)
     return rows
 
 

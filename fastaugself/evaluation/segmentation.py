@@ -20,7 +20,16 @@ from torch import Tensor, nn
 from ..data.inputs.samples import some
 from ..errors import UsageError
 from ..models.inner import check_layers, inner_map, layer_widths
-from ..probes.segmentation import IGNORED, Counts, Head, PixelCounts, confusion, mean_iou, train_heads
+from ..probes.segmentation import (
+    IGNORED,
+    Counts,
+    Head,
+    PixelCounts,
+    channel_statistics,
+    confusion,
+    mean_iou,
+    train_heads,
+)
 from . import cache
 from .datasets.masks import ClassValues, MaskData, MaskSplit, class_values
 from .encoder import Encoder
@@ -32,6 +41,7 @@ from .splits import Images, Split
 log = logging.getLogger("fastaugself")
 
 Frame = Literal["crop", "whole"]
+CHUNK = 64  # maps in memory at once, for their statistics
 
 
 class Maps(nn.Module):
@@ -183,6 +193,11 @@ class Trainer:
         device: torch.device,
     ) -> list[Head]:
         """One head for each learning rate."""
+        mean_C, std_C = channel_statistics(
+            torch.from_numpy(np.array(part.rows_ND[i : i + CHUNK])).unflatten(1, self.shape)
+            for part in self.parts
+            for i in range(0, len(part.rows_ND), CHUNK)
+        )
         return train_heads(
             partial(self.batches, batch_size=batch_size, seed=seed),
             -(-len(self.places) // batch_size),
@@ -192,6 +207,8 @@ class Trainer:
             weight_decay=weight_decay,
             epochs=epochs,
             device=device,
+            mean_C=mean_C,
+            std_C=std_C,
         )
 
 
@@ -239,5 +256,8 @@ def choose_head(
     heads = Trainer([train], of, classes).fit(lrs, **options)
     path = [(h.lr, mean_iou(PixelCounts.of(confusions(h, of, val, classes)))) for h in heads]
     best = max(path, key=lambda entry: entry[1])[0]
+    if len(lrs) > 1 and best in (min(lrs), max(lrs)):
+        end = "smallest" if best == min(lrs) else "largest"
+        log.warning("%s: the best learning rate %g is the %s of --lrs: pass further ones", of.encoder.name, best, end)
     (head,) = Trainer([train, val], of, classes).fit([best], **options)
     return Choice(head, path)

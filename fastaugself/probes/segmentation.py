@@ -2,7 +2,9 @@
 
 The head is that of DINOv2's linear protocol (Oquab 2023, arXiv 2304.07193, section 7.4) without its batch norm: the
 logits of every position are upsampled to the mask by bilinear interpolation, and the loss is the cross-entropy over all
-pixels that are not ignored. The objective is convex, so that heads start at zero.
+pixels that are not ignored. Channels are standardised by the training features' statistics, which are part of the
+weights of the finished head: learning rates then mean the same for features of any scale. The objective is convex, so
+that heads start at zero.
 
 Shape suffixes: L heads, B batch, C channels, K classes, H W of the mask, h w of the feature map, N images.
 """
@@ -62,12 +64,18 @@ def train_heads(
     weight_decay: float,
     epochs: int,
     device: torch.device,
+    mean_C: Tensor | None = None,
+    std_C: Tensor | None = None,
 ) -> list[Head]:
     """Trains one head for each learning rate, all on the same batches: AdamW, learning rates decayed by a cosine.
 
     batches: of an epoch, as pairs of features [B, C, h, w] and int64 classes [B, H, W] (IGNORED: no class). steps:
-    batches per epoch. Heads do not influence each other: each is the same as if it were trained alone.
+    batches per epoch. mean_C, std_C: by which features are standardised, default not at all; heads take features that
+    are not. Heads do not influence each other: each is the same as if it were trained alone.
     """
+    mean = torch.zeros(channels) if mean_C is None else mean_C.float()
+    std = torch.ones(channels) if std_C is None else std_C.float()
+    mean, std = mean.to(device), std.to(device)
     weights = [torch.zeros(classes, channels, device=device, requires_grad=True) for _ in lrs]
     biases = [torch.zeros(classes, device=device, requires_grad=True) for _ in lrs]
     groups = [{"params": [w, b], "lr": lr} for w, b, lr in zip(weights, biases, lrs, strict=True)]
@@ -76,6 +84,7 @@ def train_heads(
     for epoch in range(epochs):
         for x_BChw, y_BHW in batches(epoch):
             x, y = x_BChw.to(device, torch.float32), y_BHW.to(device)
+            x = (x - mean[:, None, None]) / std[:, None, None]
             for group, lr in zip(optimizer.param_groups, lrs, strict=True):
                 group["lr"] = lr * (1 + math.cos(math.pi * step / total)) / 2
             optimizer.zero_grad(set_to_none=True)
@@ -86,7 +95,24 @@ def train_heads(
             if time.monotonic() > reported + REPORT_SECONDS:
                 log.info("segmentation: step %d of %d", step, total)
                 reported = time.monotonic()
-    return [Head(w.detach(), b.detach(), lr) for w, b, lr in zip(weights, biases, lrs, strict=True)]
+    return [
+        Head((w / std).detach(), (b - (w / std) @ mean).detach(), lr)
+        for w, b, lr in zip(weights, biases, lrs, strict=True)
+    ]
+
+
+def channel_statistics(maps: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of every channel over all positions, float64 [C]; 1 for constant channels.
+
+    maps: batches of features [B, C, h, w].
+    """
+    count, total, square = 0, torch.zeros(()).double(), torch.zeros(()).double()
+    for x_BChw in maps:
+        x_CM = x_BChw.double().movedim(1, 0).flatten(1)
+        count, total, square = count + x_CM.shape[1], total + x_CM.sum(1), square + x_CM.square().sum(1)
+    mean_C = total / count
+    std_C = (square / count - mean_C.square()).clamp(min=0).sqrt()
+    return mean_C, torch.where(std_C > 1e-6 * mean_C.abs(), std_C, 1.0)
 
 
 def confusion(predicted: NDArray[np.int64], truth: NDArray[np.int64], classes: int) -> Counts:

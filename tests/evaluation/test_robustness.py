@@ -285,7 +285,10 @@ def test_a_wrong_baseline_file_is_refused(content, message, tmp_path):
         (("--corruptions", "mist"), "unknown corruption mist: pass --corruptions all, or some of gaussian_noise, "),
         (("--severities", "6"), "--severities takes numbers from 1 to 5, got 6: pass --severities 1 2 3 4 5"),
         (("--corruption-size", "31"), "--corruption-size must be at least 32, got 31"),
-        (("--shifted", "imagenet-q=x"), "--dataset imagenet-q is unknown; did you mean imagenet-"),
+        (
+            ("--shifted", "imagenet-q=x"),
+            "--shifted imagenet-q=x: there is no data set imagenet-q; did you mean imagenet-",
+        ),
         (("--shifted", "imagenet-r="), "nothing follows =; pass --shifted NAME=PATH, such as imagenet-r=imagenet-r"),
         (("--shifted", "imagenet-c=x"), "x: no such file or folder"),
         (("--shifted", "{night}", "{night}"), "night is there twice: pass each set once"),

@@ -24,10 +24,19 @@ def made_batches(seed=0, steps=3):
     return found
 
 
-def test_the_head_is_that_of_a_plain_loop_for_every_learning_rate():
+@pytest.mark.parametrize("standardised", [False, True])
+def test_the_head_is_that_of_a_plain_loop_for_every_learning_rate(standardised):
     lrs, epochs, decay = (0.003, 0.1), 4, 0.02
+    mean, std = (
+        (torch.tensor([3.0, -2, 0, 9, 0.1]), torch.tensor([2.0, 0.5, 1, 7, 0.02])) if standardised else (None, None)
+    )
+    shift, scale = (mean.view(5, 1, 1), std.view(5, 1, 1)) if standardised else (0.0, 1.0)
+
+    def batches(epoch):
+        return [(x * scale + shift, y) for x, y in made_batches(epoch)]
+
     options = {"channels": 5, "classes": 3, "weight_decay": decay, "epochs": epochs, "device": torch.device("cpu")}
-    heads = segmentation.train_heads(made_batches, 3, lrs=lrs, **options)
+    heads = segmentation.train_heads(batches, 3, lrs=lrs, mean_C=mean, std_C=std, **options)
     for lr, head in zip(lrs, heads, strict=True):
         conv = nn.Conv2d(5, 3, 1)
         nn.init.zeros_(conv.weight)
@@ -35,16 +44,33 @@ def test_the_head_is_that_of_a_plain_loop_for_every_learning_rate():
         optimizer = torch.optim.AdamW(conv.parameters(), lr=lr, weight_decay=decay)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (1 + math.cos(math.pi * step / 12)) / 2)
         for epoch in range(epochs):
-            for x, y in made_batches(epoch):
+            for x, y in made_batches(epoch):  # of mean 0 and deviation 1
                 up = nn.Upsample(size=(11, 13), mode="bilinear")
                 loss = nn.CrossEntropyLoss(ignore_index=-100)(up(conv(x)), y)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
                 schedule.step()
-        torch.testing.assert_close(head.weight_KC, conv.weight.detach()[:, :, 0, 0], rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(head.bias_K, conv.bias.detach(), rtol=1e-4, atol=1e-5)
+        x = torch.randn(2, 5, 4, 3)
+        with torch.no_grad():
+            expected = nn.functional.interpolate(conv(x), (9, 7), mode="bilinear")
+        torch.testing.assert_close(head.logits(x * scale + shift, (9, 7)), expected, rtol=1e-3, atol=1e-3)
         assert head.lr == lr
+        if not standardised:
+            torch.testing.assert_close(head.weight_KC, conv.weight.detach()[:, :, 0, 0], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(head.bias_K, conv.bias.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_channel_statistics_are_those_of_all_positions():
+    maps = (
+        torch.randn(9, 4, 3, 5) * torch.tensor([1.0, 1e-3, 0, 1e3])[:, None, None]
+        + torch.tensor([0.0, 5, 3, 1])[:, None, None]
+    )
+    mean, std = segmentation.channel_statistics(maps.split(4))
+    values = maps.double().transpose(0, 1).flatten(1)
+    torch.testing.assert_close(mean, values.mean(1))
+    torch.testing.assert_close(std[[0, 1, 3]], values.std(1, correction=0)[[0, 1, 3]], rtol=1e-5, atol=0)
+    assert std[2] == 1  # a channel that is always the same
 
 
 def test_a_batch_without_any_class_has_a_loss_of_zero_and_moves_nothing():

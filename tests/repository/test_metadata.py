@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 NOTICE = (ROOT / "NOTICE").read_text(encoding="utf-8")
-BESIDE = {"ffcv", "kernels", "torchvision"}  # installed by set-up or where they are found, declared nowhere
+# Installed by set-up or where they are found, declared nowhere.
+BESIDE = {"ffcv", "imagecorruptions-imaug", "kernels", "torchvision"}
 
 
 def noticed():
