@@ -104,9 +104,14 @@ class Segmentation(Options):
         return rows
 
     def read_masks(self) -> MaskData:
-        """Reads the photos and masks, with a validation split and at most --limit samples per split."""
+        """Reads the photos and masks, with a validation split, at most --limit of each and --labelled to learn from."""
         data = read_masks(self.data, self.dataset).with_val(seed=self.seed, resplit=self.resplit)
-        return data.limited(self.limit, seed=self.seed) if self.limit else data
+        most = dict.fromkeys(data.splits, self.limit) if self.limit else {}
+        if self.labelled:
+            held_out = max(1, self.labelled // 5)
+            few = {"train": max(1, self.labelled - held_out), "val": held_out}
+            most |= {name: min(count, most.get(name, count)) for name, count in few.items()}
+        return data.limited(most, seed=self.seed)
 
     def _train(
         self, data: MaskData, extract: Extractor, model: DenseEncoder, classes: ClassValues

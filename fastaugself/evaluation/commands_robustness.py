@@ -157,7 +157,8 @@ class Robustness(Options):
         probes = self._probes(dataset, sets, encoders, extract)
         found: dict[tuple[int, ...], list[Floats]] = {members: [] for members in sets}
         for position, test in enumerate(tests):
-            features = [self._features(encoder, test, extract) for encoder in encoders]
+            kept: dict[int, dict[int, bytes]] = {}
+            features = [self._features(encoder, test, extract, kept) for encoder in encoders]
             for members in sets:
                 x_ND = fuse([features[i] for i in members], self.fusion).x_ND
                 predicted_N = robustness.predict(probes[members], x_ND, test.among)
@@ -184,7 +185,10 @@ class Robustness(Options):
             probes[members] = choose_probe(train, labels, val, val_labels, device=self.torch_device()).probe
         return probes
 
-    def _features(self, encoder: Encoder, test: ScoredSet, extract: Extractor) -> Representation:
+    def _features(
+        self, encoder: Encoder, test: ScoredSet, extract: Extractor, kept: dict[int, dict[int, bytes]]
+    ) -> Representation:
+        """The features of a set. kept: by the crop, corrupted files that other models have in common."""
         where = f"{test.name} {test.severity or ''}".strip()
         if not (test.computed or test.whole):
             return extract(encoder, test.split, where)
@@ -192,7 +196,8 @@ class Robustness(Options):
         if test.computed:
             resize = round(self.corruption_size * extract.side(encoder) / encoder.size)
             options = (self.seed, self.corruption_size, resize, extract.filter)
-            images = Corrupted(split.images, test.name, test.severity, *options)
+            files = kept.setdefault(resize, {}) if len(self.models) > 1 else None
+            images = Corrupted(split.images, test.name, test.severity, *options, files)
             split = Split(images, split.labels_N, None, split.names)
         part = dataclasses.replace(extract, resize=0)(encoder, split, where)
         # Models with other crops corrupt the same images in the same order.

@@ -10,7 +10,7 @@ import hashlib
 import importlib.metadata
 import io
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from .splits import Images
 PACKAGE = "imagecorruptions-imaug"
 SMALLEST = 32  # pixels, of the package
 QUALITY = 85  # of the JPEG files of ImageNet-C
+KEPT = 65_536  # files of one corruption and severity; 30 KB each at 224 px
 _SEEDED = ("impulse_noise", "glass_blur")  # draw from a generator of their own
 _DRAWN = ("gaussian_noise", "shot_noise", "motion_blur", "snow", "frost", "fog", "elastic_transform")
 _global_generator = threading.Lock()  # NumPy's, from which those of _DRAWN draw; the others draw nothing
@@ -79,7 +80,7 @@ class Corrupted:
 
     side: of the corrupted square in pixels, 224 as published: radii and noise are in its pixels. resize: shorter side
     of the photo before the central crop of that square. filter: of that resize. The result goes through JPEG of
-    quality 85, as the published files.
+    quality 85, as the published files. kept: where files are kept, so that several models corrupt a photo once.
     """
 
     images: Images
@@ -89,15 +90,22 @@ class Corrupted:
     side: int
     resize: int
     filter: Filter = "bicubic"
+    kept: dict[int, bytes] | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def open(self, index: int) -> Image.Image:
-        pixels = prepare(self.images.open(index), self.side, self.resize, self.filter)
-        file = io.BytesIO()
-        Image.fromarray(corrupt(pixels, self.name, self.severity, seed=self.seed)).save(file, "JPEG", quality=QUALITY)
-        return Image.open(file).convert("RGB")
+        data = self.kept.get(index) if self.kept is not None else None
+        if data is None:
+            pixels = prepare(self.images.open(index), self.side, self.resize, self.filter)
+            file = io.BytesIO()
+            corrupted = Image.fromarray(corrupt(pixels, self.name, self.severity, seed=self.seed))
+            corrupted.save(file, "JPEG", quality=QUALITY)
+            data = file.getvalue()
+            if self.kept is not None and len(self.kept) < KEPT:
+                self.kept[index] = data
+        return Image.open(io.BytesIO(data)).convert("RGB")
 
     def digest(self, memo: Path | None) -> str:
         made_by = f"{PACKAGE} {importlib.metadata.version(PACKAGE)}"

@@ -107,7 +107,7 @@ def test_impulse_noise_hits_its_share_of_the_values():
         assert hit == pytest.approx(share, abs=4 * (share / 30_000) ** 0.5)
 
 
-def test_corrupted_photos_are_cropped_corrupted_and_saved_like_imagenet_c(pixels):
+def test_corrupted_photos_are_cropped_corrupted_and_saved_like_imagenet_c(pixels, monkeypatch):
     images = Arrays(np.stack([pixels, pixels[::-1]]))
     made = Corrupted(images, "fog", 2, 5, 32, 36)
     file = io.BytesIO()
@@ -115,6 +115,12 @@ def test_corrupted_photos_are_cropped_corrupted_and_saved_like_imagenet_c(pixels
     Image.fromarray(corrupt(np.asarray(crop), "fog", 2, seed=5)).save(file, "JPEG", quality=85)
     assert np.array_equal(np.asarray(made.open(1)), np.asarray(Image.open(file)))
     assert len(made) == 2 and made.open(0).size == (32, 32)
+    kept = {}
+    keeping = Corrupted(images, "fog", 2, 5, 32, 36, "bicubic", kept)
+    first = np.asarray(keeping.open(1))
+    monkeypatch.setattr(corruptions, "corrupt", None)  # not called again
+    assert list(kept) == [1] and np.array_equal(np.asarray(keeping.open(1)), first)
+    assert np.array_equal(first, np.asarray(Image.open(file))) and keeping.digest(None) == made.digest(None)
     others = [
         ("snow", 2, 5, 32, 36),
         ("fog", 3, 5, 32, 36),

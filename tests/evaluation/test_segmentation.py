@@ -13,6 +13,7 @@ from trees import text
 
 from fastaugself.errors import RunError, UsageError
 from fastaugself.evaluation import segmentation
+from fastaugself.evaluation.commands_dense import Segmentation
 from fastaugself.evaluation.datasets.masks import class_values, read_masks
 from fastaugself.evaluation.encoder import Encoder
 from fastaugself.evaluation.encoders import load_encoder
@@ -224,6 +225,29 @@ def test_folders_without_splits_and_folders_of_splits_inside_are_read(tmp_path):
     assert sorted(again.splits["train"].masks.names + again.splits["val"].masks.names) == sorted(
         plain.splits["train"].masks.names
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "sizes"),
+    [
+        ({"limit": 3}, {"train": 3, "val": 1, "test": 3}),
+        ({"labelled": 5}, {"train": 4, "val": 1, "test": 4}),
+        ({"labelled": 5, "limit": 2}, {"train": 2, "val": 1, "test": 2}),
+        ({}, {"train": 7, "val": 1, "test": 4}),
+    ],
+)
+def test_limits_hold_for_masks_and_photos_alike(options, sizes, masked):
+    command = Segmentation(("random:resnet18",), data=masked, **options)
+    data, whole = command.read_masks(), read_masks(masked)
+    assert {name: len(split) for name, split in data.splits.items()} == sizes
+    for split in data.splits.values():
+        pairs = list(zip(split.photos.names, split.masks.names, strict=True))
+        assert all(mask == photo.replace("images", "masks").replace(".jpg", ".png") for photo, mask in pairs)
+        assert all(
+            (masked / photo).read_bytes() and split.mask(i).size == (37, 44) for i, (photo, _) in enumerate(pairs)
+        )
+    assert command.read_masks().splits["test"].masks.names == data.splits["test"].masks.names
+    assert set(data.splits["test"].masks.names) <= set(whole.splits["test"].masks.names)
 
 
 def test_classes_are_named_or_the_values_that_occur():

@@ -3,7 +3,7 @@
 Shape suffixes: N samples, H W.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -77,14 +77,15 @@ class MaskData:
     splits: dict[str, MaskSplit]
     how: str
 
-    def limited(self, limit: int, *, seed: int) -> "MaskData":
-        """With at most `limit` random samples of each split."""
+    def limited(self, most: Mapping[str, int], *, seed: int) -> "MaskData":
+        """With at most `most` random samples of the splits that it names."""
         generator = np.random.default_rng(seed)
-        splits = {
-            name: split.take(np.sort(generator.permutation(len(split))[:limit])) if len(split) > limit else split
-            for name, split in self.splits.items()
-        }
-        return replace(self, splits=splits, how=f"{self.how}; at most {limit} of each")
+        splits = {}
+        for name, split in self.splits.items():
+            order = generator.permutation(len(split))[: most.get(name, len(split))]
+            splits[name] = split.take(np.sort(order)) if len(order) < len(split) else split
+        said = ", ".join(f"{count} of {name}" for name, count in most.items())
+        return replace(self, splits=splits, how=f"{self.how}; at most {said}" if said else self.how)
 
     def with_val(self, *, seed: int, resplit: bool) -> "MaskData":
         """With 10 % of the training samples as validation split, if there is none. resplit: even if there is one."""
