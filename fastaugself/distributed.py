@@ -18,6 +18,7 @@ from torch import Tensor
 from .errors import RunError, UsageError
 
 DeviceName = Literal["auto", "cuda", "cpu"]
+from .network import choose_gloo_interface
 
 TIMEOUT = datetime.timedelta(minutes=10)  # of the process group and of rendezvous
 HEARTBEAT = 1.0  # seconds between signs of life of rank 0 in `on_main`
@@ -56,8 +57,8 @@ class World:
 def start(device: DeviceName) -> World:
     """Joins the process group of torchrun (from RANK, WORLD_SIZE, LOCAL_RANK); a single process without torchrun.
 
-    A process group that is already initialised is used as it is. Raises UsageError if CUDA is requested but missing, or
-    if a node has fewer CUDA devices than processes.
+    A process group that is already initialised is used as it is. Raises UsageError if CUDA is requested but missing,
+    if a node has fewer CUDA devices than processes, or if gloo would need to be told its network interface.
     """
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     cuda, local_rank = resolve_device(device).type == "cuda", int(os.environ.get("LOCAL_RANK", 0))
@@ -75,6 +76,7 @@ def start(device: DeviceName) -> World:
         torch.cuda.set_device(chosen)
     if size > 1 and not dist.is_initialized():
         backend = "nccl" if cuda else "gloo"
+    choose_gloo_interface()  # also beside NCCL: the side channel is gloo
         # NCCL would guess the device from the rank, which is wrong where a node has more devices than processes.
         named: dict[str, Any] = {"device_id": chosen} if cuda else {}
         if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":

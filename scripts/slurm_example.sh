@@ -24,6 +24,8 @@ requeue() {
 trap requeue USR1
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=150 # seconds that torchrun waits for the checkpoint, instead of 30
 
+# Processes also talk over gloo, on the interface towards the first node. Where training says that it cannot choose one:
+# export GLOO_SOCKET_IFNAME=ib0 # the interface that connects the nodes (ip -br -4 addr lists them), the same on all
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 srun --kill-on-bad-exit=1 torchrun \
   --nnodes="$SLURM_NNODES" --nproc-per-node=8 --max-restarts=3 \

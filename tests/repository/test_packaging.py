@@ -97,7 +97,7 @@ def test_the_package_reaches_for_no_folder_of_the_checkout():
 # From the ground up: a room may import what stands before it, and nothing else. `__init__` and others import by
 # name, on use.
 LAYERS = (
-    *("errors", "files", "environment", "distributed"),
+    *("errors", "files", "environment", "network", "distributed"),
     *("html", "models", "data", "probes", "methods", "aware", "config", "runs", "training"),
     *("export", "report", "views", "evaluation", "pretraining", "bench", "cli"),
 )
