@@ -12,7 +12,7 @@ from trees import photo
 
 from fastaugself.errors import UsageError
 from fastaugself.evaluation import robustness
-from fastaugself.evaluation.corruptions import corrupt
+from fastaugself.evaluation.corruptions import Corrupted, corrupt
 from fastaugself.evaluation.datasets import read_dataset
 from fastaugself.evaluation.encoders import load_encoder
 from fastaugself.evaluation.features import Extractor
@@ -172,6 +172,26 @@ def test_imagenet_c_and_p_are_tested_on_their_own_files(run, imagenet, tmp_path)
     assert rows["tiny", "mFR (imagenet-p)"]["value"] == pytest.approx(np.mean(list(rates.values())))
     relative = (rates["gaussian_noise"] / 0.5 + rates["tilt"] / 1.0) / 2
     assert rows["tiny", "mFR (imagenet-p) relative to base"]["value"] == pytest.approx(relative)
+
+
+def test_computed_corruptions_score_as_the_same_files_in_imagenet_cs_folders(run, other, imagenet, tmp_path):
+    clean = read_dataset(imagenet).splits["test"]
+    for severity in (1, 4):
+        kept = {}
+        images = Corrupted(clean.images, "impulse_noise", severity, 0, 40, 40, "bicubic", kept)
+        for i in range(len(clean)):
+            images.open(i)
+            path = tmp_path / "c" / "noise" / "impulse_noise" / str(severity) / clean.names[i]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(kept[i])
+    own = ("--corruptions", "impulse_noise", "--severities", 1, 4, "--corruption-size", 40)
+    found = []
+    for name, shifted in (("computed", ()), ("files", ("--shifted", f"imagenet-c={tmp_path / 'c'}"))):
+        where = ("--data", imagenet, "--out", tmp_path / name, "--cache", tmp_path / "cache", "--device", "cpu")
+        assert call("robustness", run, other, *own, *shifted, *where) == 0
+        rows = rows_of(tmp_path / name).items()
+        found.append([(*models, metric.replace(" (imagenet-c)", ""), row["value"]) for (*models, metric), row in rows])
+    assert found[0] == found[1] and len(found[0]) == 9
 
 
 def test_a_set_with_some_classes_is_chosen_among_these_and_beside_the_clean_photos_of_these(run, imagenet, tmp_path):
