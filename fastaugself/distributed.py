@@ -15,10 +15,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from fastaugself_kernels._ops import register
+
 from .errors import RunError, UsageError
+from .network import choose_gloo_interface
 
 DeviceName = Literal["auto", "cuda", "cpu"]
-from .network import choose_gloo_interface
 
 TIMEOUT = datetime.timedelta(minutes=10)  # of the process group and of rendezvous
 HEARTBEAT = 1.0  # seconds between signs of life of rank 0 in `on_main`
@@ -74,9 +76,9 @@ def start(device: DeviceName) -> World:
     chosen = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(chosen)
+    choose_gloo_interface()  # also beside NCCL: the side channel is gloo
     if size > 1 and not dist.is_initialized():
         backend = "nccl" if cuda else "gloo"
-    choose_gloo_interface()  # also beside NCCL: the side channel is gloo
         # NCCL would guess the device from the rank, which is wrong where a node has more devices than processes.
         named: dict[str, Any] = {"device_id": chosen} if cuda else {}
         if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
@@ -248,26 +250,23 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-# Custom operators of torch.library stay inside the graph that torch.compile captures. An autograd.Function would become
-# a higher-order operator with a subgraph, which Dynamo's DDPOptimizer refused in many versions.
+# Operators stay inside the graph that torch.compile captures. An autograd.Function would become a higher-order operator
+# with a subgraph, which Dynamo's DDPOptimizer refused in many versions.
 
 
-@torch.library.custom_op("fastaugself::sum_over_processes", mutates_args=())
-def _sum(x: Tensor) -> Tensor:
+def _sum_impl(x: Tensor) -> Tensor:
     total = x.clone(memory_format=torch.contiguous_format)
     dist.all_reduce(total)
     return total
 
 
-@torch.library.custom_op("fastaugself::max_over_processes", mutates_args=())
-def _max(x: Tensor) -> Tensor:
+def _max_impl(x: Tensor) -> Tensor:
     highest = x.clone(memory_format=torch.contiguous_format)
     dist.all_reduce(highest, op=dist.ReduceOp.MAX)
     return highest
 
 
-@torch.library.custom_op("fastaugself::gather", mutates_args=())
-def _gather(x: Tensor) -> Tensor:
+def _gather_impl(x: Tensor) -> Tensor:
     gathered = x.new_empty((world_size() * len(x), *x.shape[1:]))
     # Into one tensor: the form with a list copies once more for each rank. torch 2.13 renamed it.
     gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
@@ -275,19 +274,19 @@ def _gather(x: Tensor) -> Tensor:
     return gathered
 
 
-@_sum.register_fake
-@_max.register_fake
-def _(x: Tensor) -> Tensor:
+def _same_shape(x: Tensor) -> Tensor:
     return x.new_empty(x.shape)
 
 
-@_gather.register_fake
-def _(x: Tensor) -> Tensor:
+def _gathered_shape(x: Tensor) -> Tensor:
     return x.new_empty((world_size() * x.shape[0], *x.shape[1:]))
 
 
-_sum.register_autograd(lambda ctx, grad: _sum(grad))
-_gather.register_autograd(lambda ctx, grad: _sum(grad).chunk(world_size())[rank()])
+_sum: Any = register("sum_over_processes", _sum_impl, _same_shape, backward=lambda ctx, grad: _sum(grad))
+_max = register("max_over_processes", _max_impl, _same_shape)
+_gather = register(
+    "gather", _gather_impl, _gathered_shape, backward=lambda ctx, grad: _sum(grad).chunk(world_size())[rank()]
+)
 
 
 def all_gather(x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fastaugself.bench.harness import Record
-from fastaugself.bench.tables import augment, loader, rates
+from fastaugself.bench.tables import augment, host, loader, rates
 from fastaugself.bench.tables.table import machine
 from fastaugself.cli.exit_codes import run_command
 from fastaugself.errors import RunError, UsageError
@@ -45,6 +45,7 @@ TABLES: Mapping[str, Tables] = {
     "loader": Tables("bench loader", machine, loader.block, loader.page),
     "study": Tables("study", study_table.about, study_table.block, study_table.page),
     "step": Tables("bench step", machine, rates.block, rates.page),
+    "host": Tables("bench step --host", machine, host.block, host.page),
     "e2e": Tables("bench e2e", machine, rates.block, rates.page),
     "scale": Tables("bench scale", machine, rates.block, rates.page),
 }
@@ -103,12 +104,16 @@ def update(root: Path, *, check: bool = False) -> list[Path]:
     return stale
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 1 if --check finds a difference, 2 for wrong use."""
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file would change")
     parser.add_argument("--root", type=Path, default=ROOT, help="folder of the repository (default: this checkout)")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 1 if --check finds a difference, 2 for wrong use."""
+    options = make_parser().parse_args(arguments)
 
     def command() -> int:
         for path in update(options.root, check=options.check):

@@ -33,6 +33,8 @@ def step_benchmark(
     seconds: float = 1.0,
     compile: Literal["auto", "on", "off"] = "auto",
     everything: bool = False,
+    host: bool = False,
+    processes: int = 8,
 ) -> None:
     """Pairs of views per second of a training step, rung by rung, with and without AugSelf and CASSLE.
 
@@ -43,7 +45,14 @@ def step_benchmark(
         seconds: Seconds per rung and round.
         compile: Include rungs with torch.compile; auto = on CUDA only.
         everything: On CUDA, also measure fp16, CUDA graphs and CASSLE, each with its own compilation.
+        host: Measure the host time and count the collectives of a step of every method instead, without a GPU.
+        processes: With --host, number of processes besides one.
     """
+    if host:
+        from .host import host_benchmark
+
+        backbone = "resnet50" if setup.backbone == "auto" else setup.backbone
+        return host_benchmark(json, rounds, backbone, processes, compile=compile == "on")
     check_outputs(json)
     where, config = setup.where, setup.config()
     cuda = where.type == "cuda"
