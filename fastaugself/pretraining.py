@@ -29,7 +29,7 @@ from .training.callbacks import Callback
 from .training.console import drop_output
 from .training.logs import log, own_logging, start_logging
 from .training.prepare import check_run_folder, prepare_data
-from .training.setup import check_installation
+from .training.setup import backend_settings, check_installation
 from .training.startup import only_trainer
 from .training.trainer import Trainer
 
@@ -134,7 +134,7 @@ def run_pretraining(config: Pretrain, world: World, *, resume: bool = True, call
             f"{config.run} holds a run ({found[-1].name}), and resume=False does not replace it: pass resume=True to "
             f"go on, or run={str(next_folder(config.run))!r}"
         )
-    with only_trainer(config.run):
+    with only_trainer(config.run), backend_settings(config, world.device):
         _run(config, world, callbacks)
 
 

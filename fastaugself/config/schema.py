@@ -205,6 +205,12 @@ class Pretrain:
     """Encode both views in one forward pass, with separate batch statistics (ResNets only); auto: if compiled."""
     cuda_graphs: bool = False
     """Use CUDA graphs with torch.compile; faster where kernel launches dominate (small batches or models)."""
+    cudnn_benchmark: bool = False
+    """Let cuDNN measure its convolution algorithms in the first step of every input shape and keep the fastest; which
+    one that is may differ from run to run, by rounding."""
+    matmul_precision: Literal["highest", "high", "medium"] = "highest"
+    """Precision of float32 matrix products on CUDA: float32, TF32 (high) or bfloat16 (medium). Most products are in the
+    dtype of --precision; losses and their similarities are in float32."""
     accumulate: int = 1
     """Gradient accumulation steps: number of micro-batches per optimizer step. Batch norm statistics are per
     micro-batch."""

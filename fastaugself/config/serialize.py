@@ -20,7 +20,8 @@ T = TypeVar("T")
 
 # Paths may differ because data sets are compared by a fingerprint of their samples.
 _FILES = ("data.train", "data.val", "data.source", "data.workers", "data.max_corrupt")
-RESUMABLE = ("run", "max_steps", "extend", "log", "checkpoint", *_FILES, "compile", "cuda_graphs", "batched_views")
+_SPEED = ("compile", "cuda_graphs", "batched_views", "cudnn_benchmark")
+RESUMABLE = ("run", "max_steps", "extend", "log", "checkpoint", *_FILES, *_SPEED)
 """Options that may change when a run is resumed: where, how long and how fast it runs, not what it computes. A name
 stands for all options under it."""
 

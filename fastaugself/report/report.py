@@ -26,7 +26,10 @@ log = logging.getLogger(__name__)
 
 PROBES = {"knn": "k-NN accuracy", "linear": "Linear probe"}
 TILES = {**PROBES, "linear": "linear probe"}
-TRAINER_METRICS = ("step", "epoch", "loss", "loss_ssl", "feature_std", "lr", "pairs_per_s", "data_wait", "corrupt")
+TRAINER_METRICS = (
+    *("step", "epoch", "loss", "loss_ssl", "feature_std", "lr", "pairs_per_s", "data_wait", "corrupt"),
+    *("memory_gib", "memory_reserved_gib"),
+)
 """Metrics of every run, which have charts of their own or none."""
 PUBLISHED = {"color": "0.133", "crop": "0.032"}  # baseline losses of MoCo v2's views; crop: for square photos
 

@@ -104,9 +104,22 @@ def duration(seconds: float) -> str:
     return f"{h} h {m:02d} min" if h else f"{m} min {s:02d} s" if m else f"{s} s"
 
 
+def device_memory(device: torch.device) -> dict[str, float]:
+    """GiB of a CUDA device, for metrics.jsonl: the most that tensors took, and what is reserved now; else empty.
+
+    A reserve that grows from epoch to epoch is a leak: memory that is freed and never used again.
+    """
+    if device.type != "cuda":
+        return {}
+    return {
+        "memory_gib": torch.cuda.max_memory_allocated(device) / 2**30,
+        "memory_reserved_gib": torch.cuda.memory_reserved(device) / 2**30,
+    }
+
+
 def memory(device: torch.device) -> str:
     """Peak memory: of the CUDA device, or of this process on a CPU."""
     if device.type == "cuda":
-        return f"{torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB"
+        return "{memory_gib:.1f} GiB ({memory_reserved_gib:.1f} reserved)".format(**device_memory(device))
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.1f} GiB"

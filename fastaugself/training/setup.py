@@ -1,5 +1,8 @@
 """Set-up of a training run on each process: dtype, loader and learner."""
 
+import contextlib
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 
@@ -22,6 +25,25 @@ def activation_dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision == "auto":
         precision = "bf16" if device.type == "cuda" else "fp32"
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+@contextlib.contextmanager
+def backend_settings(config: Pretrain, device: torch.device) -> Iterator[None]:
+    """Context manager with the process-wide settings of a run on CUDA, which are as before afterwards.
+
+    Compiled code is made for the settings at its compilation, so they must not change during a run.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.backends.cudnn.benchmark, torch.get_float32_matmul_precision()
+    torch.backends.cudnn.benchmark = config.cudnn_benchmark
+    torch.set_float32_matmul_precision(config.matmul_precision)
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before[0]
+        torch.set_float32_matmul_precision(before[1])
 
 
 def check_installation(config: Pretrain, device: torch.device) -> None:

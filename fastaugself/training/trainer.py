@@ -21,11 +21,12 @@ from .batch import Batch, BatchMaker, Decoded, baseline_losses, decoded_photos, 
 from .callbacks import Callback, Callbacks
 from .compile import keep_compiled_code
 from .logs import RunLog
-from .metrics import Metrics, memory
+from .metrics import Metrics, device_memory, memory
 from .online import OnlineEvaluation
 from .optim import load_state, make_optimizer, set_learning_rate, set_weight_decay, weight_decay
 from .prefetch import CudaStream, prefetch
 from .profile import Profiler
+from .run_ahead import RunAhead
 from .saving import Saver
 from .schedule import Schedule, Segment
 from .setup import activation_dtype, learner_on_device, open_loader
@@ -85,6 +86,7 @@ class Trainer:
             clip_by=config.optim.clip_by,
         )
         self.global_step, self._corrupt = 0, 0
+        self._run_ahead = RunAhead(self.device)
         segments = self._resume()
         self.schedule = Schedule(
             config.optim, batch_size=config.batch_size, steps_per_epoch=self.steps_per_epoch, segments=segments
@@ -185,6 +187,7 @@ class Trainer:
         output = self.step_fn(batch.views, global_step=self.global_step, progress=progress)
         self.global_step += 1
         self.loss_watch.update(output.loss, self.global_step, batch.ids_B)
+        self._run_ahead.step_done()
         return output
 
     def learning_rate(self) -> float:
@@ -241,7 +244,8 @@ class Trainer:
         status = means.status(lr, memory(self.device))
         run_log.progress(self.global_step, status)
         line = f"step {self.global_step}/{self.last_step}  {status}"
-        run_log.metrics(means.record(self.global_step, epoch, lr) | self._added_metrics, line)
+        record = means.record(self.global_step, epoch, lr) | device_memory(self.device)
+        run_log.metrics(record | self._added_metrics, line)
         self._added_metrics.clear()
 
     def check_losses(self) -> None:
