@@ -51,6 +51,14 @@ class Finetune(TrainingOptions):
     """Use torch.compile; auto: on CUDA."""
 
     name: ClassVar[str] = "finetune"
+    replaces: ClassVar[tuple[str, ...]] = (
+        *TrainingOptions.replaces,
+        "lr",
+        "weight_decay",
+        "layer_decay",
+        "label_smoothing",
+        "warmup_epochs",
+    )
     least: ClassVar[dict[str, float]] = {**TrainingOptions.least, "accumulate": 1}
 
     def __post_init__(self) -> None:

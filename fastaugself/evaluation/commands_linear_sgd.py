@@ -38,6 +38,7 @@ class LinearSgd(TrainingOptions):
     every one is combined with every learning rate. Default: the preset's."""
 
     name: ClassVar[str] = "linear-sgd"
+    replaces: ClassVar[tuple[str, ...]] = (*TrainingOptions.replaces, "lr", "weight_decay", "inputs")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -177,7 +177,7 @@ def finished(out: Path, command: Options, digest: str) -> tuple[list[Mapping[str
     Also if the file is of several models, one after another. None without one. digest: of the encoder.
     """
     wanted = _compared(command.described())
-    for path, record in _records(out, command.name):
+    for path, record in _records(out, command):
         options = record["options"]
         digests = options.get("digests", [])
         if record["seed"] != command.seed or _compared(options) != wanted or digest not in digests:
@@ -194,11 +194,11 @@ def _compared(options: Mapping[str, Any]) -> str:
     return json.dumps({k: v for k, v in options.items() if k not in ("models", "digests", "fuse")}, sort_keys=True)
 
 
-def _records(out: Path, protocol: str) -> Iterator[tuple[Path, dict[str, Any]]]:
-    for path in sorted(out.glob(f"{protocol}-*.json")):
+def _records(out: Path, command: Options) -> Iterator[tuple[Path, dict[str, Any]]]:
+    for path in sorted(out.glob(f"{command.name}*.json")):
         try:
             record = json.loads(path.read_text())
-            if record["protocol"] == protocol and record["rows"]:
+            if record["protocol"] == command.title and record["rows"]:
                 record["options"], record["seed"]
                 yield path, record
         except (OSError, ValueError, KeyError, TypeError):

@@ -83,6 +83,11 @@ class Options:
             if not getattr(self, option) >= least:  # nor NaN
                 raise UsageError(f"--{option.replace('_', '-')} must be at least {least}, got {getattr(self, option)}")
 
+    @property
+    def title(self) -> str:
+        """The protocol's name in results."""
+        return self.name
+
     def torch_device(self) -> torch.device:
         """The device to run the models on. Raises UsageError for CUDA without a CUDA device."""
         return resolve_device(self.device)
@@ -171,7 +176,7 @@ class Options:
         """
         return write_result(
             self.out,
-            protocol=self.name,
+            protocol=self.title,
             data=dataset.name,
             rows=rows,
             seed=self.seed,

@@ -21,6 +21,8 @@ from .options import Options
 PROTOCOLS = {
     "knn": "commands:Knn",
     "linear": "commands:Linear",
+    "linear-sgd": "commands_linear_sgd:LinearSgd",
+    "finetune": "commands_finetune:Finetune",
     "fewshot": "commands:FewShot",
     "retrieval": "commands:Retrieval",
     "localize": "commands:Localize",

@@ -54,6 +54,8 @@ class TrainingOptions(Options):
     checkpoint_minutes: float = 10.0
     """Minutes between checkpoints."""
 
+    preset: str = ""
+    replaces: ClassVar[tuple[str, ...]] = ("epochs", "train_batch")
     least: ClassVar[dict[str, float]] = {**Options.least, "epochs": 0, "train_batch": 0, "checkpoint_minutes": 0}
 
     def __call__(self) -> list[Row]:
@@ -96,6 +98,14 @@ class TrainingOptions(Options):
         """Raises UsageError for --resplit where no validation split is used."""
         if self.resplit:
             raise UsageError(f"--resplit draws a validation split, and {why}: leave it out")
+
+    @property
+    def title(self) -> str:
+        """The protocol, its preset, and the numbers that options replace: `linear-sgd moco, epochs 15, lr 1 3`."""
+        fields = {field.name: field.default for field in dataclasses.fields(self)}
+        given = {name: getattr(self, name) for name in self.replaces if getattr(self, name) != fields[name]}
+        changed = (f"{name.replace('_', ' ')} {_text(value)}" for name, value in given.items())
+        return ", ".join([f"{self.name} {self.preset}", *changed])
 
     def check(self, encoder: Encoder) -> None:
         """Raises UsageError for a model that the protocol cannot train, before the data is read."""
@@ -144,6 +154,12 @@ class TrainingOptions(Options):
             labels = zlib.crc32(utf8(name), labels)
         data = f"{dataset.name} ({len(train)} training photos, {labels:08x})"
         return {**self.described(), "models": f"{encoder.name} ({encoder.digest[:8]})", "data": data, "seed": self.seed}
+
+
+def _text(value: Any) -> str:
+    """A value as on the command line."""
+    parts = value if isinstance(value, tuple) else (value,)
+    return " ".join(f"{part:g}" if isinstance(part, float) else str(part) for part in parts)
 
 
 def _file_name(text: str) -> str:

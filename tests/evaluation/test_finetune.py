@@ -210,7 +210,7 @@ def test_the_result_names_the_part_of_the_labels_and_the_numbers_used(finetune, 
     assert (options["epochs"], options["lr"], options["train_batch"], options["layer_decay"]) == (3, 0.2, 4, 1.0)
     assert record["rows"][0]["metric"] == "top1" and record["rows"][0]["samples"] == 8
     table = (tmp_path / "out" / "results.md").read_text()
-    assert "| finetune | photos, 50 % of labels | tiny | top1 |" in table
+    assert "| finetune simclr, epochs 3, train batch 4, lr 0.2 | photos, 50 % of labels | tiny | top1 |" in table
 
 
 def test_a_number_of_labels_is_drawn_before_a_fraction_of_them(photos, run):

@@ -121,6 +121,7 @@ def test_presets_have_the_published_numbers():
     assert cosine == pytest.approx([1, 1, 0.5 * (1 + 0.5**0.5), 0.5, 0.5 * (1 - 0.5**0.5)])
     assert decay("cosine by step", 30, steps_per_epoch=10, epochs=4) == pytest.approx(0.5 * (1 - 0.5**0.5))
     assert pytest.approx([m * 10.0**e for e in (-5, -4, -3, -2) for m in (1, 2, 5)] + [0.1]) == list(GRID)
+    assert LinearSgd(("x",), "x", preset="dino", lr=(1.0, 1e-3)).title == "linear-sgd dino, lr 1 0.001"
     assert len(LinearSgd(("x",), "x", preset="dinov2").heads) == 52 and PRESETS["dino"].epochs == 100
 
 
@@ -239,6 +240,7 @@ def test_one_head_trains_on_all_photos_and_the_result_says_how(sgd, tmp_path):
     assert sgd("--lr", 0.5) == 0
     record = result(tmp_path / "out")
     assert record["sizes"] == {"train": 16, "test": 8} and record["splits"] == "folders train, test"
+    assert record["protocol"] == "linear-sgd moco, epochs 3, train batch 8, lr 0.5"
     assert record["options"]["epochs"] == 3 and record["options"]["lr"] == [0.5]
     (row,) = record["rows"]
     assert row["metric"] == "top1" and 0 <= row["low"] <= row["value"] <= row["high"] <= 1
@@ -370,3 +372,27 @@ def test_all_heads_diverged_is_an_error_that_names_the_remedy(run, photos):
         training.heads.weights[0][0, 0] = torch.inf
     with pytest.raises(RunError, match="pass a lower --lr"):
         linear_sgd.check_finite(training.heads)
+
+
+def test_a_suite_trains_on_each_data_set_once_and_keeps_the_results(run, photos, tmp_path, monkeypatch):
+    listed = tmp_path / "list.toml"
+    common = f'path = "{photos}"\nepochs = 2\ntrain-batch = 8\n'
+    listed.write_text(
+        f'protocol = "linear-sgd"\n[data.grid]\n{common}preset = "dino"\nlr = [0.1, 1.0]\n[data.one]\n{common}'
+        f'[data.tuned]\nprotocol = "finetune"\n{common}fraction = 0.5\n'
+    )
+    command = ("suite", run, "--suite", listed, "--out", tmp_path / "out", "--device", "cpu")
+    assert call(*command) == 0
+    protocols = {json.loads(path.read_text()).get("protocol", "suite") for path in (tmp_path / "out").glob("*.json")}
+    assert protocols >= {
+        "linear-sgd dino, epochs 2, train batch 8, lr 0.1 1",
+        "linear-sgd moco, epochs 2, train batch 8",
+        "finetune simclr, epochs 2, train batch 8",
+    }
+
+    def trained_again(*_arguments, **_options):
+        raise AssertionError
+
+    monkeypatch.setattr(training_loop, "train", trained_again)
+    monkeypatch.setattr(LinearSgd, "evaluate", trained_again)
+    assert call(*command) == 0  # all cells are kept

@@ -48,7 +48,7 @@ def state(out, name):
 
 
 def rows(out, name):
-    (path,) = out.glob(f"{name}-*.json")
+    (path,) = out.glob(f"{name}*.json")
     return json.loads(path.read_text())["rows"]
 
 
