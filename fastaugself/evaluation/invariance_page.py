@@ -13,6 +13,7 @@ from .invariance import Invariance
 from .results import write_html
 
 CELL, LABEL, HEAD = 66, 128, 34
+CHARACTER = 5.8  # width of a character of a label in pixels
 LOW, HIGH = (247, 244, 236), (11, 72, 92)  # colours of cosine 0 and 1
 
 
@@ -47,14 +48,15 @@ def matrix(
     models = list(values)
     long = any(len(model) > 10 for model in models)
     heads = [str(i + 1) if long else model for i, model in enumerate(models)]
-    width, height = LABEL + CELL * len(models), HEAD + 26 * len(rows)
+    margin = max(LABEL, round(CHARACTER * max((len(row) for row in rows), default=0)) + 14)
+    width, height = margin + CELL * len(models), HEAD + 26 * len(rows)
     parts = [
-        f'<text x="{LABEL + CELL * (i + 0.5):.0f}" y="{HEAD - 10}" text-anchor="middle">{escape(head)}</text>'
+        f'<text x="{margin + CELL * (i + 0.5):.0f}" y="{HEAD - 10}" text-anchor="middle">{escape(head)}</text>'
         for i, head in enumerate(heads)
     ]
     for j, row in enumerate(rows):
         y = HEAD + 26 * j
-        parts.append(f'<text x="{LABEL - 10}" y="{y + 17}" text-anchor="end">{escape(row)}</text>')
+        parts.append(f'<text x="{margin - 10}" y="{y + 17}" text-anchor="end">{escape(row)}</text>')
         for i, model in enumerate(models):
             if row not in values[model]:
                 continue
@@ -63,7 +65,7 @@ def matrix(
             position = min(max((value - least) / (1 - least), 0.0), 1.0)
             color = tuple(round(a + (b - a) * position) for a, b in zip(LOW, HIGH, strict=True))
             ink = "#fff" if position > 0.5 else "#1b1c1d"
-            x = LABEL + CELL * i
+            x = margin + CELL * i
             label = escape(f"{model}, {row}: {value:.3f}")
             parts.append(
                 f'<rect x="{x + 1}" y="{y + 1}" width="{CELL - 2}" height="24" rx="3" fill="rgb{color}">'

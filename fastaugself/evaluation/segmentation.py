@@ -75,7 +75,10 @@ def dense(encoder: Encoder, layer: str = "") -> DenseEncoder:
             f"a timm:NAME with `forward_intermediates`, such as timm:vit_small_patch16_224"
         )
     layer = layer or list(known)[-1]
-    check_layers(encoder.module, (layer,), "--layer", "no --layer for the last one")
+    try:
+        check_layers(encoder.module, (layer,), "--layer", "no --layer for the last one")
+    except UsageError as error:
+        raise UsageError(f"{encoder.name}: {error}") from None
     maps = Maps(encoder.module, layer).eval()
     with torch.inference_mode():
         parameter = next(maps.parameters(), torch.zeros(()))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -91,3 +92,13 @@ def test_options_are_said_in_words():
         "square; validation split drawn anew; features of several models averaged; seed 3."
     )
     assert Options(("a",), data=".").words() == "Input size of each model's own; seed 0."
+
+
+def test_long_names_of_rows_stay_inside_a_heatmap():
+    from fastaugself.evaluation.invariance_page import matrix
+
+    for name in ("h_flip", "clean, classes of imagenet-sketch"):
+        drawn = matrix({"model": {name: 0.5}})
+        end = int(re.search(rf'<text x="(\d+)"[^>]*text-anchor="end">{name}<', drawn)[1])
+        assert end >= 5.5 * len(name)  # the page's labels are 11 pixels high
+        assert int(re.search(r'<rect x="(\d+)"', drawn)[1]) > end

@@ -116,7 +116,7 @@ def test_an_inner_layer_is_taken_and_others_are_refused(run):
     assert segmentation.dense(encoder).shape == (64, 1, 1)
     assert segmentation.dense(encoder, "layer2").shape == (16, 4, 4)
     assert segmentation.dense(encoder, "layer2").encoder.digest != segmentation.dense(encoder).encoder.digest
-    with pytest.raises(UsageError, match="--layer layer5: the backbone has no such layer, its layers are layer1"):
+    with pytest.raises(UsageError, match="tiny: --layer layer5: the backbone has no such layer, its layers are layer1"):
         segmentation.dense(encoder, "layer5")
     pooled = Encoder("pooled", "", torch.nn.Flatten(), 32, (0, 0, 0), (1, 1, 1), "x")
     with pytest.raises(UsageError, match="pooled has neither patch tokens nor feature maps: pass a run, an export"):
