@@ -94,12 +94,14 @@ def extract(
 def evaluating(backbone: nn.Module) -> Iterator[None]:
     """Context manager in which a backbone is in evaluation mode, with rank 0's buffers on all processes.
 
-    The running statistics of batch norm that is not synchronised differ between processes. Mode and buffers are
+    The running statistics of batch norm that is not synchronised differ between processes. Products of matrices are in
+    float32, whatever training uses, so that the scores of runs can be compared. Mode, buffers and precision are
     restored.
     """
-    was_training = backbone.training
+    was_training, precision = backbone.training, torch.get_float32_matmul_precision()
     own = [buffer.clone() for buffer in backbone.buffers()] if world_size() > 1 else []
     backbone.eval()
+    torch.set_float32_matmul_precision("highest")
     try:
         with torch.no_grad():
             for buffer in backbone.buffers() if own else ():
@@ -107,6 +109,7 @@ def evaluating(backbone: nn.Module) -> Iterator[None]:
         yield
     finally:
         backbone.train(was_training)
+        torch.set_float32_matmul_precision(precision)
         with torch.no_grad():
             for buffer, value in zip(backbone.buffers() if own else (), own, strict=True):
                 buffer.copy_(value)

@@ -19,6 +19,7 @@ from fastaugself.errors import UsageError
 from fastaugself.evaluation import protocols
 from fastaugself.evaluation.splits import Arrays, Split
 from fastaugself.evaluation.splits import Dataset as EvaluationData
+from fastaugself.probes.extract import evaluating
 from fastaugself.probes.knn import knn_accuracy, knn_predict
 from fastaugself.probes.lidar import lidar
 from fastaugself.probes.rankme import rankme
@@ -289,3 +290,16 @@ def test_classes_of_a_check_that_cannot_be_matched_name_its_option(beton, photo_
     for more in ([], ["--dry-run"]):
         assert main(lambda: tiny_runs.config(beton, tmp_path / "run"), {}, [*options, *more]) == 2
         assert "--log.check two VAL" in (error := capsys.readouterr().err) and "lacks (rocket; " in error, error
+
+
+def test_a_check_computes_in_float32_whatever_training_uses():
+    before = torch.get_float32_matmul_precision()
+    backbone = torch.nn.BatchNorm1d(3).train()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        with pytest.raises(ZeroDivisionError), evaluating(backbone):
+            assert torch.get_float32_matmul_precision() == "highest" and not backbone.training
+            raise ZeroDivisionError
+        assert torch.get_float32_matmul_precision() == "medium" and backbone.training
+    finally:
+        torch.set_float32_matmul_precision(before)
