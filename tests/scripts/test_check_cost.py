@@ -2,8 +2,9 @@
 
 import json
 
-import check_cost
 import pytest
+
+import check_cost
 
 
 def arguments(monkeypatch, *words):
@@ -25,5 +26,5 @@ def test_every_part_is_measured_in_both_ways_in_every_round(monkeypatch, tmp_pat
 def test_scores_that_differ_are_an_error(monkeypatch):
     arguments(monkeypatch)
     monkeypatch.setattr(check_cost, "plain_ridge", lambda *_: 0.123)
-    with pytest.raises(SystemExit, match="ridge: 0.123 before"):
+    with pytest.raises(SystemExit, match=r"ridge: 0\.123 before"):
         check_cost.main()
