@@ -2,15 +2,16 @@
 
     python studies/choices/choices.py PHOTOS --json results/<machine>/choices.json
 
-PHOTOS: a folder with train/ and val/ (class folders). MoCo v3 on a ResNet-18 of half the width at 48 px, 10 epochs at a
+PHOTOS: a folder with train/ and val/ (class folders). MoCo v3 on a ResNet-18 of half the width at 32 px, 8 epochs at a
 batch of 256, three seeds; the setting was fixed before the first result. Every choice is trained on as many pairs as
 the baseline, and for as much time: its epochs are the baseline's divided by its cost, the processor time of a step on
 one thread relative to the baseline's, which is measured first in interleaved rounds. k-NN and linear (ridge) accuracy
 on the validation photos are those of the run's own check at its end. Finished runs are kept in --runs and are not
-repeated.
+repeated; `--part 1/2` and `--part 2/2` divide them among two commands.
 """
 
 import argparse
+import datetime
 import json
 import os
 import statistics
@@ -29,12 +30,12 @@ from fastaugself.distributed import World
 from fastaugself.environment import environment
 from fastaugself.training.trainer import Trainer
 
-SIZE, LOCAL = 48, 24
+SIZE, LOCAL = 32, 16
 METHOD = MoCoV3(hidden=512, dim=128, momentum=0.99)
 CHOICES: dict[str, dict[str, Any]] = {
     "baseline": {},
     "fast-moco": {"method": replace(METHOD, split=2)},
-    "sizes": {"size_schedule": ("0:24", "0.5:32", "0.9:48")},
+    "sizes": {"size_schedule": ("0:16", "0.5:24", "0.9:32")},
     "local crops": {"num_local_crops": 4},
 }
 WARM, TIMED = 2, 8  # rounds of one step each, before the timing and during it
@@ -106,38 +107,42 @@ def main() -> None:
     parser.add_argument("photos", type=Path)
     parser.add_argument("--runs", type=Path, default=Path("runs/choices"))
     parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--part", default="1/1", help="which of how many shares of the runs to train")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    record: dict[str, Any] = {"config": {"epochs": options.epochs, "photos": options.photos.name}, "rows": []}
-    if options.json.exists():
-        record = json.loads(options.json.read_text())
-    record["environment"] = environment(torch.device("cpu"))
-    if "costs" not in record:
-        record["costs"] = costs(options.photos, options.runs / "costs")
-        write(options.json, record)
+    measured = options.runs / "costs.json"
+    if not measured.exists():
+        write(measured, costs(options.photos, options.runs / "costs"))
+    found = json.loads(measured.read_text())
+    part, parts = map(int, options.part.split("/"))
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
-    for seed in range(options.seeds):
-        for name, changes in CHOICES.items():
-            for budget in ("pairs",) if name == "baseline" else ("pairs", "time"):
-                cost = record["costs"]["cost"][name] if budget == "time" else 1.0
-                epochs = max(1, round(options.epochs / cost))
-                key = {"choice": name, "budget": budget, "seed": seed, "epochs": epochs}
-                if any(key.items() <= row.items() for row in record["rows"]):
-                    continue
-                folder = options.runs / f"{name}-{budget}-{seed}".replace(" ", "-")
-                run = pretrain(setting(options.photos, folder, epochs=epochs, seed=seed, **changes))
-                last = run.evaluations()[-1]
-                record["rows"].append({**key, **{metric: last[metric] for metric in ("knn", "linear", "rankme")}})
-                write(options.json, record)
-                print(record["rows"][-1], flush=True)
+    jobs = [
+        (seed, name, budget)
+        for seed in range(options.seeds)
+        for name in CHOICES
+        for budget in (("pairs",) if name == "baseline" else ("pairs", "time"))
+    ]
+    for seed, name, budget in jobs[part - 1 :: parts]:
+        folder = options.runs / f"{name}-{budget}-{seed}".replace(" ", "-")
+        epochs = max(1, round(options.epochs / (found["cost"][name] if budget == "time" else 1.0)))
+        if not (folder / "row.json").exists():
+            run = pretrain(setting(options.photos, folder, epochs=epochs, seed=seed, **CHOICES[name]))
+            last = run.evaluations()[-1]
+            row = {"choice": name, "budget": budget, "seed": seed, "epochs": epochs}
+            write(folder / "row.json", row | {metric: last[metric] for metric in ("knn", "linear", "rankme")})
+        config = {"epochs": options.epochs, "photos": options.photos.name, "size": SIZE, "threads": 1}
+        rows = [json.loads(path.read_text()) for path in sorted(options.runs.glob("*/row.json"))]
+        record = {"date": datetime.date.today().isoformat(), "environment": environment(torch.device("cpu"))}
+        write(options.json, record | {"config": config, "costs": found, "rows": rows})
+        print(rows[-1], flush=True)
 
 
-def write(path: Path, record: dict[str, Any]) -> None:
-    """Writes the record as JSON."""
+def write(path: Path, values: dict[str, Any]) -> None:
+    """Writes values as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=2) + "\n")
+    path.write_text(json.dumps(values, indent=2) + "\n")
 
 
 if __name__ == "__main__":
