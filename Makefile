@@ -39,7 +39,7 @@ bench: setup  ## views and photos per second here, beside the peers that are ins
 docs: setup  ## these pages as HTML, to docs/_build/index.html; a broken link is an error
 	$(PYTHON_IN_VENV) -m sphinx -W --keep-going -q docs docs/_build $(ARGS)
 
-gpu: setup  ## the whole GPU round: tests, benchmark, training (PHOTOS=photos.beton), to results/<device>/
+gpu: setup  ## the GPU round, in calls of nine minutes (PHOTOS=photos.beton), to results/<device>/; ARGS=--rehearse: on a CPU
 	$(PYTHON_IN_VENV) scripts/gpu_round.py $(PHOTOS) $(ARGS)
 
 clean:  ## forget .venv and everything compiled or cached (not runs/)

@@ -104,8 +104,7 @@ def _do(job: tuple[Config, bool, int, str]) -> tuple[str, float, str]:
     return name, time.perf_counter() - began, fault
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 all compiled, 1 if a kernel that is shipped did not. A shape to be measured may fail."""
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m fastaugself_kernels.precompile", description=__doc__.splitlines()[0]
     )
@@ -113,6 +112,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tune", action="store_true", help="also the shapes that fastaugself_kernels.tune measures")
     parser.add_argument("--only", default="", help="kernels whose line contains this text")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="compilations at a time")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 all compiled, 1 if a kernel that is shipped did not. A shape to be measured may fail."""
+    parser = make_parser()
     options = parser.parse_args(arguments)
     if os.environ.get("TRITON_INTERPRET"):
         parser.error("TRITON_INTERPRET is set, and interpreted kernels are not compiled; unset it")

@@ -209,7 +209,7 @@ def write(
     return path
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m fastaugself_kernels.tune", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the configuration (default: the package's)")
     parser.add_argument(
@@ -218,6 +218,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--device", choices=("cuda", "cpu"), default="cuda", help="cpu: in Triton's interpreter, a test"
     )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 a configuration was written, 1 nothing could be measured."""
+    parser = make_parser()
     options = parser.parse_args(arguments)
     if options.device == "cpu":
         return _rehearse(parser, options)
