@@ -172,7 +172,7 @@ class AwareConfig:
     def augmentations(self) -> dict[str, str]:
         """What the views have to vary in, each with the option that needs it ("--augself.crop 0.5").
 
-        Names as in `config.checks.varies`: crop, color, flip, blur, grayscale, rotation, solarize.
+        Names as in `config.aware_checks.varies`: crop, color, flip, blur, grayscale, rotation, solarize.
         """
         return {}
 

@@ -1,8 +1,8 @@
 """The complete configuration of a pretraining run, as typed, nested, frozen dataclasses.
 
 Field docstrings are the help texts of the command line. Text is taken wherever a path is. Values and combinations that
-cannot work raise UsageError when the object is made, before any data is opened (checks.py). serialize.py writes and
-reads `config.json`.
+cannot work raise UsageError when the object is made, before any data is opened (checks.py, aware_checks.py).
+serialize.py writes and reads `config.json`.
 """
 
 import math

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from ..aware.learner import Learner
-from ..config.checks import check_backbone, check_photos
+from ..config.aware_checks import check_backbone
+from ..config.checks import check_photos
 from ..config.schema import Pretrain
 from ..data.dataset import Dataset
 from ..data.loader import BatchTooLarge, Loader
