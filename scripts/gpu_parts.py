@@ -88,11 +88,11 @@ def parts(machine: Machine, at: Folders) -> list[Part]:
     return [
         Part(
             "compile",
-            60,
+            90,
             ("-m", "fastaugself_kernels.precompile", *compile_),
             lambda: log_figures(at.out / "compile.log", r"(?P<kernels>\d+) kernels, (?P<failed>0) failed"),
         ),
-        Part("tests", 120, tests, lambda: outcome_figures(at.out / "tests.log", cuda=cuda)),
+        Part("tests", 150, tests, lambda: outcome_figures(at.out / "tests.log", cuda=cuda)),
         Part(
             "tune",
             60,
@@ -104,7 +104,7 @@ def parts(machine: Machine, at: Folders) -> list[Part]:
         Part("augment", 150, (*bench, "augment", *augment), record("augment", "copy", "emission")),
         Part(
             "training",
-            120,
+            150,
             training(machine, at),
             lambda: training_figures(at.out / "training.jsonl", cuda=cuda),
             kept=[
@@ -126,6 +126,12 @@ def parts(machine: Machine, at: Folders) -> list[Part]:
             110,
             (*bench, "e2e", "--source", at.photos, "--json", at.out / "e2e.json", *e2e),
             record("e2e", "data_wait"),
+        ),
+        Part(
+            "cudnn",
+            90,
+            (*bench, "e2e", "--source", at.photos, "--json", at.out / "cudnn.json", "--cudnn-benchmark", *e2e),
+            lambda: cudnn_figures(at.out),
         ),
         Part(
             "scale",
@@ -215,6 +221,13 @@ def benchmark_figures(path: Path, keys: Sequence[str]) -> Figures:
     if left_out := {peer["name"]: peer["reason"] for peer in result.get("left_out", ())}:
         figures["left_out"] = left_out
     return figures | {key: result[key] for key in ("data_wait", "device_idle") if result.get(key) is not None}
+
+
+def cudnn_figures(out: Path) -> Figures:
+    """Rates with algorithms of cuDNN that were measured, and their ratios to those of the e2e part."""
+    figures = benchmark_figures(out / "cudnn.json", ("data_wait",))
+    without = benchmark_figures(out / "e2e.json", ("data_wait",))["samples_per_s"]
+    return figures | {"vs_e2e": {name: rate / without[name] for name, rate in figures["samples_per_s"].items()}}
 
 
 def training_figures(path: Path, *, cuda: bool) -> Figures:

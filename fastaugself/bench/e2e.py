@@ -20,6 +20,7 @@ from ..data.demo import write_demo
 from ..data.inputs.convert import ensure_beton
 from ..distributed import World
 from ..errors import UsageError
+from ..training.setup import backend_settings
 from ..training.trainer import Trainer
 from .harness import Row, check_outputs, record, write_json
 from .setup import FlatSetup, settings
@@ -31,6 +32,7 @@ def e2e_benchmark(
     json: Path | None = None,
     steps: int = 0,
     rounds: int = 5,
+    cudnn_benchmark: bool = False,
 ) -> None:
     """Pairs of views per second of whole training, the data wait, and the device's idle time.
 
@@ -40,9 +42,11 @@ def e2e_benchmark(
         json: Write the result to this file.
         steps: Steps per round; 0 = 60 on CUDA and 8 on a CPU.
         rounds: Number of rounds.
+        cudnn_benchmark: Let cuDNN measure its algorithms, as --cudnn-benchmark does in training. They stay chosen for
+            the whole process: compare two of them.
     """
     check_outputs(json)
-    where, config = setup.where, setup.config()
+    where, config = setup.where, dataclasses.replace(setup.config(), cudnn_benchmark=cudnn_benchmark)
     steps = steps or (60 if where.type == "cuda" else 8)
     with tempfile.TemporaryDirectory() as folder:
         photos = _photos(source, Path(folder), config.batch_size)
@@ -53,7 +57,8 @@ def e2e_benchmark(
         )  # fmt: skip
         trainer = Trainer(dataclasses.replace(config, max_steps=needed), World.single(where))
         try:
-            whole, ready, waits, idle = _measure(trainer, steps, rounds)
+            with backend_settings(config, where):
+                whole, ready, waits, idle = _measure(trainer, steps, rounds)
         finally:
             trainer.close()
     rows = [Row("training", whole), Row("steps on ready views", ready)]
@@ -67,6 +72,7 @@ def e2e_benchmark(
     console.print(f"data wait {statistics.median(waits):.1%}" + ("" if idle is None else f", device idle {idle:.1%}"))
     if json is not None:
         described = {**settings(config, rounds, 0.0), "steps": steps, "source": trainer.loader.source}
+        described["cudnn_benchmark"] = cudnn_benchmark
         ratios: dict[str, Any] = {"training_vs_ready_views": kept}
         values = record(rows, unit="samples_per_s", config=described, ratios=ratios, device=where)
         values["data_wait"] = statistics.median(waits)

@@ -33,6 +33,7 @@ def test_every_option_and_command_in_the_pages_exists():
     from fastaugself.aware import AWARE
     from fastaugself.cli.completion import completion
     from fastaugself.cli.main import COMMANDS
+    from gpu_round import make_parser
     from study import Study
 
     script = completion("bash", sorted((ROOT / "recipes").glob("*.py")), COMMANDS)  # which names all there is
@@ -40,7 +41,8 @@ def test_every_option_and_command_in_the_pages_exists():
     known |= {"--method.weight", "--view2"}  # of a method that a page makes; of recipes whose views differ
     known |= {"--" + field.name.replace("_", "-") for field in dataclasses.fields(Study)}
     known |= {f"--{name}-only" for name in (*AWARE, "position")} | {"--position.weight", "--position.hidden"}
-    known |= {"--check"}  # of scripts/readme_tables.py
+    known |= {"--check", "--target"}  # of scripts/readme_tables.py and fastaugself_kernels.precompile
+    known |= {option for action in make_parser()._actions for option in action.option_strings}
     for path in (*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "kernels" / "README.md"):
         text = path.read_text(encoding="utf-8")
         unknown = set(re.findall(r"(?<![\w-])--[a-z][\w.-]*\w", text)) - known

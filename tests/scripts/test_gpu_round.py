@@ -20,7 +20,7 @@ from gpu_parts import Folders, Machine, Part
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "gpu_round.py"
-NAMES = ["compile", "tests", "tune", "augment", "training", "head", "step", "e2e", "scale", "tables"]
+NAMES = ["compile", "tests", "tune", "augment", "training", "head", "step", "e2e", "cudnn", "scale", "tables"]
 
 
 def folders(path):
@@ -53,7 +53,7 @@ def test_every_part_fits_into_a_call_and_all_of_one_gpu_into_three(tmp_path, gpu
     assert [part.name for part in planned] == NAMES
     usable = gpu_round.LIMIT - gpu_round.RESERVE
     assert all(0 < part.seconds <= usable for part in planned)
-    assert bool(planned[8].skipped) == (gpus == 1)
+    assert [part.name for part in planned if part.skipped] == ["scale"] * (gpus == 1) + ["tables"]  # not in results/
     needed = gpu_parts.calls(planned, usable)
     assert [name for call in needed for name in call] == [part.name for part in planned if not part.skipped]
     budgets = {part.name: part.seconds for part in planned}
@@ -408,12 +408,19 @@ def test_the_records_of_the_training_benchmarks_have_the_form_that_the_round_rea
     assert len(found["samples_per_s"]) > 1 and found["ratios"]
 
 
+def test_measured_algorithms_are_compared_with_the_part_before(tmp_path):
+    for name, rate in (("e2e", 100.0), ("cudnn", 125.0)):
+        content = BENCHMARK | {"rows": [{"name": "training", "samples_per_s": rate}], "data_wait": 0.0}
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    assert gpu_parts.cudnn_figures(tmp_path)["vs_e2e"] == {"training": 1.25}
+
+
 @pytest.mark.slow
 def test_a_round_is_rehearsed_on_a_cpu(tmp_path, timm):
     """Without the training benchmarks, whose small forms tests/bench runs; their commands are parsed here too."""
     pytest.importorskip("triton")
     out = tmp_path / "results" / "rehearsal"
-    wanted = [name for name in NAMES if name not in ("step", "e2e", "scale")]
+    wanted = [name for name in NAMES if name not in ("step", "e2e", "cudnn", "scale")]
     command = [sys.executable, SCRIPT, "--rehearse", "--out", out, "--parts", *wanted]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
