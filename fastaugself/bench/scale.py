@@ -8,6 +8,7 @@ largest number of processes: a single process does not use the cores of the othe
 import dataclasses
 import json as json_format
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -100,9 +101,17 @@ def _run(count: int, threads: int, job: Record) -> Record:
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
         if done.returncode:
-            raise RunError(f"{count} processes failed: {' '.join(done.stderr.strip().splitlines()[-1:])}")
+            raise RunError(f"{count} processes failed: {why(done.stderr)}")
         measured: Record = json_format.loads(out.read_text())
         return measured
+
+
+def why(stderr: str) -> str:
+    """The cause in the output of failed processes: the exception of the first, its exit code, or the last line."""
+    lines = [line.strip() for line in stderr.strip().splitlines()]
+    raised = [line for line in lines if re.match(r"(\[rank\d+\]: ?)?[\w.]*(Error|Exception|Interrupt): ", line)]
+    ended = [line for line in lines if line.startswith("exitcode")]
+    return next(iter([*raised, *reversed(ended), *reversed(lines)]), "without output")  # torchrun's root cause is last
 
 
 def _work(job: Record, out: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from fastaugself.bench import step as bench
 from fastaugself.bench.breakdown import FORWARD, Stopwatch, breakdown, in_words
 from fastaugself.bench.e2e import busy_fraction, e2e_benchmark, kernel_intervals
-from fastaugself.bench.scale import scale_benchmark
+from fastaugself.bench.scale import scale_benchmark, why
 from fastaugself.bench.setup import Setup, noise_batch
 from fastaugself.errors import RunError
 from readme_tables import results_page
@@ -82,6 +82,21 @@ def test_scaling_on_two_processes_with_the_cost_of_all_reduce(tmp_path):
     assert min(two.values()) >= 0 and two["backward"] > 0
     text = results_page(out.parent)
     assert "| 2 x sync |" in text and "| all-reduce | |" in text
+
+
+def test_the_cause_of_failed_processes_is_not_torchruns_last_line():
+    banner = """
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
+=====
+  exitcode  : -15 (pid: 7)  (SIGTERM)
+Root Cause (first observed failure):
+  exitcode  : -6 (pid: 8)  (SIGABRT)
+=====
+"""
+    assert why("terminate called\n" + banner) == "exitcode  : -6 (pid: 8)  (SIGABRT)"
+    traceback = "[rank1]: Traceback (most recent call last):\n[rank1]: ValueError: no such norm\n"
+    assert why(traceback + banner) == "[rank1]: ValueError: no such norm"
+    assert why("Killed\n") == "Killed" and why("") == "without output"
 
 
 def test_the_breakdown_of_a_compiled_step_has_one_part_for_its_graph(monkeypatch):
