@@ -138,7 +138,7 @@ def test_every_option_named_in_the_text_exists(capsys):
     prose = re.sub(r"^```.*?^```", "", README, flags=re.MULTILINE | re.DOTALL)
     named = set(re.findall(r"(?<![\w-])--[a-z][\w.-]*[a-z]", prose))
     assert named - known == set()
-    assert presets.keys() == {"demo"}
+    assert presets.keys() == {"demo", "shuffle"}
 
 
 # --- links and pictures -----------------------------------------------------------------------------------------------
