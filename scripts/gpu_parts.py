@@ -115,7 +115,7 @@ def parts(machine: Machine, at: Folders) -> list[Part]:
         ),
         Part(
             "head",
-            220,
+            260,
             head,
             record("head", "left_out"),
             skipped="" if "timm" in machine.packages else "needs timm: pip install --no-deps timm torchvision",
