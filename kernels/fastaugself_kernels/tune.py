@@ -39,13 +39,13 @@ Timer = Callable[[Launch], float]
 """Microseconds of one launch; raises where it cannot run."""
 
 RESIZE = [
-    Tile(rows, columns, warps, steps, registers)
-    for (rows, columns, warps), steps, registers in itertools.product(
-        ((32, 32, 4), (16, 32, 4), (32, 32, 8), (16, 64, 4), (64, 32, 8)), (2, 7), (None, 128, 96)
+    Tile(rows, columns, warps, registers)
+    for rows, (columns, warps), registers in itertools.product(
+        (16, 32, 56), ((64, 1), (128, 1), (128, 2), (256, 2)), (None, 96)
     )
 ]
 FINISH = [
-    Tile(rows, columns, warps, 1, registers)
+    Tile(rows, columns, warps, registers)
     for (rows, columns, warps), registers in itertools.product(
         ((64, 16, 4), (64, 32, 4), (64, 32, 8), (128, 16, 8), (128, 32, 8)), (None, 128)
     )

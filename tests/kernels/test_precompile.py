@@ -85,8 +85,8 @@ def test_every_case_of_the_check_and_every_shape_of_the_search_is_listed_once(pr
     assert len({precompile._key(launch) for _, launch in listed}) == len(listed)
     assert {precompile._key(case.launch) for case in check.cases(shapes)} <= {precompile._key(x) for _, x in listed}
     measured = [launch for name, launch in listed if launch.kernel.__name__ == "resize_kernel"]
-    assert {(x.constants["RB"], x.constants["STEPS"], x.options.get("maxnreg")) for x in measured} >= {
-        (tile.rows, tile.steps, tile.registers) for tile in tune.RESIZE
+    assert {(x.constants["RB"], x.options["num_warps"], x.options.get("maxnreg")) for x in measured} >= {
+        (tile.rows, tile.warps, tile.registers) for tile in tune.RESIZE
     }
     assert len(precompile.launches(shapes, tuned=False)) < len(listed)
 

@@ -1,6 +1,7 @@
 """Launches the kernels that augment a batch: their order, their shapes and their scratch memory."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 import triton
@@ -96,19 +97,20 @@ def augment_launches(
             return [Launch(small_kernel, (VB,), arguments, {**view, **color, **block}, {"num_warps": warps})]
 
     resize, finish = shapes.resize, shapes.finish if half else shapes.finish_float32
-    tiles = triton.cdiv(H, resize.rows) * triton.cdiv(W, resize.columns * resize.steps)
-    strips = triton.cdiv(H, finish.rows - 2 * radius)
+    columns = _columns(W, resize.columns, resize.warps)
+    tiles = _parts(H, resize.rows) * _parts(W, columns)
+    strips = _parts(H, finish.rows - 2 * radius)
     device = pixels.device
     scratch = torch.empty(VB, 3, H, W, dtype=torch.uint8 if options.rounding else torch.float32, device=device)
     sums = torch.empty(4 if shift else 1, VB, tiles, device=device)
     after = torch.empty(3, VB, strips, device=device) if shift else None
-    parts = {"TILES": tiles, "TILES2": triton.next_power_of_2(tiles), "STRIPS": strips}
+    parts = {"TILES": tiles, "TILES2": _power_of_two(tiles), "STRIPS": strips}
     launches = [
         Launch(
             resize_kernel,
             (VB * tiles,),
             (*source, scratch, sums, B, VB),
-            {**view, **gather, "TILES": tiles, **resize.constants(), "STEPS": resize.steps, "WARPS": resize.warps},
+            {**view, **gather, "TILES": tiles, "RB": resize.rows, "CB": columns},
             resize.options(),
         ),
         Launch(
@@ -120,7 +122,7 @@ def augment_launches(
         ),
     ]
     if shift:
-        strips2 = triton.next_power_of_2(strips)
+        strips2 = _power_of_two(strips)
         launches.append(
             Launch(
                 shift_kernel,
@@ -133,5 +135,26 @@ def augment_launches(
     return launches
 
 
+@lru_cache(maxsize=32)
+def _columns(width: int, most: int, warps: int) -> int:
+    """Columns of a tile for outputs of `width`: `most`, or a half, a quarter, ... of it, at least one for each lane.
+
+    What belongs to a row costs a thread as much as one or two columns do; columns past the width cost what others do.
+    """
+    lanes = 32 * warps
+    choices = [most, *(most >> i for i in range(1, most.bit_length()) if most >> i >= lanes)]
+    return min(choices, key=lambda columns: _parts(width, columns) * (columns + 2 * lanes))
+
+
 def _block(n: int) -> int:
-    return max(16, triton.next_power_of_2(n))
+    return max(16, _power_of_two(n))
+
+
+def _parts(whole: int, part: int) -> int:
+    """Parts that cover the whole: `triton.cdiv` without the microsecond that being callable from kernels costs it."""
+    return -(-whole // part)
+
+
+def _power_of_two(n: int) -> int:
+    """The smallest one that is not below n."""
+    return 1 << (n - 1).bit_length()

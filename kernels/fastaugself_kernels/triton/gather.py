@@ -12,21 +12,26 @@ from .columns import FLIP, HEIGHT, LEFT, ROTATION, TOP, WIDTH
 
 
 @triton.jit
-def _axis(o, N: tl.constexpr, length, reverse):
+def rounded_product(a, b):
+    """a * b as float32, rounded once: left in float32, the compiler would fuse it with the addition that follows."""
+    return (a.to(tl.float64) * b).to(tl.float32)
+
+
+@triton.jit
+def axis(o, N: tl.constexpr, length, reverse):
     """Scale, and where the centres of output positions `o` of N lie along a source axis of `length` pixels.
 
     Rounded as torch's CPU kernel rounds, once for the scale and once for the product: at coordinate 300 an ulp is 3e-5
     of a pixel, which a contrasty photo turns into more than the 1e-5 that the oracle allows. The reciprocal in double
     gives the quotient of whole numbers below 2**17 correctly rounded, without a division.
     """
-    scale = (length.to(tl.float64) * (1.0 / N)).to(tl.float32)
+    scale = rounded_product(length, 1.0 / N)
     o = tl.where(reverse, N - 1 - o, o)
-    centre = (scale.to(tl.float64) * (o.to(tl.float64) + 0.5)).to(tl.float32)
-    return scale, centre
+    return scale, rounded_product(scale, o.to(tl.float64) + 0.5)
 
 
 @triton.jit
-def _byte(p, PTX: tl.constexpr):
+def byte(p, PTX: tl.constexpr):
     """Loads bytes as float32.
 
     Left to itself the compiler converts 16-bit integers, at an eighth of the rate at which 32-bit ones convert.
@@ -42,7 +47,7 @@ def _byte(p, PTX: tl.constexpr):
 
 
 @triton.jit
-def _first_tap(position, length, taps):
+def first_tap(position, length, taps):
     """First of `taps` source pixels around `position`, moved so that all of them lie in 0..length-1.
 
     Those that count stay among them: where the window moves, the taps that it loses lie outside.
@@ -51,7 +56,7 @@ def _first_tap(position, length, taps):
 
 
 @triton.jit
-def _triangle(distance, inverse):
+def triangle(distance, inverse):
     return tl.minimum(tl.maximum(1.0 - tl.abs(distance) * inverse, 0.0), 1.0)
 
 
@@ -91,8 +96,8 @@ def gather(
 ):
     """Red, green and blue of the tile y x x, each float32 [RB, CB] in 0..255."""
     p_crop, length_y, length_x, step_y, step_x, reverse_y, reverse_x = geometry
-    scale_y, centre_y = _axis(y, OH, length_y, reverse_y)
-    scale_x, centre_x = _axis(x, OW, length_x, reverse_x)
+    scale_y, centre_y = axis(y, OH, length_y, reverse_y)
+    scale_x, centre_x = axis(x, OW, length_x, reverse_x)
     reach_y = 1.0
     reach_x = 1.0
     if ANTIALIAS:
@@ -101,8 +106,8 @@ def gather(
 
     if (reach_y + reach_x == 2.0) & (step_x == 3) & (tl.minimum(length_y, length_x) >= 2.0):
         # Upright and not shrunk, two taps each way: their offsets are constants of the instructions.
-        y0 = _first_tap(centre_y - 0.5, length_y, 2.0)
-        x0 = _first_tap(centre_x - 0.5, length_x, 2.0)
+        y0 = first_tap(centre_y - 0.5, length_y, 2.0)
+        x0 = first_tap(centre_x - 0.5, length_x, 2.0)
         wy = tl.minimum(tl.maximum(centre_y - 0.5 - y0, 0.0), 1.0)[:, None]
         wx = tl.minimum(tl.maximum(centre_x - 0.5 - x0, 0.0), 1.0)[None, :]
         p = p_crop + ((y0.to(tl.int32) * step_y)[:, None] + (x0.to(tl.int32) * 3)[None, :])
@@ -111,16 +116,16 @@ def gather(
         w10 = wy - w11
         w01 = wx - w11
         w00 = 1.0 - wy - w01
-        r = w00 * _byte(p, PTX) + w01 * _byte(p + 3, PTX) + w10 * _byte(q, PTX) + w11 * _byte(q + 3, PTX)
-        g = w00 * _byte(p + 1, PTX) + w01 * _byte(p + 4, PTX) + w10 * _byte(q + 1, PTX) + w11 * _byte(q + 4, PTX)
-        b = w00 * _byte(p + 2, PTX) + w01 * _byte(p + 5, PTX) + w10 * _byte(q + 2, PTX) + w11 * _byte(q + 5, PTX)
+        r = w00 * byte(p, PTX) + w01 * byte(p + 3, PTX) + w10 * byte(q, PTX) + w11 * byte(q + 3, PTX)
+        g = w00 * byte(p + 1, PTX) + w01 * byte(p + 4, PTX) + w10 * byte(q + 1, PTX) + w11 * byte(q + 4, PTX)
+        b = w00 * byte(p + 2, PTX) + w01 * byte(p + 5, PTX) + w10 * byte(q + 2, PTX) + w11 * byte(q + 5, PTX)
     else:
         inverse_y = 1.0 / reach_y
         inverse_x = 1.0 / reach_x
         taps_y = tl.minimum(tl.ceil(2.0 * reach_y), length_y)
         taps_x = tl.minimum(tl.ceil(2.0 * reach_x), length_x)
-        y0 = _first_tap(centre_y - reach_y + 0.5, length_y, taps_y)
-        x0 = _first_tap(centre_x - reach_x + 0.5, length_x, taps_x)
+        y0 = first_tap(centre_y - reach_y + 0.5, length_y, taps_y)
+        x0 = first_tap(centre_x - reach_x + 0.5, length_x, taps_x)
         p = p_crop + ((y0.to(tl.int32) * step_y)[:, None] + (x0.to(tl.int32) * step_x)[None, :])
         distance_y = y0 - centre_y + 0.5
         distance_x = x0 - centre_x + 0.5
@@ -134,29 +139,29 @@ def gather(
         # Two columns at a time while they are 3 bytes apart, which constant offsets reach.
         paired = tl.where(step_x == 3, columns & -2, 0)
         for j in range(0, rows):
-            wy = _triangle(distance_y + j, inverse_y)[:, None]
+            wy = triangle(distance_y + j, inverse_y)[:, None]
             sum_y += wy
             for i in range(0, paired, 2):
-                wx = _triangle(distance_x + i, inverse_x)[None, :]
-                wx2 = _triangle(distance_x + (i + 1), inverse_x)[None, :]
+                wx = triangle(distance_x + i, inverse_x)[None, :]
+                wx2 = triangle(distance_x + (i + 1), inverse_x)[None, :]
                 sum_x += wx + wx2
                 q = p + (j * step_y + i * 3)
                 w = wy * wx
                 w2 = wy * wx2
-                r += w * _byte(q, PTX)
-                g += w * _byte(q + 1, PTX)
-                b += w * _byte(q + 2, PTX)
-                r += w2 * _byte(q + 3, PTX)
-                g += w2 * _byte(q + 4, PTX)
-                b += w2 * _byte(q + 5, PTX)
+                r += w * byte(q, PTX)
+                g += w * byte(q + 1, PTX)
+                b += w * byte(q + 2, PTX)
+                r += w2 * byte(q + 3, PTX)
+                g += w2 * byte(q + 4, PTX)
+                b += w2 * byte(q + 5, PTX)
             for i in range(paired, columns):
-                wx = _triangle(distance_x + i, inverse_x)[None, :]
+                wx = triangle(distance_x + i, inverse_x)[None, :]
                 sum_x += wx
                 q = p + (j * step_y + i * step_x)
                 w = wy * wx
-                r += w * _byte(q, PTX)
-                g += w * _byte(q + 1, PTX)
-                b += w * _byte(q + 2, PTX)
+                r += w * byte(q, PTX)
+                g += w * byte(q + 1, PTX)
+                b += w * byte(q + 2, PTX)
         # sum_x has gone round once for every row tap.
         norm = (1.0 / sum_y) * (taps_y / sum_x)
         r *= norm

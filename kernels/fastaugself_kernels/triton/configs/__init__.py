@@ -23,13 +23,11 @@ REMEDY = "python -m fastaugself_kernels.tune measures them in a few minutes"
 
 @dataclass(frozen=True)
 class Tile:
-    """Rows and columns that one program works on at a time, and its warps."""
+    """Rows and columns that one program works on, and its warps; of a resize the most columns."""
 
     rows: int
     columns: int
     warps: int
-    steps: int = 1
-    """How many tiles, next to each other in a row, one program works on."""
     registers: int | None = None
     """Maximum number of registers per thread; None: the compiler's choice."""
 
