@@ -17,6 +17,8 @@ from fastaugself.cli.main import main as cli
 from fastaugself.cli.pretrain import option_names, parse, with_objectives
 from fastaugself.cli.recipe_file import find_recipe, open_recipe
 from fastaugself.config.serialize import to_dict
+from fastaugself.evaluation.cli import COMMANDS
+from fastaugself.evaluation.datasets import readers
 from fastaugself.methods import METHODS
 from fastaugself.models.build import build_backbone
 from fastaugself.views.command import write_views
@@ -62,6 +64,14 @@ def test_the_numbers_of_methods_are_those_that_there_are():
     own = [options for options in METHODS.values() if options.__module__.startswith("fastaugself.")]
     others = [options for options in AWARE.values() if options.__module__.startswith("fastaugself.")]
     assert (int(base), int(aware)) == (len(own), len(others) + len(CONDITIONS))  # other tests register more
+
+
+def test_the_counts_of_protocols_and_data_sets_are_right():
+    (protocols,) = re.findall(r"\[(\d+)\sprotocols\]", README)
+    (sets,) = re.findall(r"(\d+) data sets by name", README)
+    assert int(protocols) == len(COMMANDS.keys() - {"suite", "datasets"}) and int(sets) == len(
+        readers().keys() - {"folders", "beton"}
+    )
 
 
 @pytest.mark.usefixtures("torchvision")
