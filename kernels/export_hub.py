@@ -24,7 +24,9 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 PACKAGE = HERE / "fastaugself_kernels"
 BACKENDS = ("cpu", "cuda", "rocm")
-IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc", "*.nbi", "*.nbc", "check.py", "precompile.py", "tune.py")
+IGNORED = shutil.ignore_patterns(
+    "__pycache__", "*.pyc", "*.nbi", "*.nbc", "check.py", "counts.py", "precompile.py", "sass.py", "tune.py"
+)
 NAMESPACE = re.compile(r'^NAMESPACE = ".*"$', re.MULTILINE)
 CARD = """---
 license: apache-2.0

@@ -3,8 +3,9 @@
     python -m fastaugself_kernels.check [--targets sm_90,gfx942] [--only TEXT] [--jobs N]
 
 ptxas, the disassemblers and AMD's code generator are inside the Triton wheel, so neither a GPU, a driver nor a CUDA
-toolkit is needed. A kernel fails the check if registers spill, if it uses local memory, or if the stores of its
-output are narrower than 16 bytes. The exit code is then 1.
+toolkit is needed. A kernel fails the check if registers spill, if it uses local memory, if the stores of its output are
+narrower than 16 bytes, or if a count of its code has grown by more than 5 % over the record (`counts.json`, which
+`--record` writes anew; counts of another version of Triton are not compared). The exit code is then 1.
 """
 
 import argparse
@@ -26,7 +27,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from . import counts, sass
 from .backends import Options
+from .counts import Counts
 from .params import POLICY_COLUMNS, P
 from .targets import CASSLE_PARTS, columns_of_parts
 from .triton.augment import augment_launches
@@ -52,6 +55,8 @@ POINTERS = {
     torch.float64: "*fp64",
 }
 NVIDIA_TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+RECORD = Path(__file__).parents[1] / "counts.json"
+"""Beside the package in a checkout; an installed one has none, and compares nothing."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,10 @@ class Report:
     """Bytes of shared memory per program."""
     instructions: int
     opcodes: Counter = field(repr=False)
+    code: tuple[sass.Block, ...] = field(default=(), repr=False)
+    """Basic blocks (CUDA)."""
+    ttgir: str = field(default="", repr=False)
+    """Triton's intermediate code, which names the layouts."""
 
     @property
     def wide_stores(self) -> int:
@@ -214,7 +223,8 @@ def _read_cubin(compiled: Any) -> Report:
         raise RuntimeError(f"cuobjdump said nothing about resources: {usage!r}")
     opcodes = Counter(re.findall(r"^\s+(?:/\*[0-9a-f]+\*/)?\s*(?:@!?U?P\w+ )?([A-Z][A-Z0-9_.]+)", code, re.M))
     spilled = int(found[2]) + int(found[4])
-    return Report(int(found[1]), spilled, compiled.metadata.shared, opcodes.total(), opcodes)
+    blocks, ttgir = tuple(sass.blocks(code)), compiled.asm["ttgir"]
+    return Report(int(found[1]), spilled, compiled.metadata.shared, opcodes.total(), opcodes, blocks, ttgir)
 
 
 def _read_amdgcn(compiled: Any) -> Report:
@@ -247,6 +257,21 @@ def faults(case: Case, report: Report) -> list[str]:
     return found
 
 
+def count(case: Case, report: Report, target: str) -> Counts:
+    """The figures of a compiled kernel that the record holds."""
+    warps, constants = case.launch.options["num_warps"], case.launch.constants
+    cuda = TARGETS[target].backend == "cuda"
+    pixel = counts.count_resize(report.code, report.ttgir, constants, warps) if cuda and case.kernel == "resize" else {}
+    return Counts(
+        report.instructions,
+        report.registers,
+        report.shared,
+        counts.idle_warps(target, report.registers, report.shared, warps),
+        counts.per_tap(report.code) if case.kernel in ("resize", "small") else None,
+        **pixel,
+    )
+
+
 @dataclass(frozen=True)
 class _Job:
     configuration: str
@@ -254,11 +279,11 @@ class _Job:
     target: str
 
 
-def _do(job: _Job) -> tuple[_Job, Report, float]:
+def _do(job: _Job) -> tuple[_Job, Report, Counts, float]:
     started = time.perf_counter()
     case = list(cases(shipped()[job.configuration]))[job.index]
     report = compile_for(case.launch, TARGETS[job.target])
-    return job, report, time.perf_counter() - started
+    return job, report, count(case, report, job.target), time.perf_counter() - started
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -266,6 +291,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--targets", default=",".join(TARGETS), help="which of these, where a configuration names them")
     parser.add_argument("--only", default="", help="cases whose line contains this text")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="compilations at a time")
+    parser.add_argument("--counts", type=Path, default=RECORD, help="the record (default: counts.json of the checkout)")
+    parser.add_argument("--record", action="store_true", help="write the counts instead of comparing with them")
     options = parser.parse_args(arguments)
     targets = options.targets.split(",")
     unknown = [t for t in targets if t not in TARGETS]
@@ -285,26 +312,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     if not jobs:
         parser.error(f"no case contains {options.only!r}")
-    print(f"triton {triton.__version__}")
+    if options.record and (options.only or targets != [*TARGETS]):
+        parser.error("--record writes the record of all kernels and targets; leave out --only and --targets")
+    record = _record(options.counts) if not options.record else None
     print(
         f"{'configuration':14s} {'kernel':11s} {'call':34s} {'target':7s} {'registers':>9s} {'warps':>5s} "
-        f"{'shared':>7s} {'instructions':>12s} {'16-byte stores':>14s} {'seconds':>7s}"
+        f"{'shared':>7s} {'instructions':>12s} {'a pixel':>7s} {'a tap':>5s} {'16-byte stores':>14s} {'seconds':>7s}"
     )
-    failed = 0
+    failed, counted = 0, {}
     with ProcessPoolExecutor(max_workers=options.jobs) as pool:
-        for job, report, seconds in pool.map(_do, jobs):
+        for job, report, row, seconds in pool.map(_do, jobs):
             case = all_cases[job.configuration][job.index]
+            name = f"{job.configuration}, {case.kernel} {case.name}, {job.target}"
+            counted[name] = row
             wrong = faults(case, report)
+            if record is not None:
+                wrong += counts.compare(name, row, record.get(name))
             failed += bool(wrong)
             print(
                 f"{job.configuration:14s} {case.kernel:11s} {case.name:34s} {job.target:7s} {report.registers:9d} "
                 f"{case.launch.options['num_warps']:5d} {report.shared:7d} {report.instructions:12d} "
+                f"{_figure(row.per_pixel):>7} {_figure(row.per_tap):>5} "
                 f"{report.wide_stores if case.stores_views else '-':>14} {seconds:7.1f}  "
                 f"{'FAILS: ' + ', '.join(wrong) if wrong else 'ok'}",
                 flush=True,
             )
     print(f"{len(jobs)} compilations, {failed} failed")
+    if options.record:
+        counts.write(options.counts, triton.__version__, counted)
+        print(options.counts)
     return int(failed > 0)
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _record(path: Path) -> dict[str, Counts] | None:
+    """The record that counts are compared with; says so where there is none of this Triton."""
+    record = counts.read(path, triton.__version__) if path.is_file() else None
+    compared = "with the record" if record is not None else f"with nothing: {path} has no counts of this version"
+    print(f"triton {triton.__version__}, counts compared {compared}")
+    return record
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def test_every_option_and_command_in_the_pages_exists():
     known |= {"--method.weight", "--view2"}  # of a method that a page makes; of recipes whose views differ
     known |= {"--" + field.name.replace("_", "-") for field in dataclasses.fields(Study)}
     known |= {f"--{name}-only" for name in (*AWARE, "position")} | {"--position.weight", "--position.hidden"}
-    known |= {"--check", "--target"}  # of scripts/readme_tables.py and fastaugself_kernels.precompile
+    known |= {"--check", "--target", "--record"}  # of readme_tables.py, and of fastaugself_kernels.precompile and check
     known |= {option for action in make_parser()._actions for option in action.option_strings}
     for path in (*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "kernels" / "README.md"):
         text = path.read_text(encoding="utf-8")
