@@ -1,7 +1,8 @@
 """A bound on how far the host runs ahead of the device.
 
 Without a host sync in a step only the launch queue would bound it, which a step replayed as a few CUDA graphs hardly
-fills: the host would be many steps ahead, with the memory of their batches, and a stop or a log line would wait for all.
+fills: the host would be many steps ahead, with the memory of their batches, and a stop or a log line would wait for
+all of them.
 """
 
 from collections import deque
