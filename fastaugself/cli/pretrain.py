@@ -26,6 +26,7 @@ from .exit_codes import run_command
 from .parser import unboxed
 from .recipe_file import LoadedRecipe, Recipe, collector
 
+_PATHS = ("--data.train", "--data.val", "--init", "--run", "--run-dir")
 _LESS_MEMORY = "pass --accumulate 2 or more, or a smaller --batch-size, --view.size or --method.queue"
 
 
@@ -86,6 +87,15 @@ def _show(config: Pretrain, *, dry_run: bool, configuration: bool) -> int:
     return 1 if faults else 0
 
 
+def _refuse_empty_paths(arguments: Sequence[str]) -> None:
+    """Raises UsageError for an empty path, as `--data.val=$VAL` is without VAL: it would be the current folder."""
+    for word, value in zip(arguments, [*arguments[1:], ""], strict=False):
+        option, equals, inline = word.partition("=")
+        if option in _PATHS and (inline if equals else value) == "":
+            none = f"pass {option} None for none, or " if option in ("--data.val", "--init") else "pass "
+            raise UsageError(f"{option} is empty; {none}{option} with a path")
+
+
 def parse(recipe: Recipe, presets: dict[str, Recipe], arguments: Sequence[str]) -> Pretrain:
     """The configuration of a command line: a preset or `--from config.json`, changed by the other options.
 
@@ -94,6 +104,7 @@ def parse(recipe: Recipe, presets: dict[str, Recipe], arguments: Sequence[str]) 
     """
     import tyro
 
+    _refuse_empty_paths(arguments)
     known = {"paper": recipe, **presets}
     rest, chosen = list(_only(arguments)), {}
     for option in ("--preset", "--from"):

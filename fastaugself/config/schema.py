@@ -32,7 +32,9 @@ Photos = Path | tuple[Path, ...]
 
 
 def _path(option: str, value: Any) -> Path:
-    """A path from text or another kind of path; UsageError for anything else."""
+    """A path from text or another kind of path; UsageError for anything else and for empty text."""
+    if value == "":
+        raise UsageError(f"--{option} is empty; pass a path, or leave it out")
     try:
         return Path(value)
     except TypeError:

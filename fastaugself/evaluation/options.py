@@ -128,7 +128,8 @@ class Options:
 
     def limited(self, dataset: Dataset) -> Dataset:
         """The data set with at most --limit samples per split, and --labelled of train and val."""
-        few = {"train": self.labelled - self.labelled // 5, "val": self.labelled // 5} if self.labelled else {}
+        val = max(1, self.labelled // 5)
+        few = {"train": max(1, self.labelled - val), "val": val} if self.labelled else {}
         most = {name: min(filter(None, (self.limit, few.get(name, 0))), default=0) for name in dataset.splits}
         splits = {
             name: split.take(thin(split.labels_N, most[name], seed=self.seed)) if 0 < most[name] < len(split) else split

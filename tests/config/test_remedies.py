@@ -14,6 +14,7 @@ from fastaugself import (
     NNCLR,
     Backbone,
     BarlowTwins,
+    Data,
     LeJEPA,
     MoCo,
     MoCoV3,
@@ -416,6 +417,17 @@ def test_refusal_without_a_remedy_names_what_is_expected(options):
     with pytest.raises(ValueError) as refusal:
         parse(recipe_of(MoCo()), {"demo": recipe_of(MoCo())}, options.split())
     assert WITHOUT_REMEDY[options][0] in str(refusal.value) and not remedies(str(refusal.value))
+
+
+@pytest.mark.parametrize("option", ["--data.train", "--data.val", "--init", "--run"])
+def test_an_empty_path_is_refused_and_is_not_the_current_folder(option):
+    for words in ([f"{option}="], [option, ""], [option]):
+        message = refused_by_options(MoCo())(words)
+        assert f"{option} is empty" in message
+        assert ("None" in message) == (option in ("--data.val", "--init"))
+    assert refused_by_options(MoCo())([option, "."]) is None
+    with pytest.raises(UsageError, match=r"--data\.val is empty; pass a path"):
+        Data(val="")
 
 
 def test_refusal_that_needs_other_photos(tmp_path):

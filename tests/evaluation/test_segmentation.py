@@ -232,6 +232,7 @@ def test_folders_without_splits_and_folders_of_splits_inside_are_read(tmp_path):
     [
         ({"limit": 3}, {"train": 3, "val": 1, "test": 3}),
         ({"labelled": 5}, {"train": 4, "val": 1, "test": 4}),
+        ({"labelled": 3}, {"train": 2, "val": 1, "test": 4}),
         ({"labelled": 5, "limit": 2}, {"train": 2, "val": 1, "test": 2}),
         ({}, {"train": 7, "val": 1, "test": 4}),
     ],
