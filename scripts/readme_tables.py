@@ -20,9 +20,10 @@ from fastaugself.cli.exit_codes import run_command
 from fastaugself.errors import RunError, UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT / "studies" / "augself"))
+sys.path += [str(ROOT / "studies" / name) for name in ("augself", "choices")]
 
-import study_table  # noqa: E402  found by the line above
+import choices_table  # noqa: E402  found by the line above
+import study_table  # noqa: E402
 
 BLOCK = re.compile(r"(<!-- table (\w+) (\S+\.json) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
@@ -44,6 +45,7 @@ TABLES: Mapping[str, Tables] = {
     "augment": Tables("bench augment", machine, augment.block, augment.page),
     "loader": Tables("bench loader", machine, loader.block, loader.page),
     "study": Tables("study", study_table.about, study_table.block, study_table.page),
+    "choices": Tables("training choices", machine, lambda result, path: choices_table.page(result), choices_table.page),
     "step": Tables("bench step", machine, rates.block, rates.page),
     "host": Tables("bench step --host", machine, host.block, host.page),
     "e2e": Tables("bench e2e", machine, rates.block, rates.page),
