@@ -29,7 +29,7 @@ from .profile import Profiler
 from .run_ahead import RunAhead
 from .saving import Saver
 from .schedule import Schedule, Segment
-from .setup import activation_dtype, learner_on_device, open_loader
+from .setup import activation_dtype, half_precision_warning, learner_on_device, open_loader
 from .signals import StopConsensus, Stopped, StopRequest
 from .startup import check_same_photos, check_same_start, check_same_step, write_environment
 from .step import TrainStep, seed_step
@@ -62,6 +62,8 @@ class Trainer:
         self._added_metrics: dict[str, float] = {}
         self.identity = to_dict(config) if identity is None else identity
         self.dtype = activation_dtype(config.precision, self.device)
+        if world.is_main and (slow := half_precision_warning(self.dtype, self.device)):
+            log.warning("%s", slow)
         self.loader = open_loader(config, world)
         check_same_start(self.identity, self.loader.fingerprint, self.loader.name)
         self.steps_per_epoch = self.loader.batches

@@ -19,6 +19,7 @@ from fastaugself.errors import RunError, UsageError
 from fastaugself.models.resnet import ResNet
 from fastaugself.runs import checkpoint
 from fastaugself.training.optim import learning_rate
+from fastaugself.training.setup import half_precision_warning
 from fastaugself.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
@@ -235,3 +236,25 @@ def test_wrong_use_is_one_line_and_exit_code_2(beton, tmp_path, options, message
     assert end.value.code == 2 and message in error
     assert [line for line in error.splitlines() if line.startswith("error: ")] == error.splitlines()[-1:], error
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("has", "dtype", "device", "warned"),
+    [
+        ({"avx512_bf16": True}, torch.bfloat16, "cpu", False),
+        ({"avx2": True, "avx512_bf16": False}, torch.bfloat16, "cpu", True),
+        ({"avx512_bf16": True}, torch.float16, "cpu", True),
+        ({}, torch.float32, "cpu", False),
+        ({}, torch.bfloat16, "cuda", False),
+    ],
+)
+def test_half_precision_that_a_cpu_emulates_is_warned_about(has, dtype, device, warned, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    said = half_precision_warning(dtype, torch.device(device))
+    assert ("pass --precision fp32" in said) == warned
+
+
+def test_the_warning_comes_before_the_first_step(beton, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    Trainer(config(beton, tmp_path, precision="bf16"), ALONE).close()
+    assert "no instructions for bfloat16" in caplog.text
