@@ -299,7 +299,7 @@ def completions(tmp_path_factory):
         (["fastaugself", "views", "--policy", "mo"], {"moco_v2"}),
         (["fastaugself", "info", ""], set()),  # nothing but files, which bash offers itself
         (["python", "-m", "fastaugself", "bench", "au"], {"augment"}),
-        (["python", "recipes/imagenet_moco_augself.py", "--preset", ""], {"paper", "demo"}),
+        (["python", "recipes/imagenet_moco_augself.py", "--preset", ""], {"paper", "demo", "shuffle"}),
         (["python", "recipes/imagenet_moco_augself.py", "--data.tra"], {"--data.train"}),
         (["torchrun", "--nproc-per-node", "2", "imagenet_simclr_augself.py", "--method.te"], {"--method.temperature"}),
         (["python", "recipes/imagenet_simclr_augself.py", "--dry"], {"--dry-run"}),
