@@ -15,11 +15,10 @@ batches. All variants of a method but `-ser` use its baseline's learning rate. F
 2111.09613), LeJEPA's learning rate is that of its authors' Imagenette example; queues, momentum, prototypes and frozen
 steps are this project's choice for about forty steps per epoch. No result is published for it. The longest run is that
 of `studies/augself/study.py` with moco at 32 px, six epochs and three seeds of each variant
-(results/intel-xeon-2-cores/study.json, discussed in docs/evaluation.md). In 300 steps at 48 px with AugSelf, no method
-collapses (results/intel-xeon-2-cores/collapse.json, from `scripts/collapse_check.py`): the effective rank rose from 36
-to between 84 and 118 of 256, except with Barlow Twins, where it stayed at 36 in the only one of four settings in which
-it did not fall. At 32 px it rose from 42 to between 79 and 111 with vicreg, nnclr, dino and lejepa
-(collapse_methods.json there).
+(results/intel-xeon-2-cores/study.json, discussed in docs/evaluation.md). In 300 steps at 32 px with AugSelf, the
+effective rank of the features rose from 44 to between 73 and 128 (of 256) with eleven of the twelve methods. It fell to
+25 with Barlow Twins, whose rank at 48 px stayed at 36 in the only one of four settings in which it did not fall. The
+records are collapse.json in results/amd-epyc-2-cores and results/intel-xeon-2-cores, from `scripts/collapse_check.py`.
 """
 
 from collections.abc import Callable

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from fastaugself.bench.harness import Record
 from fastaugself.bench.tables import augment, host, loader, rates
-from fastaugself.bench.tables.table import machine
+from fastaugself.bench.tables.table import Table, machine, number
 from fastaugself.cli.exit_codes import run_command
 from fastaugself.errors import RunError, UsageError
 
@@ -41,11 +41,30 @@ class Tables(NamedTuple):
     page: Callable[[Record], str]
 
 
+def collapse_page(result: Record) -> str:
+    """Loss, effective rank and k-NN accuracy before and after a few hundred steps."""
+    c = result["config"]
+    head = ("", "loss at first", "at last", "RankMe before", "after", "k-NN before", "after")
+    rows = [(row["name"], *(number(value) for value in list(row.values())[1 : len(head)])) for row in result["rows"]]
+    size = c.get("size") or c["view"]
+    about = f"{c['steps']} steps at {size} px, presets of recipes/study.py; a RankMe (effective rank) of 1 is collapse."
+    return f"{about}\n\n{Table(head, rows).markdown()}"
+
+
+def _where(result: Record) -> str:
+    environment = result["environment"]
+    commit = f", commit {environment['commit']}" if "commit" in environment else ""
+    return f"{environment['cpu']}{commit}, torch {environment['versions']['torch']}"
+
+
 TABLES: Mapping[str, Tables] = {
     "augment": Tables("bench augment", machine, augment.block, augment.page),
     "loader": Tables("bench loader", machine, loader.block, loader.page),
     "study": Tables("study", study_table.about, study_table.block, study_table.page),
     "choices": Tables("training choices", machine, lambda result, path: choices_table.page(result), choices_table.page),
+    "collapse": Tables(
+        "a few hundred steps of every method", _where, lambda result, path: collapse_page(result), collapse_page
+    ),
     "step": Tables("bench step", machine, rates.block, rates.page),
     "host": Tables("bench step --host", machine, host.block, host.page),
     "e2e": Tables("bench e2e", machine, rates.block, rates.page),
