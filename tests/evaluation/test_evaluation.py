@@ -1,13 +1,9 @@
-"""Evaluation of frozen encoders: loading, feature cache, splits, fusion, commands and their errors."""
+"""The commands of `fastaugself eval` and what they measure: views, layers, fusion, results and errors."""
 
 import csv
-import dataclasses
 import html
 import json
 import math
-import os
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,218 +11,15 @@ import torch
 from PIL import Image
 from tiny_eval import call
 
-from fastaugself.errors import RunError, UsageError
-from fastaugself.evaluation import cache, layers, parameters
+from fastaugself.errors import UsageError
+from fastaugself.evaluation import layers, parameters
 from fastaugself.evaluation.datasets import read_dataset
 from fastaugself.evaluation.encoders import load_encoder
-from fastaugself.evaluation.features import Extractor, Frozen
+from fastaugself.evaluation.features import Extractor
 from fastaugself.evaluation.fusion import Representation, fuse
 from fastaugself.evaluation.protocols import Outcome
 from fastaugself.evaluation.run import run_protocol
-from fastaugself.evaluation.splits import cut, cut_by_class, require_classes, thin, with_val
 from fastaugself.probes import ridge
-
-# Encoders
-
-
-def test_a_run_its_export_and_its_file_are_the_same_encoder(run):
-    x = torch.randn(2, 3, 32, 32)
-    found = [load_encoder(str(p)) for p in (run, run / "export", run / "export" / "model.safetensors")]
-    assert {encoder.name for encoder in found} == {"tiny"}
-    assert {encoder.size for encoder in found} == {32}
-    outputs = [encoder.module(x) for encoder in found]
-    assert torch.equal(outputs[0], outputs[1]) and torch.equal(outputs[1], outputs[2])
-    assert len({encoder.digest for encoder in found}) == 1
-    assert load_encoder(str(run), size=48).digest != found[0].digest
-
-
-def test_random_weights_are_a_runs_initial_ones_or_depend_on_the_seed(run):
-    control = load_encoder(f"control@random:{run}")
-    assert control.name == "control" and control.size == 32
-    assert control.digest == load_encoder(str(run)).digest  # this run was never trained
-    first, again, third = (load_encoder("random:resnet18", size=64, seed=s).digest for s in (0, 0, 1))
-    assert first == again != third
-
-
-@pytest.mark.parametrize(
-    ("spec", "message"),
-    [
-        ("nowhere", "no such file or folder"),
-        ("random:resnet19", r"neither a run folder nor an architecture; did you mean random:resnet18\?"),
-        ("random:nowhere", "neither a run folder nor an architecture; pass random:RUN, random:resnet18"),
-        ("{tmp}", "holds neither a run"),
-        ("{tmp}/cut.safetensors", "export it again"),
-        ("{run}/config.json", r"not a \.safetensors file but a part of .*tiny: pass that folder"),
-        ("{run}/checkpoints/step-000000003.pt", r"not a \.safetensors file but a part of .*tiny: pass that folder"),
-        ("{run}/checkpoints", "nor an export .* but a part of .*tiny: pass that folder"),
-        ("", "a model is empty; pass a run folder"),
-        ("label@", "model label@: nothing follows @; pass a run folder"),
-        ("resnet50=", "model resnet50=: nothing follows =; pass"),
-        ("timm:", "model timm:: nothing follows :; pass"),
-        ("torchvision:resnet18=", "nothing follows =; pass"),
-        ("random:", "nothing follows :; pass"),
-        ("{tmp}/bare/model.safetensors", r"config\.json is missing: copy the config\.json that `fastaugself export`"),
-        ("{tmp}/other/model.safetensors", r"does not describe the model \(it has no 'fastaugself'\): copy"),
-    ],
-)
-def test_an_unknown_or_damaged_model_is_refused(spec, message, run, tmp_path):
-    for name in ("bare", "other"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "model.safetensors").write_bytes((run / "export" / "model.safetensors").read_bytes())
-    (tmp_path / "other" / "config.json").write_text('{"model_type": "resnet"}')
-    (tmp_path / "cut.safetensors").write_bytes((run / "export" / "model.safetensors").read_bytes()[:-9])
-    with pytest.raises((UsageError, RunError), match=message):
-        load_encoder(spec.replace("{tmp}", str(tmp_path)).replace("{run}", str(run)))
-
-
-def test_a_torchvision_model_gives_its_pooled_features(torchvision, tmp_path):
-    torch.manual_seed(3)
-    model = torchvision.models.resnet18().eval()
-    torch.save(model.state_dict(), tmp_path / "weights.pth")
-    encoder = load_encoder(f"torchvision:resnet18={tmp_path / 'weights.pth'}", size=64)
-    x = torch.randn(2, 3, 64, 64)
-    with torch.no_grad():
-        torch.testing.assert_close(model.fc(encoder.module(x)), model(x))
-    with pytest.raises(UsageError, match="did you mean torchvision:resnet18"):
-        load_encoder("torchvision:resnet188")
-
-
-def test_a_checkpoint_of_any_torchvision_model_is_loaded_completely_or_refused(torchvision, tmp_path):
-    model, path = torchvision.models.mobilenet_v3_small().eval(), tmp_path / "weights.pth"
-    state = {"module." + name: value for name, value in model.state_dict().items()}
-    torch.save({"epoch": 3, "state_dict": state}, path)
-    encoder = load_encoder(f"torchvision:mobilenet_v3_small={path}", size=32)
-    x = torch.randn(2, 3, 32, 32)
-    with torch.no_grad():
-        torch.testing.assert_close(model.classifier(encoder.module(x)), model(x))
-    state.pop("module.features.0.0.weight")
-    torch.save(state, path)
-    with pytest.raises(RunError, match=r"does not fit this backbone: the file lacks features\.0\.0\.weight"):
-        load_encoder(f"torchvision:mobilenet_v3_small={path}")
-    torch.save({"decoder.weight": torch.ones(2)}, path)
-    with pytest.raises(UsageError, match=r"holds no weights of this model; its first names are decoder\.weight"):
-        load_encoder(f"torchvision:mobilenet_v3_small={path}")
-
-
-# Features and their cache
-
-
-def test_features_are_the_models_outputs_with_the_published_preprocessing(run, photos, torchvision):
-    from torchvision.transforms import v2
-
-    encoder, dataset = load_encoder(str(run)), read_dataset(photos)
-    split = dataset.splits["train"]
-    resize, crop = v2.Resize(40, interpolation=v2.InterpolationMode.BICUBIC), v2.CenterCrop(32)
-    x = torch.stack([v2.functional.pil_to_tensor(crop(resize(split.images.open(i)))) for i in range(len(split))])
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (encoder.mean, encoder.std))
-    expected = encoder.module((x / 255 - mean) / std)
-    found = Extractor(resize=40, batch_size=5)(encoder, split, "train")
-    torch.testing.assert_close(found.x_ND, expected, rtol=1e-4, atol=1e-5)
-
-
-@pytest.fixture
-def counted(monkeypatch):
-    """Batch sizes of all forward passes."""
-    seen = []
-    original = Frozen.__call__
-    monkeypatch.setattr(Frozen, "__call__", lambda self, x: seen.append(len(x)) or original(self, x))
-    return seen
-
-
-def test_features_are_extracted_once_per_model_and_images(run, other, photos, tmp_path, counted):
-    split, extract = read_dataset(photos).splits["train"], Extractor(folder=tmp_path / "cache")
-    first = extract(load_encoder(str(run)), split, "train")
-    again = extract(load_encoder(str(run)), split, "train")
-    assert torch.equal(first.x_ND, again.x_ND) and sum(counted) == 16
-    extract(load_encoder(str(other)), split, "train")
-    assert sum(counted) == 32
-    dataclasses.replace(extract, resize=40)(load_encoder(str(run)), split, "train")
-    assert sum(counted) == 48
-
-
-def test_a_damaged_cache_is_computed_again(run, photos, tmp_path, counted):
-    split, extract = read_dataset(photos).splits["test"], Extractor(folder=tmp_path / "cache")
-    encoder = load_encoder(str(run))
-    whole = extract(encoder, split, "test").x_ND
-    (path,) = (tmp_path / "cache").glob("*.npy")
-    data = path.read_bytes()
-    flipped = bytearray(data)
-    flipped[-5] ^= 1
-    for damaged in (data[:-100], bytes(flipped), b""):
-        path.write_bytes(damaged)
-        assert torch.equal(extract(encoder, split, "test").x_ND, whole)
-    assert sum(counted) == 8 * 4
-    assert path.read_bytes() == data
-
-
-def test_an_interrupted_write_leaves_no_cache_file(tmp_path):
-    def batches():
-        yield np.ones((2, 3), np.float32)
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        cache.write(tmp_path, "key", 4, batches())
-    assert list(tmp_path.iterdir()) == [] and cache.read(tmp_path, "key", 4) is None
-    with pytest.raises(RunError, match="got 2 rows of features for 4 samples"):
-        cache.write(tmp_path, "key", 4, [np.ones((2, 3), np.float32)])
-
-
-def test_a_changed_photo_is_noticed_even_with_equal_size_and_time(run, photos, tmp_path, counted):
-    extract, encoder = Extractor(folder=tmp_path / "cache"), load_encoder(str(run))
-    before = extract(encoder, read_dataset(photos).splits["test"], "test").x_ND
-    path = photos / "test" / "coffee" / "8.jpg"
-    data, status = bytearray(path.read_bytes()), path.stat()
-    data[len(data) // 2] ^= 16
-    path.write_bytes(bytes(data))
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    after = extract(encoder, read_dataset(photos).splits["test"], "test").x_ND
-    assert sum(counted) == 16 and not torch.equal(before, after)
-
-
-def test_features_with_nan_are_refused_and_not_cached(run, photos, tmp_path):
-    encoder = load_encoder(str(run))
-    encoder.module.bn1.weight[0] = math.nan
-    extract = Extractor(folder=tmp_path / "cache")
-    with pytest.raises(RunError, match=r"features of tiny on test contain NaN or Inf \(first: sample 0\)"):
-        extract(encoder, read_dataset(photos).splits["test"], "test")
-    assert list((tmp_path / "cache").glob("*.npy*")) == []
-
-
-# Splits
-
-
-def test_cut_matches_torchs_random_split():
-    kept, held_out = cut(50, 5, seed=43)
-    first, second = torch.utils.data.random_split(range(50), [45, 5], generator=torch.Generator().manual_seed(43))
-    assert kept.tolist() == list(first.indices) and held_out.tolist() == list(second.indices)
-
-
-def test_cut_by_class_is_stratified_and_keeps_a_sample_of_each_class():
-    labels = np.array([0] * 10 + [1] * 3 + [2])
-    kept, held_out = cut_by_class(labels, 0.2, seed=0)
-    assert np.bincount(labels[held_out], minlength=3).tolist() == [2, 1, 0]
-    assert sorted([*kept, *held_out]) == list(range(14))
-
-
-def test_a_limit_on_samples_is_stratified_by_class():
-    labels = np.array([0] * 80 + [1] * 20 + [2])
-    chosen = thin(labels, 31, seed=0)
-    counts = np.bincount(labels[chosen])
-    assert len(chosen) == len(set(chosen)) == 31 and counts[2] == 1 and 22 <= counts[0] <= 26
-    assert set(labels[thin(labels, 2, seed=0)]) == {0, 1, 2}
-
-
-def test_splits_with_different_classes_are_refused(photos):
-    dataset = read_dataset(photos)
-    require_classes(dataset, ("train", "test"))
-    (photos / "test" / "coffee").rename(photos / "train" / "tea")
-    dataset = read_dataset(photos)
-    with pytest.raises(UsageError, match=r"class coffee .2 in all. is missing from the test split"):
-        require_classes(dataset, ("train", "test"))
-    (photos / "train" / "coffee").rename(photos / "test" / "coffee")
-    with pytest.raises(UsageError, match=r"class coffee .1 in all. is in the test split but not in train"):
-        require_classes(read_dataset(photos), ("train", "test"))
-
 
 # Views
 
@@ -452,38 +245,3 @@ def test_targets_beside_the_photos_are_regressed_and_localised(run, photos, tmp_
     (photos / "test" / "targets.csv").write_text("\n".join(text[:-1]))
     assert call("regression", run, *common) == 2
     assert "has no row for" in capsys.readouterr().err
-
-
-def test_a_validation_split_is_drawn_from_train(photos):
-    dataset = with_val(read_dataset(photos), seed=0)
-    assert [len(dataset.splits[name]) for name in ("train", "val", "test")] == [14, 2, 8]
-    assert not {*dataset.splits["train"].names} & {*dataset.splits["val"].names}
-
-
-@pytest.mark.parametrize("home", ["none", "missing", "unwritable", "usual"])
-def test_the_cache_of_a_user_without_a_home_is_in_a_folder_of_this_user(home, tmp_path, monkeypatch):
-    for name in ("FASTAUGSELF_CACHE", "XDG_CACHE_HOME", "HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
-    (tmp_path / "tmp").mkdir()
-    if home == "none":  # of a user who is not in /etc/passwd
-        monkeypatch.setattr(Path, "home", lambda: Path("~none-such").expanduser())
-    else:
-        folder = {"missing": "/proc/none", "unwritable": tmp_path / "home", "usual": tmp_path / "home"}[home]
-        monkeypatch.setenv("HOME", str(folder))
-    if home == "unwritable":
-        monkeypatch.setattr(os, "access", lambda path, mode: False)
-    found = cache.default_folder()
-    assert found.is_dir()
-    if home == "usual":
-        assert found == tmp_path / "home" / ".cache" / "fastaugself"
-        return
-    assert found == tmp_path / "tmp" / f"fastaugself-{os.getuid()}"
-    assert found.stat().st_mode & 0o777 == 0o700
-    assert cache.default_folder() == found
-    found.rmdir()
-    found.symlink_to(tmp_path)
-    with pytest.raises(UsageError, match="belongs to another user: pass --cache FOLDER, or export FASTAUGSELF_CACHE="):
-        cache.default_folder()
-    monkeypatch.setenv("FASTAUGSELF_CACHE", str(tmp_path / "own"))
-    assert cache.default_folder() == tmp_path / "own"
