@@ -71,13 +71,7 @@ def _check_predictor(config: "Pretrain", varying: set[str]) -> None:
             f"{option}: the predictor reads the difference to the other global view, which local crops do not have; "
             "pass --num-local-crops 0, or --predictor.conditioning none"
         )
-    constant = [name for name in config.predictor.include if _AUGMENTATIONS.get(name, name) not in varying]
-    if constant:
-        left = [name for name in config.predictor.include if name not in constant]
-        instead = f"--predictor.include {' '.join(left)}" if left else "--predictor.conditioning none"
-        raise UsageError(
-            f"--predictor.include {' '.join(constant)}: all views have the same augmentation there; pass {instead}"
-        )
+    _check_include("predictor", config.predictor.include, varying)
 
 
 def _check_cassle(config: "Pretrain", varying: set[str]) -> None:
@@ -87,12 +81,17 @@ def _check_cassle(config: "Pretrain", varying: set[str]) -> None:
             f"--cassle.conditioning {conditioning}: {title} has no projector to condition; pass "
             "--cassle.conditioning none"
         )
-    constant = [name for name in config.cassle.include if _AUGMENTATIONS.get(name, name) not in varying]
+    _check_include("cassle", config.cassle.include, varying)
+
+
+def _check_include(part: str, include: tuple[str, ...], varying: set[str]) -> None:
+    """Refuses descriptors of augmentations that are the same in all views. part: of the configuration."""
+    constant = [name for name in include if _AUGMENTATIONS.get(name, name) not in varying]
     if constant:
-        left = [name for name in config.cassle.include if name not in constant]
-        instead = f"--cassle.include {' '.join(left)}" if left else "--cassle.conditioning none"
+        left = [name for name in include if name not in constant]
+        instead = f"--{part}.include {' '.join(left)}" if left else f"--{part}.conditioning none"
         raise UsageError(
-            f"--cassle.include {' '.join(constant)}: all views have the same augmentation there; pass {instead}"
+            f"--{part}.include {' '.join(constant)}: all views have the same augmentation there; pass {instead}"
         )
 
 

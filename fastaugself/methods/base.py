@@ -136,6 +136,15 @@ class MethodConfig:
         raise NotImplementedError
 
 
+def above_zero(options: MethodConfig, *names: str) -> None:
+    """Raises UsageError if one of the named options is not above 0."""
+    for name in names:
+        value = getattr(options, name)
+        if not value > 0:
+            option = f"--method.{name.replace('_', '-')}"
+            raise UsageError(f"{option} must be above 0, got {value}; pass {option} {getattr(type(options), name)}")
+
+
 def in_unit_interval(options: MethodConfig, *names: str) -> None:
     """Raises UsageError if one of the named options is not in [0, 1]."""
     for name in names:

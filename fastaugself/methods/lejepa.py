@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..distributed import sum_with_gradient, world_size
 from ..errors import UsageError
-from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_one
+from .base import BuildContext, Method, MethodConfig, Output, Views, above_zero, at_least_one
 from .hashing import normal
 
 
@@ -44,8 +44,7 @@ class LeJEPA(MethodConfig):
             )
         if self.knots < 2:
             raise UsageError(f"--method.knots must be at least 2, got {self.knots}; pass --method.knots {LeJEPA.knots}")
-        if self.limit <= 0:
-            raise UsageError(f"--method.limit must be above 0, got {self.limit}; pass --method.limit {LeJEPA.limit}")
+        above_zero(self, "limit")
 
     def build(self, context: BuildContext) -> "LeJEPAMethod":
         return LeJEPAMethod(self, context)

@@ -15,7 +15,7 @@ from fastaugself_kernels import infonce
 from ..distributed import all_gather, rank, world_size
 from ..errors import UsageError
 from ..models.ema import ema_copy, ema_update, scheduled_momentum
-from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_one, in_unit_interval
+from .base import BuildContext, Method, MethodConfig, Output, Views, above_zero, at_least_one, in_unit_interval
 from .hashing import permutation
 from .parts import check_split, combine, repeated
 from .queue import check_queue, enqueue
@@ -56,11 +56,7 @@ class MoCo(MethodConfig):
         at_least_one(self, "queue", "dim")
         check_split(self.split)
         in_unit_interval(self, "momentum", "momentum_end")
-        if self.temperature <= 0:
-            raise UsageError(
-                f"--method.temperature must be above 0, got {self.temperature}; pass "
-                f"--method.temperature {MoCo.temperature}"
-            )
+        above_zero(self, "temperature")
         if self.split > 1 and self.queue_source == "query":
             raise UsageError(
                 f"--method.split {self.split} gives several queries of an image, so they cannot be enqueued; pass "

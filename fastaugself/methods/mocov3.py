@@ -13,7 +13,17 @@ from ..distributed import all_gather, rank
 from ..errors import UsageError
 from ..models.ema import ema_copy, ema_update, scheduled_momentum
 from ..models.heads import LastNorm
-from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_one, in_unit_interval, mean_over_pairs
+from .base import (
+    BuildContext,
+    Method,
+    MethodConfig,
+    Output,
+    Views,
+    above_zero,
+    at_least_one,
+    in_unit_interval,
+    mean_over_pairs,
+)
 from .parts import check_split, combine, repeated
 
 
@@ -63,11 +73,7 @@ class MoCoV3(MethodConfig):
                 f"--method.predictor-hidden {self.hidden}"
             )
         in_unit_interval(self, "momentum", "momentum_end")
-        if self.temperature <= 0:
-            raise UsageError(
-                f"--method.temperature must be above 0, got {self.temperature}; pass "
-                f"--method.temperature {MoCoV3.temperature}"
-            )
+        above_zero(self, "temperature")
         if self.projector_layers < 2:
             raise UsageError(
                 f"--method.projector-layers must be at least 2, got {self.projector_layers}; pass "

@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..distributed import gather_with_gradient, rank
-from ..errors import UsageError
-from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_one, mean_over_pairs
+from .base import BuildContext, Method, MethodConfig, Output, Views, above_zero, at_least_one, mean_over_pairs
 from .queue import check_queue, enqueue
 
 
@@ -36,11 +35,7 @@ class NNCLR(MethodConfig):
 
     def __post_init__(self) -> None:
         at_least_one(self, "queue", "dim", "hidden", "predictor_hidden")
-        if self.temperature <= 0:
-            raise UsageError(
-                f"--method.temperature must be above 0, got {self.temperature}; pass "
-                f"--method.temperature {NNCLR.temperature}"
-            )
+        above_zero(self, "temperature")
 
     def check(self, batch_size: int) -> None:
         """Raises UsageError if the queue size is not a multiple of the global batch size."""

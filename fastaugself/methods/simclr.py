@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..distributed import gather_with_gradient, rank
 from ..errors import UsageError
-from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_one
+from .base import BuildContext, Method, MethodConfig, Output, Views, above_zero, at_least_one
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,7 @@ class SimCLR(MethodConfig):
             raise UsageError(
                 f"--method.layers must be at least 2, got {self.layers}; pass --method.layers {SimCLR.layers}"
             )
-        if self.temperature <= 0:
-            raise UsageError(
-                f"--method.temperature must be above 0, got {self.temperature}; pass "
-                f"--method.temperature {SimCLR.temperature}"
-            )
+        above_zero(self, "temperature")
 
     def build(self, context: BuildContext) -> "SimCLRMethod":
         return SimCLRMethod(self, context)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..distributed import all_gather, max_over_processes, rank, sum_over_processes, world_size
 from ..errors import UsageError
-from .base import BuildContext, Method, MethodConfig, Output, Views, at_least_one
+from .base import BuildContext, Method, MethodConfig, Output, Views, above_zero, at_least_one
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,7 @@ class SwAV(MethodConfig):
     """Fraction of training after which the queue is used; 15 of 200 epochs in the paper."""
 
     def __post_init__(self) -> None:
-        for name in ("temperature", "epsilon"):
-            if getattr(self, name) <= 0:
-                raise UsageError(
-                    f"--method.{name} must be above 0, got {getattr(self, name)}; pass --method.{name} "
-                    f"{getattr(SwAV, name)}"
-                )
+        above_zero(self, "temperature", "epsilon")
         at_least_one(self, "dim", "hidden", "iterations")
         if self.prototypes < 2:
             raise UsageError(
