@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..errors import UsageError
 from ..models.heads import Activation, LastNorm, Predictor, Projector
 from ..models.inner import InnerFeatures, forward_inner
-from .parts import split_views, stitched
+from .parts import combine, split_views, stitched
 
 
 class ExtraViews(NamedTuple):
@@ -217,16 +217,22 @@ class Method(nn.Module):
             views.inner.maps[view] = maps
         return f_BD
 
-    def encode_parts(self, views: Views, view: int, split: int) -> list[Tensor]:
-        """Pooled features [B, D] of each of the split x split parts of a global view, by the trained encoder.
+    def encode_queries(self, views: Views, view: int, split: int) -> tuple[Tensor, Tensor]:
+        """Features [B, D] of a global view by the trained encoder, and what the projector makes queries of, [S, D].
 
-        All parts are in one forward pass. Feature maps of inner layers are those of the parts, put together again.
+        Both are the same for split 1. Otherwise the view is cut in split x split parts, all in one forward pass: the
+        features are the mean of the parts, the queries' the mean of every pair, B rows apart (Fast-MoCo). Feature maps
+        of inner layers are those of the parts, put together again.
         """
+        if split == 1:
+            f_BD = self.encode_view(self.backbone, views, view)
+            return f_BD, f_BD
         layers = self._layers(self.backbone, views)
         f_SD, maps = forward_inner(self.backbone, split_views(views.x_VBCHW[view], split), layers)
         if views.inner is not None and maps:
             views.inner.maps[view] = {name: stitched(map_SCHW, split) for name, map_SCHW in maps.items()}
-        return list(f_SD.chunk(split * split))
+        parts = f_SD.chunk(split * split)
+        return torch.stack(parts).mean(0), torch.cat(combine(parts))
 
     def encode_crops(self, views: Views) -> list[Tensor]:
         """Pooled features [B, D] of both global views, then of the local crops, by the trained encoder."""

@@ -17,7 +17,7 @@ from ..errors import UsageError
 from ..models.ema import ema_copy, ema_update, scheduled_momentum
 from .base import BuildContext, Method, MethodConfig, Output, Views, above_zero, at_least_one, in_unit_interval
 from .hashing import permutation
-from .parts import check_split, combine, repeated
+from .parts import check_split, repeated
 from .queue import check_queue, enqueue
 
 
@@ -94,11 +94,8 @@ class MoCoMethod(Method):
             self.register_buffer("shuffles", torch.zeros((), dtype=torch.int64))
 
     def forward(self, views: Views) -> Output:
-        split = self.config.split
-        parts = self.encode_parts(views, 0, split) if split > 1 else [self.encode_view(self.backbone, views, 0)]
-        f1_BD = sum(parts[1:], parts[0]) / len(parts)
-        local = self.encode_local(self.backbone, views)
-        queried = {0: torch.cat(combine(parts)) if split > 1 else f1_BD} | dict(enumerate(local, 2))
+        f1_BD, queried_SD = self.encode_queries(views, 0, self.config.split)
+        queried = {0: queried_SD} | dict(enumerate(self.encode_local(self.backbone, views), 2))
         queries = [
             F.normalize(self.projector(f, repeated(views.condition(v), len(f))).float(), dim=1)
             for v, f in queried.items()
@@ -113,7 +110,8 @@ class MoCoMethod(Method):
         lengths = [len(q) for q in queries]
         keys_SE = k_BE.repeat(sum(lengths) // len(k_BE), 1)
         loss_S = infonce(torch.cat(queries), keys_SE, self.queue_KE, self.config.temperature)
-        loss = torch.stack([part.mean() for part in loss_S.split(lengths)]).mean() if split > 1 else loss_S.mean()
+        # The queries of parts weigh as much together as those of a local crop.
+        loss = torch.stack([part.mean() for part in loss_S.split(lengths)]).mean()
         enqueued_BE = k_BE if self.config.queue_source == "key" else queries[0].detach()
         return Output(loss, (f1_BD, f2_BD), (enqueued_BE,))
 

@@ -24,7 +24,7 @@ from .base import (
     in_unit_interval,
     mean_over_pairs,
 )
-from .parts import check_split, combine, repeated
+from .parts import check_split, repeated
 
 
 @dataclass(frozen=True)
@@ -112,17 +112,15 @@ class MoCoV3Method(Method):
 
     def _encode_queries(self, views: Views) -> tuple[tuple[Tensor, Tensor], list[Tensor]]:
         """Features [B, D] of both global views, and the input of the projector for each crop, [B or several B, D]."""
-        if self.config.split == 1:
+        if self.config.split == 1:  # both views in one forward pass, where they are batched
             crops = self.encode_crops(views)
             return (crops[0], crops[1]), crops
-        parts = [self.encode_parts(views, view, self.config.split) for view in (0, 1)]
-        first, second = (torch.stack(part).mean(0) for part in parts)
-        pairs = [torch.cat(combine(part)) for part in parts]
-        return (first, second), [*pairs, *self.encode_local(self.backbone, views)]
+        (f1_BD, first_SD), (f2_BD, second_SD) = (self.encode_queries(views, v, self.config.split) for v in (0, 1))
+        return (f1_BD, f2_BD), [first_SD, second_SD, *self.encode_local(self.backbone, views)]
 
     def _predict(self, z_SE: Tensor, views: Views, view: int) -> Tensor:
         params_VBP, sizes_B2 = views.params_VBP, views.sizes_B2
-        if params_VBP is not None and sizes_B2 is not None:
+        if params_VBP is not None and sizes_B2 is not None and len(z_SE) > len(sizes_B2):
             count = len(z_SE) // len(sizes_B2)
             params_VBP, sizes_B2 = params_VBP.repeat(1, count, 1), sizes_B2.repeat(count, 1)
         predicted: Tensor = self.predictor(z_SE, params_VBP, sizes_B2, view)
