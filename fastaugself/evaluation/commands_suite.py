@@ -1,6 +1,7 @@
 """The command `fastaugself eval suite`: several models on a list of data sets, in one table."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import logging
@@ -11,13 +12,13 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, cast
 
 import tyro
-from tyro.conf import Positional, arg
+from tyro.conf import arg
 
-from ..distributed import DeviceName, resolve_device
+from ..distributed import resolve_device
 from ..errors import RunError, UsageError
 from ..files import check_outputs
 from .encoders import load_encoder
-from .options import Options
+from .options import Encoding, Models, Options
 from .suite_table import Table, plain, write_suite
 from .suites import ABOUT, Entry, check_paths, suite
 
@@ -25,15 +26,7 @@ log = logging.getLogger("fastaugself")
 
 
 @dataclass(frozen=True)
-class Suite:
-    """A suite: several models on a list of data sets, in one table with intervals and mean ranks.
-
-    Every score is a result file of its protocol in --out. The same command again keeps those that are there and goes
-    on with the rest.
-    """
-
-    models: Annotated[Positional[tuple[str, ...]], arg(metavar="MODEL ...")]
-    """Models: run folders, exports, timm:NAME, torchvision:NAME, random:RUN_OR_NAME. LABEL@MODEL sets a name."""
+class _DataSets(Models):
     suite: str = "papers"
     """papers (AugSelf's eleven transfer sets), vtab (the 19 tasks of VTAB-1k), robustness (ImageNet-V2, -R, -Sketch,
     -A), or a .toml file, or a file with lines NAME=PATH."""
@@ -45,24 +38,18 @@ class Suite:
     """Names of the data sets to evaluate; default: all of the suite."""
     again: bool = False
     """Evaluate again what has a result already, as after a change of the photos."""
-    size: int = 0
-    """Side of the input images in pixels; 0 = each model's own."""
-    resize: int = 0
-    """Shorter side in pixels after resizing, before the central crop; 0 = the input size, as published."""
-    limit: int = 0
-    """Maximum number of samples per split, drawn at random and stratified by class; 0 = all."""
-    seed: int = 0
-    """Random seed of the validation splits, the episodes and the bootstrap."""
+
+
+@dataclass(frozen=True)
+class Suite(Encoding, _DataSets):
+    """A suite: several models on a list of data sets, in one table with intervals and mean ranks.
+
+    Every score is a result file of its protocol in --out. The same command again keeps those that are there and goes
+    on with the rest.
+    """
+
     out: Path = Path("results/eval")
     """Folder of the results: one JSON file per score, and the table as suite-NAME.md, .csv and .html."""
-    cache: Path | None = None
-    """Folder of the feature cache; default: $FASTAUGSELF_CACHE, ~/.cache/fastaugself, or a folder in /tmp."""
-    device: DeviceName = "auto"
-    """Device to run the models on."""
-    workers: int = 0
-    """Decoding threads; 0 = one per core."""
-    batch_size: int = 64
-    """Images per forward pass."""
 
     name: ClassVar[str] = "suite"
 
@@ -73,8 +60,6 @@ class Suite:
         could not be computed, whose reasons are in the table.
         """
         began = time.perf_counter()
-        if not self.models:
-            raise UsageError("no model given: pass a run folder, an export, timm:NAME, torchvision:NAME or random:NAME")
         resolve_device(self.device)
         entries = self._entries()
         commands = {(entry.name, spec): self._command(entry, spec) for entry in entries for spec in self.models}
@@ -115,7 +100,7 @@ class Suite:
 
     def _command(self, entry: Entry, spec: str) -> Options:
         """The command of a cell. Raises UsageError for an option of the suite's file that it does not take."""
-        common = {"size", "resize", "limit", "seed", "out", "cache", "device", "workers", "batch_size"}
+        common = {field.name for field in dataclasses.fields(Encoding)}
         options: dict[str, Any] = {name: getattr(self, name) for name in common - entry.options.keys()}
         try:
             return entry.command(

@@ -31,28 +31,37 @@ FUSED = {
 
 
 @dataclass(frozen=True)
-class Options:
-    """Options of every protocol."""
+class Models:
+    """The models to evaluate."""
 
     models: Annotated[Positional[tuple[str, ...]], arg(metavar="MODEL ...")]
     """Models: run folders, exports, timm:NAME, torchvision:NAME, random:RUN_OR_NAME. LABEL@MODEL sets a name."""
+
+    def __post_init__(self) -> None:
+        if not self.models:
+            raise UsageError("no model given: pass a run folder, an export, timm:NAME, torchvision:NAME or random:NAME")
+
+
+@dataclass(frozen=True)
+class _Source(Models):
     data: Path
     """A folder of class folders, a .beton file, or the files of the data set given with --dataset."""
     dataset: str = ""
     """Name of the paper's data set at --data (listed by `fastaugself eval datasets`); default: folders or .beton."""
     fuse: Literal["concat", "mean", "add", "none"] = "concat"
     """How to combine the features of several models (each model is also evaluated alone); none: do not combine."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Which images the models see, where they run, and where results go: for one protocol or a suite of them."""
+
     size: int = 0
     """Side of the input images in pixels; 0 = each model's own."""
     resize: int = 0
     """Shorter side in pixels after resizing, before the central crop; 0 = the input size, as published."""
-    resplit: bool = False
-    """Merge train and the data set's own validation split, and draw 10 % of each class as the new validation split."""
     limit: int = 0
     """Maximum number of samples per split, drawn at random and stratified by class; 0 = all."""
-    labelled: int = 0
-    """Maximum number of samples to learn from, four fifths of them train and one fifth val (at least one of each class
-    in both); 0 = all. VTAB-1k: 1000."""
     seed: int = 0
     """Random seed of the validation split, the episodes and the bootstrap."""
     out: Path = Path("results/eval")
@@ -66,6 +75,17 @@ class Options:
     batch_size: int = 64
     """Images per forward pass."""
 
+
+@dataclass(frozen=True)
+class Options(Encoding, _Source):
+    """Options of every protocol."""
+
+    resplit: bool = False
+    """Merge train and the data set's own validation split, and draw 10 % of each class as the new validation split."""
+    labelled: int = 0
+    """Maximum number of samples to learn from, four fifths of them train and one fifth val (at least one of each class
+    in both); 0 = all. VTAB-1k: 1000."""
+
     name: ClassVar[str] = ""
     least: ClassVar[dict[str, float]] = {
         "limit": 0,
@@ -77,8 +97,7 @@ class Options:
     }
 
     def __post_init__(self) -> None:
-        if not self.models:
-            raise UsageError("no model given: pass a run folder, an export, timm:NAME, torchvision:NAME or random:NAME")
+        super().__post_init__()
         for option, least in self.least.items():
             if not getattr(self, option) >= least:  # nor NaN
                 raise UsageError(f"--{option.replace('_', '-')} must be at least {least}, got {getattr(self, option)}")
