@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from tiny_eval import tiny
+from tiny_eval import call, tiny
 
 from fastaugself.config.serialize import to_dict
 from fastaugself.export.backbone import export_backbone
@@ -40,3 +40,14 @@ def photos(photo_folder, tmp_path):
                 data = (photo_folder / name / f"{i:02d}.jpg").read_bytes()
                 (tmp_path / "photos" / split / name / f"{i}.jpg").write_bytes(data)
     return tmp_path / "photos"
+
+
+@pytest.fixture
+def train(run, photos, tmp_path):
+    """Calls a command that trains, on the tiny run and the photos, for three epochs of two steps; gives the exit code."""
+
+    def command(name, *options, model=run, data=photos):
+        common = ("--epochs", 3, "--train-batch", 8, "--out", tmp_path / "out", "--device", "cpu")
+        return call(name, model, "--data", data, *common, *options)
+
+    return command

@@ -3,12 +3,12 @@
 import copy
 import dataclasses
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_eval import call
 from torch import nn
 
 from fastaugself.data.inputs.convert import write_beton
@@ -185,14 +185,9 @@ def test_a_list_names_photos_of_a_beton_file_by_their_source(photos, tmp_path):
 
 
 @pytest.fixture
-def finetune(run, photos, tmp_path):
-    """Calls the command on the tiny run and the photos, for three epochs of two steps; returns the exit code."""
-
-    def command(*options, model=run, data=photos):
-        common = ("--epochs", 3, "--train-batch", 8, "--out", tmp_path / "out", "--device", "cpu")
-        return call("finetune", model, "--data", data, *common, *options)
-
-    return command
+def finetune(train):
+    """Calls the command; see `train`."""
+    return partial(train, "finetune")
 
 
 def newest(run):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -216,14 +217,9 @@ def test_processes_share_the_photos_and_one_without_a_photo_takes_part(photos):
 
 
 @pytest.fixture
-def sgd(run, photos, tmp_path):
-    """Calls the command on the tiny run and the photos, for three epochs of two steps; returns the exit code."""
-
-    def command(*options, model=run, data=photos):
-        common = ("--epochs", 3, "--train-batch", 8, "--out", tmp_path / "out", "--device", "cpu")
-        return call("linear-sgd", model, "--data", data, *common, *options)
-
-    return command
+def sgd(train):
+    """Calls the command; see `train`."""
+    return partial(train, "linear-sgd")
 
 
 def result(out):
