@@ -44,7 +44,7 @@ def photos(photo_folder, tmp_path):
 
 @pytest.fixture
 def train(run, photos, tmp_path):
-    """Calls a command that trains, on the tiny run and the photos, for three epochs of two steps; gives the exit code."""
+    """Calls a command that trains on the tiny run and the photos, three epochs of two steps; returns its exit code."""
 
     def command(name, *options, model=run, data=photos):
         common = ("--epochs", 3, "--train-batch", 8, "--out", tmp_path / "out", "--device", "cpu")

@@ -197,7 +197,7 @@ def test_files_are_kept_also_of_a_part_that_failed(tmp_path):
     assert (tmp_path / "out" / "training.jsonl").read_text() == "{}"
 
 
-# --- the command -------------------------------------------------------------------------------------------------------
+# --- the command ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
